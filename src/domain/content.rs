@@ -1,0 +1,389 @@
+//! What messages say: one type per kind of `content`, so that nothing is parsed by hand.
+//!
+//! Clients use [`ClientJoin`], [`Welcome`], [`JoinRoom`], [`Joined`], [`ErrorContent`], [`Status`] and
+//! [`DiscoveryContent`]; the rest travels between servers. Examples of each stand in
+//! [`crate::wire`].
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{Incarnation, NodeId, Term};
+use super::message::Message;
+use super::vector_clock::VectorClock;
+
+/// What a session has been shown of a room. Opaque to clients: they hand it back as `content.after`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Position {
+    /// Design `ring`: an entry stands at n only when everything stamped 1..n was shown.
+    Clock(VectorClock),
+    /// Designs with one order: the sequence number of the last message shown.
+    Sequence(u64),
+}
+
+// ---------------------------------------------------------------- clients
+
+/// CLIENT_JOIN from a client. `sender_id` is the user name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClientJoin {
+    /// Chosen by the client, names its session across reconnects; a random text of 1 to 64 characters.
+    pub session: String,
+    /// Where a design authenticates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+}
+
+/// ACK of CLIENT_JOIN: where the client is, and where else it could be.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The cluster's design, such as `ring`.
+    pub design: String,
+    /// All servers that this one knows alive, itself first.
+    pub servers: Vec<ServerAddress>,
+}
+
+/// JOIN_ROOM from a client.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct JoinRoom {
+    /// How many recent messages to send first; 50 when left out, 0 for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<u32>,
+    /// Resume from this position instead: everything since, no gap, no repeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Position>,
+    /// With `after`: rather than wait for what no live server has, go on without it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_gap: bool,
+}
+
+/// ACK of JOIN_ROOM.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Joined {
+    /// How many messages of the past follow before the live ones.
+    pub history: u32,
+    /// How many members the room has now, on all servers.
+    pub members: u32,
+    /// With `accept_gap`: what the client has seen and this server has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Position>,
+}
+
+/// ERROR: why not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ErrorContent {
+    /// Stable, SCREAMING_SNAKE_CASE; see [`crate::error::RequestError`].
+    pub code: String,
+    /// A sentence that names what was wrong and what to do.
+    pub reason: String,
+    /// Whether the same request can succeed elsewhere or later.
+    #[serde(default)]
+    pub retryable: bool,
+}
+
+/// A server and where it can be reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerAddress {
+    /// Its id.
+    pub id: NodeId,
+    /// `host:port`, as it advertises it.
+    pub address: String,
+}
+
+/// DISCOVERY, asked and answered over UDP and TCP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum DiscoveryContent {
+    /// A client looks for servers of a cluster.
+    Client {
+        /// The cluster's name; servers of others stay silent.
+        cluster: String,
+    },
+    /// A server says that it exists.
+    Server {
+        /// The cluster's name.
+        cluster: String,
+        /// The design that it runs.
+        design: String,
+        /// Which life of it this is.
+        incarnation: Incarnation,
+        /// Where to dial it, `host:port`.
+        address: String,
+    },
+    /// The answer to a client: the live servers, the leader, the rooms.
+    Found {
+        /// The cluster's name.
+        cluster: String,
+        /// Live servers, the one that answers first.
+        servers: Vec<ServerAddress>,
+        /// Who leads, if anyone does.
+        leader: Option<NodeId>,
+        /// Every room, by name.
+        rooms: Vec<String>,
+    },
+}
+
+/// STATUS: a snapshot of the cluster as one server sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Who answers.
+    pub node: NodeId,
+    /// `LOOKING`, `FOLLOWER`, `LEADER` or `ELECTION_IN_PROGRESS`.
+    pub state: String,
+    /// Who leads, if anyone does.
+    pub leader: Option<NodeId>,
+    /// The number of the last election that ended, 0 before the first.
+    pub term: u64,
+    /// The design, such as `ring`.
+    pub design: String,
+    /// The cluster's name.
+    pub cluster: String,
+    /// Every server ever heard of, itself included.
+    pub servers: Vec<ServerStatus>,
+    /// The ids of the ring's members in order, from the lowest.
+    pub ring: Vec<NodeId>,
+    /// The rooms (or the one that was asked for by `room_id`), by name.
+    pub rooms: Vec<RoomStatus>,
+}
+
+/// A server in [`Status`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Its id.
+    pub id: NodeId,
+    /// Where it can be reached, `host:port`.
+    pub address: String,
+    /// `alive`, `suspect` or `dead`.
+    pub state: Liveness,
+    /// Milliseconds since it was last heard; 0 for the one that answers, `null` when never.
+    pub last_heartbeat_ms: Option<u64>,
+}
+
+/// What a failure detector thinks of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Liveness {
+    /// Heard within half its timeout.
+    Alive,
+    /// Silent for longer than that, or its connection was lost.
+    Suspect,
+    /// Silent for the whole timeout; not counted until it is heard again.
+    Dead,
+}
+
+/// A room in [`Status`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoomStatus {
+    /// The room's name.
+    pub room_id: String,
+    /// The server named in `room_locations`.
+    pub host: Option<NodeId>,
+    /// The servers that keep the room's messages.
+    pub replicas: Vec<NodeId>,
+    /// User names on all servers, sorted.
+    pub members: Vec<String>,
+    /// Messages that the answering server holds; 0 when it is no replica.
+    pub messages: u64,
+}
+
+// ---------------------------------------------------------------- servers
+
+/// HELLO: the first frame between servers, from the dialling side, then back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The cluster's name; another one is refused.
+    pub cluster: String,
+    /// The design; another one is refused.
+    pub design: String,
+    /// Who speaks.
+    pub id: NodeId,
+    /// The random name of its data folder.
+    pub disk_id: String,
+    /// Which life of it this is.
+    pub incarnation: Incarnation,
+    /// Where it can be dialled, `host:port`.
+    pub address: String,
+    /// The program's version, for the log.
+    pub version: String,
+    /// Every server that it knows alive: membership spreads along these.
+    pub servers: Vec<ServerAddress>,
+    /// The last election that it knows.
+    pub term: Option<Term>,
+}
+
+/// HEARTBEAT between servers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The last election that the sender knows.
+    pub term: Option<Term>,
+    /// The version of the sender's metadata.
+    pub metadata: Option<MetadataVersion>,
+}
+
+/// ELECTION: Hirschberg and Sinclair's three messages. `counter` is the round that they belong to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ElectionContent {
+    /// A candidate asks `2^k` servers on one side whether anyone outranks it.
+    Probe {
+        /// The candidate.
+        id: NodeId,
+        /// The election's round.
+        counter: u64,
+        /// The phase, from 0.
+        k: u32,
+        /// How many hops it has travelled, from 1.
+        d: u64,
+        /// Which way it travels.
+        toward: Side,
+    },
+    /// Nobody within `2^k` hops on this side outranks the candidate.
+    Reply {
+        /// The candidate that asked.
+        id: NodeId,
+        /// The election's round.
+        counter: u64,
+        /// The phase that it answers.
+        k: u32,
+        /// Which way it travels, back to the candidate.
+        toward: Side,
+    },
+    /// The winner, once round the ring.
+    Announcement {
+        /// The winner.
+        id: NodeId,
+        /// The election's round with the winner's incarnation.
+        term: Term,
+    },
+}
+
+/// A direction on the ring. Ids grow to the right; the highest one's right neighbour is the lowest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// Towards lower ids.
+    Left,
+    /// Towards higher ids.
+    Right,
+}
+
+impl Side {
+    /// The other one.
+    #[must_use]
+    pub fn opposite(self) -> Self {
+        match self {
+            Self::Left => Self::Right,
+            Self::Right => Self::Left,
+        }
+    }
+}
+
+/// The version of `room_locations`: the leader's term, then its changes in that term. The higher wins.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MetadataVersion {
+    /// The term of the leader that made it.
+    pub term: Term,
+    /// Its changes in that term, from 1.
+    pub counter: u64,
+}
+
+/// METADATA_UPDATE between servers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum MetadataContent {
+    /// To the leader: a client wants this room, please give it a host.
+    Request {
+        /// The room.
+        room_id: String,
+    },
+    /// To the leader: these rooms are on my disk, those hosts I know; send me yours.
+    Report {
+        /// Rooms with messages here, and how many.
+        held: BTreeMap<String, u64>,
+        /// What the sender believes.
+        room_locations: BTreeMap<String, NodeId>,
+        /// The version of that belief.
+        version: Option<MetadataVersion>,
+    },
+    /// From the leader: this changed since `base`; the whole map when `base` is absent.
+    Update {
+        /// The version after the change.
+        version: MetadataVersion,
+        /// The version that it changes.
+        base: Option<MetadataVersion>,
+        /// Room to host.
+        room_locations: BTreeMap<String, NodeId>,
+    },
+}
+
+/// CLIENT_JOIN, CLIENT_LEAVE, JOIN_ROOM and LEAVE_ROOM between servers; `sender_id` is the user.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Presence {
+    /// The user's session.
+    pub session: String,
+    /// Grows with each reconnect of the session, so that the latest connection wins everywhere.
+    pub epoch: u64,
+}
+
+/// ACK between servers: how far the sender has come with the receiver's own messages in `room_id`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// The receiver's incarnation, whose messages are counted.
+    pub origin: Incarnation,
+    /// Delivered up to this one.
+    pub held: u64,
+    /// On disk up to this one.
+    pub synced: u64,
+}
+
+/// SYNC between servers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum SyncContent {
+    /// This is how far I am with these rooms.
+    Clocks {
+        /// The rooms.
+        rooms: BTreeMap<String, RoomClock>,
+        /// Whether the receiver should answer with its own clocks.
+        reply: bool,
+    },
+    /// These you lack (`room_id` names the room), in an order in which they can be delivered.
+    Messages {
+        /// Stamped CHATs.
+        messages: Vec<Message>,
+        /// The sender's clock: what it had delivered when it sent the last of them.
+        clock: VectorClock,
+        /// Whether more follow without being asked for.
+        more: bool,
+    },
+    /// Who is online here, and in which rooms. Replaces what the receiver knew of the sender.
+    Presence {
+        /// Session to user and rooms.
+        sessions: BTreeMap<String, SessionPresence>,
+    },
+}
+
+/// How far a replica is with a room.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RoomClock {
+    /// What it has delivered.
+    pub held: VectorClock,
+    /// What of that is on its disk.
+    pub synced: VectorClock,
+    /// Whether it wants to be sent what it lacks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub want: bool,
+}
+
+/// One session in [`SyncContent::Presence`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionPresence {
+    /// The user's name.
+    pub user: String,
+    /// See [`Presence::epoch`].
+    pub epoch: u64,
+    /// The rooms that it is in.
+    pub rooms: Vec<String>,
+}

@@ -1,0 +1,21 @@
+//! Values: what servers and clients talk about.
+//!
+//! Must not know: sockets, files, locks, threads, clocks. Everything here is plain data with methods
+//! that give the same answer to the same question, so that the simulator, the servers and the clients
+//! share it.
+//!
+//! Reading order: [`ids`], [`vector_clock`], [`message`], [`content`], [`room`].
+
+pub mod ids;
+pub mod vector_clock;
+
+pub mod message;
+
+pub mod content;
+
+pub mod room;
+
+pub use ids::{Incarnation, NodeId, Term};
+pub use message::{Content, Frame, Message, MessageType};
+pub use room::Room;
+pub use vector_clock::VectorClock;

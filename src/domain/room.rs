@@ -1,0 +1,220 @@
+//! A room as one replica keeps it: what was delivered, in order, and what waits for its causal past.
+//!
+//! ```text
+//!                      ready?            delivered, in a causal order
+//!   CHAT ──▶ hold_back_queue ──▶ message_history: m1 m2 m3 …   clock = {n1:2, n2:1}
+//!                                 by origin:  n1 → [0, 2]  n2 → [1]
+//! ```
+//!
+//! Two replicas may keep concurrent messages in different orders; each order is causal, and equal clocks
+//! mean equal sets. A message that a client sent again through another server may carry two stamps: both
+//! advance the clock, and the second one is kept as a *repeat*, which is never shown.
+//!
+//! Memory: the whole history is kept, about 300 bytes a message besides its text.
+//!
+//! Source: class-diagram.txt, `Room`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::ids::{Incarnation, NodeId};
+use super::message::Message;
+use super::vector_clock::VectorClock;
+
+/// A room: its members here, its messages, and its causal time.
+#[derive(Clone, Debug, Default)]
+pub struct Room {
+    /// The room's name.
+    pub room_id: String,
+    /// The sessions in the room that are connected to this server.
+    pub client_ids: Vec<String>,
+    /// Every delivered message, repeats included, in the order of delivery.
+    pub message_history: Vec<Arc<Message>>,
+    /// Messages whose causal past is not here yet.
+    pub hold_back_queue: Vec<Message>,
+    /// The server named in `room_locations`, once known.
+    pub host: Option<NodeId>,
+    /// What was delivered: everything stamped 1..n by each incarnation.
+    pub clock: VectorClock,
+    /// Where each incarnation's n-th message stands in `message_history`, from n = 1.
+    by_origin: BTreeMap<Incarnation, Vec<usize>>,
+    /// Session, then message id, to places in `message_history`: the message, then its repeats.
+    by_id: BTreeMap<String, BTreeMap<String, Vec<usize>>>,
+}
+
+impl Room {
+    /// An empty room.
+    pub fn new(room_id: impl Into<String>) -> Self {
+        Self { room_id: room_id.into(), ..Self::default() }
+    }
+
+    /// The diagram's `copy`: an independent room with the same content.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        self.clone()
+    }
+
+    /// Makes the session `client_id` a member here; false when it was one already.
+    pub fn add_client(&mut self, client_id: &str) -> bool {
+        let new = !self.client_ids.iter().any(|id| id == client_id);
+        if new {
+            self.client_ids.push(client_id.into());
+        }
+        new
+    }
+
+    /// Ends the membership of the session `client_id`; false when it was none.
+    pub fn remove_client(&mut self, client_id: &str) -> bool {
+        let before = self.client_ids.len();
+        self.client_ids.retain(|id| id != client_id);
+        self.client_ids.len() < before
+    }
+
+    /// Delivers `msg`: it enters the history and the clock counts it. Returns its place, or `None` when it
+    /// is not the next message of its origin, which the caller's readiness check rules out.
+    pub fn add_message(&mut self, msg: Arc<Message>) -> Option<usize> {
+        let (origin, count) = msg.stamp()?;
+        if count != self.clock.get(origin) + 1 {
+            return None;
+        }
+        let place = self.message_history.len();
+        self.clock.raise(origin, count);
+        match self.by_origin.get_mut(origin) {
+            Some(places) => places.push(place),
+            None => drop(self.by_origin.insert(origin.clone(), vec![place])),
+        }
+        if let Some((session, message_id)) = msg.duplicate_key() {
+            if !self.by_id.contains_key(session) {
+                self.by_id.insert(session.into(), BTreeMap::new());
+            }
+            if let Some(ids) = self.by_id.get_mut(session) {
+                ids.entry(message_id.into()).or_default().push(place);
+            }
+        }
+        self.message_history.push(msg);
+        Some(place)
+    }
+
+    /// The places of the message with this key: the one that is shown first, then its repeats. Empty when
+    /// it was never delivered here.
+    pub fn places_of(&self, session: &str, message_id: &str) -> &[usize] {
+        self.by_id.get(session).and_then(|ids| ids.get(message_id)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the message at `place` repeats an earlier one under another stamp: it is never shown.
+    pub fn is_repeat(&self, place: usize) -> bool {
+        self.message_history[place]
+            .duplicate_key()
+            .is_some_and(|(session, id)| self.places_of(session, id).first() != Some(&place))
+    }
+
+    /// The stamp of the message at `place`.
+    pub fn stamp_at(&self, place: usize) -> (&Incarnation, u64) {
+        // `add_message` refuses a message without a stamp.
+        self.message_history[place].stamp().expect("delivered messages are stamped")
+    }
+
+    /// Where the `count`-th message of `origin` stands (from 1).
+    pub fn place_of_stamp(&self, origin: &Incarnation, count: u64) -> Option<usize> {
+        let index = usize::try_from(count.checked_sub(1)?).ok()?;
+        self.by_origin.get(origin)?.get(index).copied()
+    }
+
+    /// The places of at most `limit` messages that someone at `have` lacks, in delivery order; together
+    /// with `have` they leave no causal gap.
+    pub fn lacking(&self, have: &VectorClock, limit: usize) -> Vec<usize> {
+        let mut places: Vec<usize> = self
+            .by_origin
+            .iter()
+            .flat_map(|(origin, places)| {
+                let seen = usize::try_from(have.get(origin)).unwrap_or(usize::MAX);
+                // `limit` of each are enough: no more are returned in all.
+                places.iter().skip(seen).take(limit).copied()
+            })
+            .collect();
+        places.sort_unstable();
+        places.truncate(limit);
+        places
+    }
+
+    /// How many messages people see: those delivered, repeats not counted.
+    pub fn message_count(&self) -> u64 {
+        self.by_id.values().map(|ids| ids.len() as u64).sum()
+    }
+
+    /// Whether nothing would be lost with the room: no member, no message, nothing waiting.
+    pub fn is_empty(&self) -> bool {
+        self.client_ids.is_empty()
+            && self.message_history.is_empty()
+            && self.hold_back_queue.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::MessageType;
+
+    /// A CHAT `id` of session `s`, the `count`-th of `origin`.
+    fn chat(origin: &str, count: u64, id: &str) -> Arc<Message> {
+        let mut chat = Message::new(MessageType::Chat, "alice").with_id(id).in_room("lobby");
+        chat.session = Some("s".into());
+        chat.origin = Some(origin.into());
+        let mut clock = VectorClock::new();
+        clock.raise(&origin.into(), count);
+        chat.vector_clock = Some(clock);
+        chat.into()
+    }
+
+    #[test]
+    fn members_come_once_and_go() {
+        let mut room = Room::new("lobby");
+        assert!(room.add_client("s1"));
+        assert!(!room.add_client("s1"));
+        assert!(room.remove_client("s1"));
+        assert!(!room.remove_client("s1"));
+        assert!(room.is_empty());
+    }
+
+    #[test]
+    fn only_the_next_message_of_an_origin_is_taken() {
+        let mut room = Room::new("lobby");
+        assert_eq!(room.add_message(chat("a", 2, "x")), None);
+        assert_eq!(room.add_message(chat("a", 1, "x")), Some(0));
+        assert_eq!(room.add_message(chat("a", 1, "x")), None);
+        assert_eq!(room.clock.get(&"a".into()), 1);
+    }
+
+    #[test]
+    fn a_second_stamp_is_a_repeat_and_both_are_found() {
+        let mut room = Room::new("lobby");
+        room.add_message(chat("a", 1, "x"));
+        room.add_message(chat("b", 1, "x"));
+        room.add_message(chat("b", 2, "y"));
+        assert_eq!(room.places_of("s", "x"), [0, 1]);
+        assert!(!room.is_repeat(0) && room.is_repeat(1) && !room.is_repeat(2));
+        assert_eq!(room.message_count(), 2);
+    }
+
+    #[test]
+    fn what_a_clock_lacks_comes_in_delivery_order_and_no_more_than_asked() {
+        let mut room = Room::new("lobby");
+        for (origin, count, id) in [("a", 1, "1"), ("b", 1, "2"), ("a", 2, "3"), ("b", 2, "4")] {
+            room.add_message(chat(origin, count, id));
+        }
+        let mut have = VectorClock::new();
+        assert_eq!(room.lacking(&have, 10), [0, 1, 2, 3]);
+        assert_eq!(room.lacking(&have, 3), [0, 1, 2]);
+        have.raise(&"a".into(), 1);
+        have.raise(&"b".into(), 9);
+        assert_eq!(room.lacking(&have, 10), [2]);
+    }
+
+    #[test]
+    fn a_copy_is_independent() {
+        let mut room = Room::new("lobby");
+        let copy = room.copy();
+        room.add_message(chat("a", 1, "x"));
+        assert_eq!((room.message_count(), copy.message_count()), (1, 0));
+    }
+}

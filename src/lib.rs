@@ -1,0 +1,11 @@
+//! Roundtable: a fault-tolerant distributed chat.
+
+pub mod client;
+pub mod config;
+pub mod domain;
+pub mod error;
+pub mod network;
+pub mod server;
+pub mod storage;
+pub mod threads;
+pub mod wire;

@@ -1,0 +1,35 @@
+//! The server: [`ServerNode`] and its parts.
+//!
+//! Must not know (outside [`shell`]): sockets, files, clocks, threads. A part is handed `now`, a message or
+//! a tick, and speaks through [`Transport`](crate::network::Transport),
+//! [`Network`](crate::network::Network) and [`Storage`](crate::storage::Storage).
+
+pub mod election;
+pub mod failure_detector;
+pub mod metadata;
+
+use std::fmt;
+
+/// Where a server stands in the election of a leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerState {
+    /// No leader is known, and no election of its own runs.
+    Looking,
+    /// Another server leads.
+    Follower,
+    /// This server leads.
+    Leader,
+    /// This server stands for election.
+    ElectionInProgress,
+}
+
+impl fmt::Display for ServerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Looking => "LOOKING",
+            Self::Follower => "FOLLOWER",
+            Self::Leader => "LEADER",
+            Self::ElectionInProgress => "ELECTION_IN_PROGRESS",
+        })
+    }
+}
