@@ -190,3 +190,101 @@ fn not_writable(path: &Path, source: io::Error) -> StartError {
         .into();
     StartError::Data { path: path.into(), problem, source: Some(source) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(path: &Path, node: &str, cluster: &str, design: &str) -> Result<DataFolder, String> {
+        let mut rng = fastrand::Rng::with_seed(7);
+        DataFolder::open(path, &node.into(), cluster, design, &mut rng)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn each_start_is_another_incarnation_on_the_same_disk() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("deep/data");
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut incarnations = Vec::new();
+        let mut disk_ids = Vec::new();
+        for start in 1..=3 {
+            let folder = DataFolder::open(&path, &"n1".into(), "c", "ring", &mut rng).unwrap();
+            assert_eq!(folder.starts(), start);
+            assert!(folder.incarnation().as_str().starts_with(&format!("n1.{start}-")));
+            incarnations.push(folder.incarnation().clone());
+            disk_ids.push(folder.disk_id().to_string());
+        }
+        incarnations.dedup();
+        assert_eq!(incarnations.len(), 3);
+        assert_eq!(disk_ids[0].len(), 16);
+        assert!(disk_ids.iter().all(|id| *id == disk_ids[0]));
+        let text = fs::read_to_string(path.join("node.json")).unwrap();
+        assert!(text.contains("\n  \"starts\": 3\n"), "{text}");
+    }
+
+    #[test]
+    fn a_second_process_is_refused_while_the_first_one_lives() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = open(folder.path(), "n1", "c", "ring").unwrap();
+        let refusal = open(folder.path(), "n1", "c", "ring").unwrap_err();
+        let wanted = "is already open in another process; stop it, or use another --data";
+        assert_eq!(refusal, format!("{}: {wanted}", folder.path().display()));
+        drop(first);
+        assert_eq!(open(folder.path(), "n1", "c", "ring").unwrap().starts(), 2);
+    }
+
+    #[test]
+    fn a_folder_of_another_node_cluster_or_design_is_refused_with_the_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(open(folder.path(), "n1", "c", "ring").unwrap());
+        let table = [
+            (["n2", "c", "ring"], "belongs to node \"n1\", not \"n2\"; start with --id n1, or"),
+            (["n1", "d", "ring"], "to cluster \"c\", not \"d\"; start with --cluster c, or"),
+            (["n1", "c", "raft"], "to design \"ring\", not \"raft\"; start with --design ring, or"),
+        ];
+        for ([node, cluster, design], wanted) in table {
+            let refusal = open(folder.path(), node, cluster, design).unwrap_err();
+            assert!(refusal.contains(wanted), "{refusal}");
+            assert!(refusal.starts_with(&folder.path().display().to_string()), "{refusal}");
+        }
+        let starts = open(folder.path(), "n1", "c", "ring").unwrap().starts();
+        assert_eq!(starts, 2, "a refused start does not count");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_named_with_the_remedy() {
+        let parent = tempfile::tempdir().unwrap();
+        let file = parent.path().join("file");
+        fs::write(&file, "").unwrap();
+        let refusal = open(&file.join("data"), "n1", "c", "ring").unwrap_err();
+        assert!(refusal.contains("file/data: cannot write to this data folder"), "{refusal}");
+        assert!(refusal.contains("choose another --data"), "{refusal}");
+    }
+
+    #[test]
+    fn a_repaired_disk_has_another_name() {
+        let path = tempfile::tempdir().unwrap();
+        let mut folder = open(path.path(), "n1", "c", "ring").unwrap();
+        let before = folder.disk_id().to_string();
+        folder.new_disk_id(&mut fastrand::Rng::with_seed(8)).unwrap();
+        let after = folder.disk_id().to_string();
+        assert_ne!(before, after);
+        drop(folder);
+        assert_eq!(open(path.path(), "n1", "c", "ring").unwrap().disk_id(), after);
+    }
+
+    #[test]
+    fn a_lost_or_broken_node_file_is_refused_rather_than_guessed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("node.json");
+        drop(open(folder.path(), "n1", "c", "ring").unwrap());
+        fs::write(&file, "{\"node_id\":").unwrap();
+        let refusal = open(folder.path(), "n1", "c", "ring").unwrap_err();
+        assert!(refusal.contains("node.json: says no longer whose folder this is"), "{refusal}");
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(folder.path().join("log")).unwrap();
+        let refusal = open(folder.path(), "n1", "c", "ring").unwrap_err();
+        assert!(refusal.contains("node.json: is missing beside a log"), "{refusal}");
+    }
+}

@@ -303,4 +303,4 @@ impl Storage for FileLog {
 
 #[cfg(test)]
 #[path = "file_log_tests.rs"]
-mod tests;
+pub(in crate::storage) mod tests;

@@ -165,3 +165,7 @@ pub(super) fn unusable(path: &Path, tried: &str, source: io::Error) -> StartErro
     let problem = format!("cannot {tried} it; check its owner, its rights and the disk");
     StartError::Data { path: path.into(), problem, source: Some(source) }
 }
+
+#[cfg(test)]
+#[path = "recovery_tests.rs"]
+mod tests;
