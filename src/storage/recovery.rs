@@ -13,7 +13,11 @@
 //!
 //! The repair keeps what stands before the damage. A log is written in the order of delivery, so each of its
 //! prefixes is causally closed; what stands after the damage is not, hence it goes aside as a whole. A
-//! crash in the middle of a repair leaves a log that is damaged still, never one that only looks sound.
+//! crash in the middle of a repair leaves the damage in place, or the end of the log where the damage was; never a
+//! log with a hole that looks sound.
+//!
+//! Leaves out: a disk that after a power cut keeps the end of an unsynced write and not its beginning. That looks
+//! like damage and is treated so, although nobody was told of those records.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -126,31 +130,35 @@ fn settle(
 }
 
 /// Moves the damaged segment and all after it aside, and writes the sound part of the former anew.
+///
+/// The damage goes last: until then a crash leaves it in the way of the next start. Each step is durable
+/// before the next one, and a file has its new name before it loses the old one.
 fn set_aside(folder: &Path, numbers: &[u64], damage: &Damage) -> io::Result<Vec<PathBuf>> {
-    let mut moved = Vec::new();
-    // From the last one down: after a crash the damage is still followed by what followed it.
-    for number in numbers.iter().rev().filter(|number| **number > damage.number) {
-        let path = folder.join(segment::file_name(*number));
-        moved.push(segment::link_aside(&path)?);
-        // Durable before the next one: a gap must not look like an end.
-        segment::sync_folder(folder)?;
-        fs::remove_file(&path)?;
-        segment::sync_folder(folder)?;
+    let later = numbers.iter().filter(|number| **number > damage.number);
+    let later: Vec<PathBuf> =
+        later.map(|number| folder.join(segment::file_name(*number))).collect();
+    let mut aside = Vec::new();
+    for path in &later {
+        aside.push(segment::link_aside(path)?);
     }
+    segment::sync_folder(folder)?;
+    for path in &later {
+        fs::remove_file(path)?;
+    }
+    segment::sync_folder(folder)?;
     if let Some(good_bytes) = damage.good_bytes {
         let path = folder.join(segment::file_name(damage.number));
         let anew = path.with_extension("repaired");
         let mut file = File::create(&anew)?;
         io::copy(&mut File::open(&path)?.take(good_bytes), &mut file)?;
         file.sync_all()?;
-        moved.push(segment::link_aside(&path)?);
+        aside.insert(0, segment::link_aside(&path)?);
         segment::sync_folder(folder)?;
         // In one step, so that the sound part is there under this name at every moment.
         fs::rename(&anew, &path)?;
         segment::sync_folder(folder)?;
     }
-    moved.reverse();
-    Ok(moved)
+    Ok(aside)
 }
 
 /// Shortens the file at `path` to its first `bytes`, durably.
