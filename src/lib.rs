@@ -7,5 +7,7 @@ pub mod error;
 pub mod network;
 pub mod server;
 pub mod storage;
+#[cfg(test)]
+mod testing;
 pub mod threads;
 pub mod wire;

@@ -4,9 +4,36 @@
 //! a tick, and speaks through [`Transport`](crate::network::Transport),
 //! [`Network`](crate::network::Network) and [`Storage`](crate::storage::Storage).
 
+pub mod step;
+
 pub mod election;
+
 pub mod failure_detector;
+
 pub mod metadata;
+
+pub mod multicast;
+
+pub mod presence;
+
+pub mod server_node;
+
+mod clients;
+mod discovery;
+mod leadership;
+pub mod peers;
+pub mod ring;
+mod rooms;
+mod snapshot;
+mod sync;
+
+pub use election::ElectionModule;
+pub use failure_detector::FailureDetector;
+pub use metadata::MetadataStore;
+pub use multicast::CausalMulticastHandler;
+pub use ring::RingNeighbor;
+pub use server_node::ServerNode;
+pub use step::{Flow, Step};
 
 use std::fmt;
 
