@@ -4,6 +4,7 @@ pub mod client;
 pub mod config;
 pub mod domain;
 pub mod error;
+pub mod logging;
 pub mod network;
 pub mod server;
 pub mod storage;
