@@ -19,9 +19,9 @@ use crate::error::RequestError;
 use crate::network::ConnId;
 
 /// Messages that a joining client is sent when it does not say how many.
-pub const HISTORY_DEFAULT: u32 = 50;
+pub(super) const HISTORY_DEFAULT: u32 = 50;
 /// Unacknowledged messages of one room here; above it clients are read no further.
-pub const OUTSTANDING_MAX: usize = 100_000;
+pub(super) const OUTSTANDING_MAX: usize = 100_000;
 
 impl ServerNode {
     /// CLIENT_JOIN on a new connection.

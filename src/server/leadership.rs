@@ -35,7 +35,6 @@ impl ServerNode {
         if due {
             log::info!("stands for election");
             self.election_module.start_election(step.now, step.cm);
-            self.act_on_leader(step);
         }
     }
 

@@ -3,6 +3,14 @@
 //! Must not know (outside [`shell`]): sockets, files, clocks, threads. A part is handed `now`, a message or
 //! a tick, and speaks through [`Transport`](crate::network::Transport),
 //! [`Network`](crate::network::Network) and [`Storage`](crate::storage::Storage).
+//!
+//! # Lock order
+//!
+//! 1. the node (`Shell::node`): taken first, held for one batch of steps, never across a blocking call;
+//! 2. leaves, one at a time, for a moment: the maps of `ConnectionManager`, the queue of each
+//!    connection, the buffer of `FileLog`, the handles of `Threads`, the label of the log.
+//!
+//! Nothing is locked while a leaf is held. Channels are sent to with `try_send` while the node is held.
 
 pub mod step;
 
@@ -26,6 +34,8 @@ pub mod ring;
 mod rooms;
 mod snapshot;
 mod sync;
+
+pub mod shell;
 
 pub use election::ElectionModule;
 pub use failure_detector::FailureDetector;

@@ -313,7 +313,6 @@ impl ServerNode {
             MessageType::Heartbeat => self.handle_heartbeat(from, &parse(msg)?, step),
             MessageType::Election => {
                 self.election_module.handle_message(msg, step.now, step.cm);
-                self.act_on_leader(step);
             }
             MessageType::MetadataUpdate => self.handle_metadata(msg, step),
             MessageType::Chat => self.handle_peer_chat(from, msg, step),

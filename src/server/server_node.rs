@@ -270,6 +270,11 @@ impl ServerNode {
         self.ready
     }
 
+    /// Whether `conn` is the connection of another server.
+    pub fn is_peer(&self, conn: ConnId) -> bool {
+        self.conns.get(&conn).is_some_and(|conn| matches!(conn.role, Role::Peer(_)))
+    }
+
     /// Why the node must end, if it must: the shell looks after every step.
     pub fn fatal(&self) -> Option<&str> {
         self.fatal.as_deref()

@@ -22,9 +22,9 @@ use crate::domain::content::{RoomClock, SyncContent};
 use crate::domain::{Message, MessageType, NodeId, VectorClock};
 
 /// Messages in one batch.
-pub const SYNC_BATCH_MESSAGES: usize = 256;
+pub(super) const SYNC_BATCH_MESSAGES: usize = 256;
 /// Bytes of text in one batch, about; a batch has at least one message.
-pub const SYNC_BATCH_BYTES: usize = 256 * 1024;
+pub(super) const SYNC_BATCH_BYTES: usize = 256 * 1024;
 /// How often replicas compare clocks that are not known to be equal.
 const ANTI_ENTROPY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a question for missing messages stands before it is asked again.
