@@ -25,6 +25,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
 use log::{debug, info, warn};
 use parking_lot::{Condvar, Mutex};
 use socket2::SockRef;
@@ -81,6 +82,8 @@ pub struct Outgoing {
     threads: Threads,
     /// Who says SLOW_CONSUMER.
     sender_id: Arc<str>,
+    /// Gets a token when closing begins, so that a reader that waits for a resume looks again.
+    resume: Sender<()>,
     /// A leaf: nothing else is locked, and nothing blocks, under it.
     state: Mutex<State>,
     /// Signalled when the reader has ended or the socket is shut, for a writer that lingers.
@@ -96,10 +99,8 @@ struct State {
     ends: VecDeque<usize>,
     /// `head` is inside a frame.
     mid_frame: bool,
-    /// A writer thread is there; nobody else may write.
-    writing: bool,
-    /// What the writer thread holds, in bytes.
-    in_hand: usize,
+    /// How many bytes the writer thread holds; `None` when there is no such thread. Nobody else may write while there is.
+    in_hand: Option<usize>,
     bytes_max: usize,
     overflow: Overflow,
     /// Nothing more is queued; give up at this time.
@@ -111,12 +112,14 @@ struct State {
 }
 
 impl Outgoing {
-    /// Nothing waits yet. `bytes_max` bounds what may, `sender_id` signs the ERROR of a slow client.
+    /// Nothing waits yet. `bytes_max` bounds what may, `sender_id` signs the ERROR of a slow client, `resume` gets a
+    /// token when closing begins.
     pub fn new(
         socket: Arc<TcpStream>,
         peer: SocketAddr,
         bytes_max: usize,
         sender_id: Arc<str>,
+        resume: Sender<()>,
         threads: Threads,
     ) -> Self {
         let state = State {
@@ -124,15 +127,15 @@ impl Outgoing {
             head: 0,
             ends: VecDeque::new(),
             mid_frame: false,
-            writing: false,
-            in_hand: 0,
+            in_hand: None,
             bytes_max,
             overflow: Overflow::SlowConsumer,
             closing: None,
             closed: false,
             reader_ended: false,
         };
-        Self { socket, peer, threads, sender_id, state: state.into(), changed: Condvar::new() }
+        let state = Mutex::new(state);
+        Self { socket, peer, threads, sender_id, resume, state, changed: Condvar::new() }
     }
 
     /// Sets how much may wait, in bytes, and what happens over it.
@@ -163,6 +166,7 @@ impl Outgoing {
             state.put(&error.to_message(&self.sender_id).to_frame(), framing);
             state.closing = Some(Instant::now() + CLOSE_FLUSH_TIMEOUT);
             drop(state);
+            self.resume();
             info!("{} reads too slowly: more than {bytes_max} bytes wait; closing it", self.peer);
         } else {
             drop(state);
@@ -174,7 +178,7 @@ impl Outgoing {
     /// Sends what the socket takes at once and leaves the rest to the writer thread. Never blocks.
     pub fn flush(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        if state.writing || state.closed {
+        if state.in_hand.is_some() || state.closed {
             return;
         }
         match state.send_now(&self.socket) {
@@ -184,7 +188,7 @@ impl Outgoing {
                 self.close();
                 return;
             }
-            Ok(_) => state.writing = true,
+            Ok(_) => state.in_hand = Some(0),
             Err(error) => {
                 drop(state);
                 debug!("cannot send to {}: {error}", self.peer);
@@ -211,15 +215,18 @@ impl Outgoing {
     pub fn stop_queueing(&self) {
         let deadline = Instant::now() + CLOSE_FLUSH_TIMEOUT;
         self.state.lock().closing.get_or_insert(deadline);
+        self.resume();
     }
 
     /// Shuts the socket down both ways, now. Readers and writers of it wake up.
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
+        state.in_hand = None;
         state.clear();
         drop(state);
         self.changed.notify_all();
+        self.resume();
         // An error means that it is down already.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
@@ -234,6 +241,19 @@ impl Outgoing {
     pub fn reader_ended(&self) {
         self.state.lock().reader_ended = true;
         self.changed.notify_all();
+    }
+
+    /// Waits until the socket is shut both ways. Bounded by the two timeouts above once closing began.
+    pub fn wait_closed(&self) {
+        let mut state = self.state.lock();
+        while !state.closed {
+            self.changed.wait(&mut state);
+        }
+    }
+
+    fn resume(&self) {
+        // Full means that a token is there already, which is all that matters.
+        let _ = self.resume.try_send(());
     }
 
     /// How many bytes wait, those included that the writer thread holds.
@@ -264,11 +284,11 @@ impl Outgoing {
     }
 
     /// Moves the next whole frames into `chunk`, and decides in the same breath what to do when there are none:
-    /// whoever queues after that finds `writing` as it is then.
+    /// whoever flushes after that finds `in_hand` as it is then.
     fn next_chunk(&self, chunk: &mut Vec<u8>) -> Next {
         let mut state = self.state.lock();
         chunk.clear();
-        state.in_hand = 0;
+        state.in_hand = Some(0);
         if !state.closed && state.head < state.bytes.len() {
             state.take_frames(chunk);
             return Next::Write;
@@ -277,7 +297,7 @@ impl Outgoing {
         if state.closing.is_some() {
             return Next::Close;
         }
-        state.writing = false;
+        state.in_hand = None;
         Next::Rest
     }
 
@@ -316,7 +336,7 @@ impl Outgoing {
 
 impl State {
     fn waiting(&self) -> usize {
-        self.bytes.len() - self.head + self.in_hand
+        self.bytes.len() - self.head + self.in_hand.unwrap_or(0)
     }
 
     fn put(&mut self, frame: &Frame, framing: Framing) {
@@ -326,7 +346,7 @@ impl State {
 
     /// Sends without blocking unless older bytes wait for the writer thread. True when nothing is left.
     fn send_now(&mut self, socket: &TcpStream) -> io::Result<bool> {
-        if self.writing {
+        if self.in_hand.is_some() {
             return Ok(false);
         }
         while self.head < self.bytes.len() {
@@ -363,7 +383,7 @@ impl State {
         let fitting = self.ends.partition_point(|end| *end <= limit);
         let end = self.ends.get(fitting.saturating_sub(1)).copied().unwrap_or(self.bytes.len());
         chunk.extend_from_slice(&self.bytes[self.head..end]);
-        self.in_hand = chunk.len();
+        self.in_hand = Some(chunk.len());
         self.advance(end);
         self.compact();
     }
