@@ -37,6 +37,11 @@ mod sync;
 
 pub mod shell;
 
+#[cfg(test)]
+mod test_cluster;
+#[cfg(test)]
+mod tests;
+
 pub use election::ElectionModule;
 pub use failure_detector::FailureDetector;
 pub use metadata::MetadataStore;
