@@ -30,6 +30,7 @@ mod clients;
 mod discovery;
 mod leadership;
 pub mod peers;
+mod replay;
 pub mod ring;
 mod rooms;
 mod snapshot;
