@@ -57,9 +57,15 @@ pub enum Next {
     #[default]
     Stay,
     /// Close it and connect to the next server. [`Session::lost`] was done.
-    Move,
+    Move {
+        /// Why, in a sentence without a full stop.
+        reason: String,
+    },
     /// Close it; the session is over.
-    End,
+    End {
+        /// Why, in a sentence without a full stop.
+        reason: String,
+    },
 }
 
 /// How far the present connection is.
@@ -166,6 +172,11 @@ impl Session {
     /// Whether a server has welcomed the session and it was not lost since.
     pub fn is_online(&self) -> bool {
         matches!(self.phase, Phase::Online(_))
+    }
+
+    /// Whether a connection stands or is being greeted.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.phase, Phase::Greeting(_) | Phase::Online(_))
     }
 
     /// Whether it is over.
@@ -345,15 +356,17 @@ impl Session {
     }
 
     /// Leaves this server for the next one.
-    fn move_on(&mut self, reason: &str) -> Step {
-        Step { events: self.lost(reason), next: Next::Move, ..Step::default() }
+    pub fn move_on(&mut self, reason: &str) -> Step {
+        let next = Next::Move { reason: reason.into() };
+        Step { events: self.lost(reason), next, ..Step::default() }
     }
 
     /// Ends the session.
     fn end(&mut self, reason: String) -> Step {
         let _ = self.lost("");
         self.phase = Phase::Ended;
-        Step { events: vec![Event::Ended { reason }], next: Next::End, ..Step::default() }
+        let events = vec![Event::Ended { reason: reason.clone() }];
+        Step { events, next: Next::End { reason }, ..Step::default() }
     }
 }
 
