@@ -111,7 +111,7 @@ pub struct Settings {
     #[arg(long, env = "ROUNDTABLE_CONFIG", value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// How often servers say that they are alive [default: 300]
+    /// How often servers say that they are alive [default: 100]
     #[arg(
         long,
         env = "ROUNDTABLE_HEARTBEAT_INTERVAL_MS",
@@ -119,7 +119,7 @@ pub struct Settings {
         help_heading = "Tuning"
     )]
     pub heartbeat_interval_ms: Option<u64>,
-    /// A server silent for so long is dead [default: 1500]
+    /// A server silent for so long is dead [default: 800]
     #[arg(long, env = "ROUNDTABLE_SERVER_TIMEOUT_MS", value_name = "MS", help_heading = "Tuning")]
     pub server_timeout_ms: Option<u64>,
     /// The longest frame that is taken [default: 1048576]
@@ -268,8 +268,8 @@ impl Settings {
                 .then_some(self.discovery_port.unwrap_or(DISCOVERY_PORT)),
             repair: self.repair,
             rooms,
-            heartbeat_interval_ms: self.heartbeat_interval_ms.unwrap_or(300),
-            server_timeout_ms: self.server_timeout_ms.unwrap_or(1500),
+            heartbeat_interval_ms: self.heartbeat_interval_ms.unwrap_or(100),
+            server_timeout_ms: self.server_timeout_ms.unwrap_or(800),
             frame_bytes_max: self.frame_bytes_max.unwrap_or(FRAME_BYTES_MAX),
             client_queue_bytes: self.client_queue_bytes.unwrap_or(8 * 1024 * 1024),
             segment_bytes: self.segment_bytes.unwrap_or(64 * 1024 * 1024),

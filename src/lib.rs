@@ -8,5 +8,7 @@ pub mod logging;
 pub mod network;
 pub mod server;
 pub mod storage;
+#[cfg(test)]
+mod testing;
 pub mod threads;
 pub mod wire;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use log::debug;
+use log::{Level, debug, log_enabled, trace};
 use parking_lot::Mutex;
 
 use super::framing::Framing;
@@ -96,8 +96,20 @@ impl ConnectionManager {
     /// Dials `ip` (an address or a name), waiting [`CONNECT_TIMEOUT`] for each address that it stands for. What is
     /// sent on the connection is length-prefixed. Blocks.
     pub fn connect_to(&self, ip: &str, port: u16) -> io::Result<Arc<TCPConnection>> {
-        let mut last_error = io::Error::new(ErrorKind::NotFound, format!("{ip} has no address"));
-        for address in (ip, port).to_socket_addrs()? {
+        self.connect_to_any((ip, port).to_socket_addrs()?)
+    }
+
+    /// [`connect_to`](Self::connect_to) for an address in one piece, `host:port`.
+    pub fn connect_to_address(&self, address: &str) -> io::Result<Arc<TCPConnection>> {
+        self.connect_to_any(address.to_socket_addrs()?)
+    }
+
+    fn connect_to_any(
+        &self,
+        addresses: impl Iterator<Item = SocketAddr>,
+    ) -> io::Result<Arc<TCPConnection>> {
+        let mut last_error = io::Error::new(ErrorKind::NotFound, "the name has no address");
+        for address in addresses {
             match dial(address) {
                 Ok(socket) => return self.register(socket, Some(Framing::LengthPrefixed)),
                 Err(error) => last_error = error,
@@ -137,19 +149,11 @@ impl ConnectionManager {
         conn: &Arc<TCPConnection>,
         mut callback: impl FnMut(Received) -> ControlFlow<()>,
     ) {
-        let (reason, more_may_come) = read_until_end(conn, &mut callback);
-        if !more_may_come {
-            // Nobody has to wait for the other side's closing: it was just read.
-            conn.reader_ended();
-        }
+        let reason = read_until_end(conn, &mut callback);
         self.unbind(conn.id());
         debug!("{} ({}) ends: {reason}", conn.id(), conn.peer());
         let _ = callback(Received::Closed { reason });
-        conn.close_after_flush();
-        if more_may_come {
-            conn.drain();
-            conn.reader_ended();
-        }
+        conn.finish();
         self.forget(conn.id());
     }
 
@@ -334,29 +338,40 @@ impl Network for ConnectionManager {
     }
 }
 
-/// Hands batches to `callback` until the connection ends. Says why it ended, and whether the other side may still send.
+/// Hands batches to `callback` until the connection ends, and says why it did.
 fn read_until_end(
     conn: &TCPConnection,
     callback: &mut impl FnMut(Received) -> ControlFlow<()>,
-) -> (String, bool) {
+) -> String {
     loop {
-        let batch = match conn.receive_batch() {
-            Ok(batch) if batch.is_empty() => return ("the other side closed it".into(), false),
-            Ok(batch) => batch,
-            Err(error) => return (error.to_string(), false),
-        };
+        let received = conn.receive_batch();
         if conn.is_closing() {
-            // Whoever closed it has done with it; only its end is still waited for.
-            return ("closed by this side".into(), true);
+            // Whoever closed it has done with it; what came last is nobody's.
+            return "closed by this side".into();
         }
+        let batch = match received {
+            Ok(batch) if batch.is_empty() => return "closed by the other side".into(),
+            Ok(batch) => batch,
+            Err(error) => return error.to_string(),
+        };
         let fault = batch.last().and_then(|item| item.as_ref().err());
         let fault = fault.filter(|error| error.closes()).map(ToString::to_string);
+        trace_batch(conn, &batch);
         let flow = callback(Received::Batch(batch));
         if let Some(fault) = fault {
-            return (fault, true);
+            return fault;
         }
         if flow.is_break() {
-            return ("closed by this side".into(), true);
+            return "closed by this side".into();
+        }
+    }
+}
+
+fn trace_batch(conn: &TCPConnection, batch: &[Result<Message, RequestError>]) {
+    if log_enabled!(Level::Trace) {
+        for item in batch {
+            let text = item.as_ref().map_or_else(ToString::to_string, Message::serialize);
+            trace!("{} from {}: {text}", conn.id(), conn.peer());
         }
     }
 }

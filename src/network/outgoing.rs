@@ -25,6 +25,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
 use log::{debug, info, warn};
 use parking_lot::{Condvar, Mutex};
 use socket2::SockRef;
@@ -81,6 +82,8 @@ pub struct Outgoing {
     threads: Threads,
     /// Who says SLOW_CONSUMER.
     sender_id: Arc<str>,
+    /// Gets a token when closing begins, so that a reader that waits for a resume looks again.
+    resume: Sender<()>,
     /// A leaf: nothing else is locked, and nothing blocks, under it.
     state: Mutex<State>,
     /// Signalled when the reader has ended or the socket is shut, for a writer that lingers.
@@ -111,12 +114,14 @@ struct State {
 }
 
 impl Outgoing {
-    /// Nothing waits yet. `bytes_max` bounds what may, `sender_id` signs the ERROR of a slow client.
+    /// Nothing waits yet. `bytes_max` bounds what may, `sender_id` signs the ERROR of a slow client, `resume` gets a
+    /// token when closing begins.
     pub fn new(
         socket: Arc<TcpStream>,
         peer: SocketAddr,
         bytes_max: usize,
         sender_id: Arc<str>,
+        resume: Sender<()>,
         threads: Threads,
     ) -> Self {
         let state = State {
@@ -132,7 +137,8 @@ impl Outgoing {
             closed: false,
             reader_ended: false,
         };
-        Self { socket, peer, threads, sender_id, state: state.into(), changed: Condvar::new() }
+        let state = Mutex::new(state);
+        Self { socket, peer, threads, sender_id, resume, state, changed: Condvar::new() }
     }
 
     /// Sets how much may wait, in bytes, and what happens over it.
@@ -163,6 +169,7 @@ impl Outgoing {
             state.put(&error.to_message(&self.sender_id).to_frame(), framing);
             state.closing = Some(Instant::now() + CLOSE_FLUSH_TIMEOUT);
             drop(state);
+            self.resume();
             info!("{} reads too slowly: more than {bytes_max} bytes wait; closing it", self.peer);
         } else {
             drop(state);
@@ -211,6 +218,7 @@ impl Outgoing {
     pub fn stop_queueing(&self) {
         let deadline = Instant::now() + CLOSE_FLUSH_TIMEOUT;
         self.state.lock().closing.get_or_insert(deadline);
+        self.resume();
     }
 
     /// Shuts the socket down both ways, now. Readers and writers of it wake up.
@@ -220,6 +228,7 @@ impl Outgoing {
         state.clear();
         drop(state);
         self.changed.notify_all();
+        self.resume();
         // An error means that it is down already.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
@@ -234,6 +243,19 @@ impl Outgoing {
     pub fn reader_ended(&self) {
         self.state.lock().reader_ended = true;
         self.changed.notify_all();
+    }
+
+    /// Waits until the socket is shut both ways. Bounded by the two timeouts above once closing began.
+    pub fn wait_closed(&self) {
+        let mut state = self.state.lock();
+        while !state.closed {
+            self.changed.wait(&mut state);
+        }
+    }
+
+    fn resume(&self) {
+        // Full means that a token is there already, which is all that matters.
+        let _ = self.resume.try_send(());
     }
 
     /// How many bytes wait, those included that the writer thread holds.

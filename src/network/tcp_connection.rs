@@ -105,11 +105,13 @@ impl TCPConnection {
         socket.set_nodelay(true)?;
         let peer = socket.peer_addr()?;
         let socket = Arc::new(socket);
+        let resume = bounded(1);
         let outgoing = Outgoing::new(
             Arc::clone(&socket),
             peer,
             settings.client_queue_bytes_max,
             Arc::clone(&settings.sender_id),
+            resume.0.clone(),
             threads.clone(),
         );
         let connection = Self {
@@ -119,7 +121,7 @@ impl TCPConnection {
             framing: AtomicU8::new(0),
             outgoing: outgoing.into(),
             decoder: Mutex::new(Some(Decoder::new(settings.frame_bytes_max))),
-            resume: bounded(1),
+            resume,
             dirty: AtomicBool::new(false),
         };
         if let Some(framing) = framing {
@@ -174,19 +176,16 @@ impl TCPConnection {
     /// [`CLOSE_FLUSH_TIMEOUT`](super::outgoing::CLOSE_FLUSH_TIMEOUT). Nothing more can be queued. Never blocks.
     pub fn close_after_flush(&self) {
         self.outgoing.close_after_flush();
-        self.resume();
     }
 
     /// The first half of [`close_after_flush`](Self::close_after_flush): the next [`flush`](Self::flush) closes.
     pub(super) fn stop_queueing(&self) {
         self.outgoing.stop_queueing();
-        self.resume();
     }
 
     /// Closes at once, both ways. A blocked reader or writer wakes up; what waits is lost.
     pub fn close(&self) {
         self.outgoing.close();
-        self.resume();
     }
 
     /// Whether it is closed or about to be: nothing is sent any more.
@@ -242,9 +241,10 @@ impl TCPConnection {
         })?
     }
 
-    /// Reads and forgets until the other side closes or the socket is shut, so that the kernel does not answer
-    /// unread bytes with a reset.
-    pub(super) fn drain(&self) {
+    /// [`close_after_flush`](Self::close_after_flush) that waits until it is done. Meanwhile it reads and forgets what
+    /// comes, so that the kernel does not answer unread bytes with a reset.
+    pub(super) fn finish(&self) {
+        self.close_after_flush();
         let mut scrap = [0; 4096];
         loop {
             match (&*self.socket).read(&mut scrap) {
@@ -253,10 +253,12 @@ impl TCPConnection {
                 _ => {}
             }
         }
+        self.reader_ended();
+        self.outgoing.wait_closed();
     }
 
-    /// Says that nobody will read from this connection again.
-    pub(super) fn reader_ended(&self) {
+    /// Says that nothing more can come: nobody has to wait for the other side when this one is closed.
+    fn reader_ended(&self) {
         self.outgoing.reader_ended();
     }
 
@@ -316,14 +318,20 @@ impl TCPConnection {
     fn fill(&self, decoder: &mut Decoder) -> io::Result<bool> {
         loop {
             match (&*self.socket).read(decoder.space()) {
-                Ok(0) => return Ok(false),
+                Ok(0) => {
+                    self.reader_ended();
+                    return Ok(false);
+                }
                 Ok(count) => {
                     decoder.filled(count);
                     break;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if is_timeout(&error) => return Err(ErrorKind::TimedOut.into()),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.reader_ended();
+                    return Err(error);
+                }
             }
         }
         // Before any frame is handed out: its answer must be framed like it.
