@@ -309,6 +309,12 @@ impl ChatClient {
         self.inner.state.lock().session.outstanding().iter().cloned().collect()
     }
 
+    /// Whether `message_id` is that of a message, rather than of another request.
+    pub fn is_message_id(&self, message_id: &str) -> bool {
+        let number = message_id.rsplit_once('-').map(|(_, number)| number.parse::<u64>());
+        number.is_some_and(|number| number.is_ok())
+    }
+
     /// Waits until every message is acknowledged or refused, at most for `limit`; `None` waits for ever. False when
     /// some are not.
     pub fn wait_acknowledged(&self, limit: Option<Duration>) -> bool {

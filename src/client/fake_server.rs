@@ -162,10 +162,10 @@ fn serve(cluster: &FakeCluster, conn: &Arc<TCPConnection>) {
         let refusal = place.map(|place| refusals.remove(place).1);
         drop(refusals);
         if let Some(error) = refusal {
+            // What is about the connection answers no message.
+            let id = if error.code == "SESSION_MOVED" { "" } else { &msg.message_id };
             let closes = error.retryable && error.code != "BEHIND" && error.code != "STORAGE_FULL";
-            conn.send(
-                &Message::new(MessageType::Error, "n1").with_id(&msg.message_id).saying(&error),
-            );
+            conn.send(&Message::new(MessageType::Error, "n1").with_id(id).saying(&error));
             if closes {
                 break;
             }
