@@ -343,9 +343,10 @@ pub struct Held {
     pub synced: u64,
 }
 
-/// SYNC between servers.
+/// SYNC between servers. Tagged from outside (`{"messages": {…}}`), unlike the others: a batch is then read
+/// in one pass, and the contents of its messages stay raw.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum SyncContent {
     /// This is how far I am with these rooms.
     Clocks {
@@ -360,7 +361,7 @@ pub enum SyncContent {
         messages: Vec<Message>,
         /// The sender's clock: what it had delivered when it sent the last of them.
         clock: VectorClock,
-        /// Whether more follow without being asked for.
+        /// Whether the sender has more; the receiver asks for it when it has taken these.
         more: bool,
     },
     /// Who is online here, and in which rooms. Replaces what the receiver knew of the sender.
@@ -391,4 +392,28 @@ pub struct SessionPresence {
     pub epoch: u64,
     /// The rooms that it is in.
     pub rooms: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::MessageType;
+
+    #[test]
+    fn a_batch_of_messages_reads_back_the_same() {
+        let mut chat = Message::new(MessageType::Chat, "alice").with_id("a-1").in_room("lobby");
+        chat.content = "hello".into();
+        let messages = vec![chat, Message::new(MessageType::Heartbeat, "n1").saying(&Joined::default())];
+        let content = SyncContent::Messages { messages, clock: VectorClock::new(), more: true };
+        let sync = Message::new(MessageType::Sync, "n1").saying(&content);
+        let read = Message::deserialize(&sync.serialize()).unwrap();
+        assert_eq!(read.content.parse::<SyncContent>().unwrap(), content);
+    }
+
+    #[test]
+    fn a_position_is_a_clock_or_a_number() {
+        let clock: Position = serde_json::from_str(r#"{"n1.1-0000":3}"#).unwrap();
+        assert!(matches!(clock, Position::Clock(clock) if clock.get(&"n1.1-0000".into()) == 3));
+        assert_eq!(serde_json::from_str::<Position>("7").unwrap(), Position::Sequence(7));
+    }
 }

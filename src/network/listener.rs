@@ -100,5 +100,66 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
+    use crate::threads::Threads;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_port_in_use_is_refused_with_the_address_and_a_remedy() {
+        let first = bind_listener("127.0.0.1:0").unwrap();
+        let address = first.local_addr().unwrap().to_string();
+        let text = bind_listener(&address).unwrap_err().to_string();
+        assert!(text.starts_with(&format!("cannot listen on {address}: ")), "{text}");
+        assert!(text.contains("--listen"), "{text}");
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for address in ["127.0.0.1", "", "192.0.2.1:0"] {
+            assert!(matches!(bind_listener(address), Err(StartError::Listen { .. })), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_free_again_as_soon_as_its_owner_ends() {
+        let listener = bind_listener("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // The side that closes first keeps the address in TIME_WAIT.
+        let mut client = TcpStream::connect(address).unwrap();
+        drop(listener.accept().unwrap());
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        drop((client, listener));
+        bind_listener(&address.to_string()).unwrap();
+    }
+
+    #[test]
+    fn a_stop_and_a_wake_end_the_accept_loop_whatever_it_listens_on() {
+        for address in ["127.0.0.1:0", "0.0.0.0:0"] {
+            let threads = Threads::new("n1");
+            let listener = bind_listener(address).unwrap();
+            let address = listener.local_addr().unwrap();
+            let (accepted, sockets) = crossbeam_channel::unbounded();
+            let stop = threads.stopped().clone();
+            let body =
+                move || accept_loop(&listener, &stop, |socket| accepted.send(socket).unwrap());
+            threads.spawn("tcp-accept", body).unwrap();
+            let _client = TcpStream::connect(("127.0.0.1", address.port())).unwrap();
+            assert!(sockets.recv_timeout(LONG).is_ok());
+            threads.stop();
+            wake_listener(address);
+            assert!(threads.join(LONG));
+            assert!(sockets.recv().is_err(), "the waking connection is handed to nobody");
+        }
+    }
+
+    #[test]
+    fn waking_a_listener_that_is_gone_does_no_harm() {
+        let listener = bind_listener("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        wake_listener(address);
+    }
 }

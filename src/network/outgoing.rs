@@ -99,10 +99,8 @@ struct State {
     ends: VecDeque<usize>,
     /// `head` is inside a frame.
     mid_frame: bool,
-    /// A writer thread is there; nobody else may write.
-    writing: bool,
-    /// What the writer thread holds, in bytes.
-    in_hand: usize,
+    /// How many bytes the writer thread holds; `None` when there is no such thread. Nobody else may write while there is.
+    in_hand: Option<usize>,
     bytes_max: usize,
     overflow: Overflow,
     /// Nothing more is queued; give up at this time.
@@ -129,8 +127,7 @@ impl Outgoing {
             head: 0,
             ends: VecDeque::new(),
             mid_frame: false,
-            writing: false,
-            in_hand: 0,
+            in_hand: None,
             bytes_max,
             overflow: Overflow::SlowConsumer,
             closing: None,
@@ -181,7 +178,7 @@ impl Outgoing {
     /// Sends what the socket takes at once and leaves the rest to the writer thread. Never blocks.
     pub fn flush(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        if state.writing || state.closed {
+        if state.in_hand.is_some() || state.closed {
             return;
         }
         match state.send_now(&self.socket) {
@@ -191,7 +188,7 @@ impl Outgoing {
                 self.close();
                 return;
             }
-            Ok(_) => state.writing = true,
+            Ok(_) => state.in_hand = Some(0),
             Err(error) => {
                 drop(state);
                 debug!("cannot send to {}: {error}", self.peer);
@@ -225,6 +222,7 @@ impl Outgoing {
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
+        state.in_hand = None;
         state.clear();
         drop(state);
         self.changed.notify_all();
@@ -286,11 +284,11 @@ impl Outgoing {
     }
 
     /// Moves the next whole frames into `chunk`, and decides in the same breath what to do when there are none:
-    /// whoever queues after that finds `writing` as it is then.
+    /// whoever flushes after that finds `in_hand` as it is then.
     fn next_chunk(&self, chunk: &mut Vec<u8>) -> Next {
         let mut state = self.state.lock();
         chunk.clear();
-        state.in_hand = 0;
+        state.in_hand = Some(0);
         if !state.closed && state.head < state.bytes.len() {
             state.take_frames(chunk);
             return Next::Write;
@@ -299,7 +297,7 @@ impl Outgoing {
         if state.closing.is_some() {
             return Next::Close;
         }
-        state.writing = false;
+        state.in_hand = None;
         Next::Rest
     }
 
@@ -338,7 +336,7 @@ impl Outgoing {
 
 impl State {
     fn waiting(&self) -> usize {
-        self.bytes.len() - self.head + self.in_hand
+        self.bytes.len() - self.head + self.in_hand.unwrap_or(0)
     }
 
     fn put(&mut self, frame: &Frame, framing: Framing) {
@@ -348,7 +346,7 @@ impl State {
 
     /// Sends without blocking unless older bytes wait for the writer thread. True when nothing is left.
     fn send_now(&mut self, socket: &TcpStream) -> io::Result<bool> {
-        if self.writing {
+        if self.in_hand.is_some() {
             return Ok(false);
         }
         while self.head < self.bytes.len() {
@@ -385,7 +383,7 @@ impl State {
         let fitting = self.ends.partition_point(|end| *end <= limit);
         let end = self.ends.get(fitting.saturating_sub(1)).copied().unwrap_or(self.bytes.len());
         chunk.extend_from_slice(&self.bytes[self.head..end]);
-        self.in_hand = chunk.len();
+        self.in_hand = Some(chunk.len());
         self.advance(end);
         self.compact();
     }

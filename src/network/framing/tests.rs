@@ -26,7 +26,9 @@ fn chat(message_id: &str) -> String {
 
 fn prefixed(bodies: &[String]) -> Vec<u8> {
     let mut stream = Vec::new();
-    bodies.iter().for_each(|body| Framing::LengthPrefixed.put(body.as_bytes(), &mut stream));
+    for body in bodies {
+        Framing::LengthPrefixed.put(body.as_bytes(), &mut stream);
+    }
     stream
 }
 

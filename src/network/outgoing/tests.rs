@@ -51,7 +51,7 @@ fn fill_until_a_writer_runs(outgoing: &Arc<Outgoing>, bytes: usize) -> usize {
     for number in 0.. {
         outgoing.queue(&numbered(number, bytes), Framing::Lines);
         outgoing.flush();
-        if outgoing.state.lock().writing {
+        if outgoing.state.lock().in_hand.is_some() {
             return number + 1;
         }
     }
@@ -203,7 +203,9 @@ fn what_was_partly_sent_stays_when_the_queue_is_cut() {
     for (sent, kept) in table {
         let (outgoing, _far) = pair(FRAME_BYTES_MAX, &Threads::new("n1"));
         let mut state = outgoing.state.lock();
-        frames.iter().for_each(|frame| state.put(frame, Framing::Lines));
+        for frame in &frames {
+            state.put(frame, Framing::Lines);
+        }
         if sent > 0 {
             state.advance(sent);
         }
