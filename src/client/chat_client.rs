@@ -338,10 +338,18 @@ impl ChatClient {
         self.inner.threads.panics()
     }
 
-    /// Sends what is queued, closes the connection and ends the threads. Events that nobody read are lost.
+    /// Leaves: sends what is queued, says goodbye, closes the connection and ends the threads. Events that nobody read
+    /// are lost.
     pub fn stop(&self) {
         self.inner.threads.stop();
-        let conn = self.inner.state.lock().server_connection.take();
+        let mut state = self.inner.state.lock();
+        if state.last_reason.is_empty() {
+            state.last_reason = "the client was stopped".into();
+        }
+        let goodbye = state.session.leave();
+        let conn = self.inner.queue(&mut state, &goodbye);
+        let conn = state.server_connection.take().or(conn);
+        drop(state);
         if let Some(conn) = conn {
             conn.close_after_flush();
         }

@@ -161,6 +161,9 @@ fn serve(cluster: &FakeCluster, conn: &Arc<TCPConnection>) {
         let place = refusals.iter().position(|(kind, _)| *kind == msg.message_type);
         let refusal = place.map(|place| refusals.remove(place).1);
         drop(refusals);
+        if msg.message_type == MessageType::ClientLeave {
+            break;
+        }
         if let Some(error) = refusal {
             // What is about the connection answers no message.
             let id = if error.code == "SESSION_MOVED" { "" } else { &msg.message_id };

@@ -248,6 +248,8 @@ fn stopping_ends_everyone_who_waits() {
     assert!(threads.panics().is_empty());
     assert!(matches!(alice.send_message("late", "lobby"), Err(SendError::Ended { .. })));
     assert_eq!(alice.unacknowledged().len(), 1);
+    let heard = cluster.heard.lock().last().map(|msg| msg.message_type);
+    assert_eq!(heard, Some(MessageType::ClientLeave));
 }
 
 #[test]

@@ -418,6 +418,15 @@ fn leaving_is_told_whether_or_not_a_server_answers() {
 }
 
 #[test]
+fn a_session_that_leaves_says_so_once_and_is_over() {
+    let mut play = Play::in_lobby();
+    let step = play.session.leave();
+    assert_eq!(step.send[0].message_type, MessageType::ClientLeave);
+    assert!(play.session.is_ended());
+    assert_eq!(play.session.leave(), Step::default());
+}
+
+#[test]
 fn history_asked_for_again_is_shown_again() {
     let mut play = Play::in_lobby();
     let join = play.session.join_room("lobby", Some(1)).send.remove(0);
