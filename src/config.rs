@@ -70,74 +70,112 @@ impl FromStr for Design {
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The server's name, unique in its cluster
-    #[arg(long, env = "ROUNDTABLE_ID")]
+    #[arg(long, env = "ROUNDTABLE_ID", hide_env = true)]
     pub id: Option<String>,
     /// Where to listen, for servers and clients [default: 127.0.0.1:7001]
-    #[arg(long, env = "ROUNDTABLE_LISTEN", value_name = "HOST:PORT")]
+    #[arg(long, env = "ROUNDTABLE_LISTEN", hide_env = true, value_name = "HOST:PORT")]
     pub listen: Option<String>,
     /// What others are told instead of the listening address
-    #[arg(long, env = "ROUNDTABLE_ADVERTISE", value_name = "HOST:PORT")]
+    #[arg(long, env = "ROUNDTABLE_ADVERTISE", hide_env = true, value_name = "HOST:PORT")]
     pub advertise: Option<String>,
     /// Which design to run: ring [default: ring]
-    #[arg(long, env = "ROUNDTABLE_DESIGN")]
+    #[arg(long, env = "ROUNDTABLE_DESIGN", hide_env = true)]
     pub design: Option<String>,
     /// Servers of other clusters are refused [default: roundtable]
-    #[arg(long, env = "ROUNDTABLE_CLUSTER", value_name = "NAME")]
+    #[arg(long, env = "ROUNDTABLE_CLUSTER", hide_env = true, value_name = "NAME")]
     pub cluster: Option<String>,
     /// Some other servers, where broadcast does not reach
-    #[arg(long, env = "ROUNDTABLE_PEERS", value_name = "HOST:PORT,…", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_PEERS",
+        hide_env = true,
+        value_name = "HOST:PORT,…",
+        value_delimiter = ','
+    )]
     pub peers: Option<Vec<String>>,
     /// The UDP port of discovery [default: 5007]
-    #[arg(long, env = "ROUNDTABLE_DISCOVERY_PORT", value_name = "PORT")]
+    #[arg(long, env = "ROUNDTABLE_DISCOVERY_PORT", hide_env = true, value_name = "PORT")]
     pub discovery_port: Option<u16>,
     /// Find others through --peers alone
-    #[arg(long, env = "ROUNDTABLE_NO_DISCOVERY", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "ROUNDTABLE_NO_DISCOVERY", hide_env = true, value_parser = BoolishValueParser::new())]
     #[arg(conflicts_with = "discovery_port")]
     pub no_discovery: bool,
     /// The data folder [default: data/<ID>]
-    #[arg(long, env = "ROUNDTABLE_DATA", value_name = "DIR")]
+    #[arg(long, env = "ROUNDTABLE_DATA", hide_env = true, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Set a damaged log aside and fetch what it held from the others
     #[arg(long)]
     #[serde(skip)]
     pub repair: bool,
     /// Rooms that exist from the start
-    #[arg(long, env = "ROUNDTABLE_ROOMS", value_name = "ROOM,…", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_ROOMS",
+        hide_env = true,
+        value_name = "ROOM,…",
+        value_delimiter = ','
+    )]
     pub rooms: Option<Vec<String>>,
     /// How many servers found the cluster (designs sequencer and raft)
-    #[arg(long, env = "ROUNDTABLE_BOOTSTRAP_EXPECT", value_name = "N")]
+    #[arg(long, env = "ROUNDTABLE_BOOTSTRAP_EXPECT", hide_env = true, value_name = "N")]
     pub bootstrap_expect: Option<usize>,
     /// A JSON file with settings, for what no flag and no variable says
-    #[arg(long, env = "ROUNDTABLE_CONFIG", value_name = "FILE")]
+    #[arg(long, env = "ROUNDTABLE_CONFIG", hide_env = true, value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
     /// How often servers say that they are alive [default: 100]
     #[arg(
         long,
         env = "ROUNDTABLE_HEARTBEAT_INTERVAL_MS",
+        hide_env = true,
         value_name = "MS",
         help_heading = "Tuning"
     )]
     pub heartbeat_interval_ms: Option<u64>,
     /// A server silent for so long is dead [default: 800]
-    #[arg(long, env = "ROUNDTABLE_SERVER_TIMEOUT_MS", value_name = "MS", help_heading = "Tuning")]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_SERVER_TIMEOUT_MS",
+        hide_env = true,
+        value_name = "MS",
+        help_heading = "Tuning"
+    )]
     pub server_timeout_ms: Option<u64>,
     /// The longest frame that is taken [default: 1048576]
-    #[arg(long, env = "ROUNDTABLE_FRAME_BYTES_MAX", value_name = "BYTES", help_heading = "Tuning")]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_FRAME_BYTES_MAX",
+        hide_env = true,
+        value_name = "BYTES",
+        help_heading = "Tuning"
+    )]
     pub frame_bytes_max: Option<usize>,
     /// A client with more than this unread is disconnected [default: 8388608]
     #[arg(
         long,
         env = "ROUNDTABLE_CLIENT_QUEUE_BYTES",
+        hide_env = true,
         value_name = "BYTES",
         help_heading = "Tuning"
     )]
     pub client_queue_bytes: Option<usize>,
     /// A log file longer than this is followed by a new one [default: 67108864]
-    #[arg(long, env = "ROUNDTABLE_SEGMENT_BYTES", value_name = "BYTES", help_heading = "Tuning")]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_SEGMENT_BYTES",
+        hide_env = true,
+        value_name = "BYTES",
+        help_heading = "Tuning"
+    )]
     pub segment_bytes: Option<u64>,
     /// How much to log: error, warn, info, debug, trace, off [default: `RUST_LOG`, or info]
-    #[arg(long, env = "ROUNDTABLE_LOG", value_name = "LEVEL", help_heading = "Tuning")]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_LOG",
+        hide_env = true,
+        value_name = "LEVEL",
+        help_heading = "Tuning"
+    )]
     pub log: Option<String>,
 }
 

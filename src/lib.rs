@@ -1,5 +1,6 @@
 //! Roundtable: a fault-tolerant distributed chat.
 
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod domain;

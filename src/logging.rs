@@ -78,6 +78,11 @@ pub fn init(level: Option<LevelFilter>, label: NodeLabel) {
     let _ = builder.try_init();
 }
 
+/// Starts logging for a program that talks to people: nothing, unless `RUST_LOG` says otherwise.
+pub fn init_quiet() {
+    let _ = Builder::from_env(Env::default().default_filter_or("off")).try_init();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,8 +24,10 @@ impl Addresses {
 
     /// The next one to try, and the turn passes on; `None` when none is known.
     pub fn take_turn(&mut self) -> Option<String> {
-        let address = self.list.get(self.next % self.list.len().max(1))?.clone();
-        self.next = (self.next + 1) % self.list.len();
+        let index = self.next % self.list.len().max(1);
+        let address = self.list.get(index)?.clone();
+        // Not wrapped yet: who is learned before the next turn comes before those tried already.
+        self.next = index + 1;
         Some(address)
     }
 
@@ -59,6 +61,15 @@ mod tests {
         let turns: Vec<_> = (0..4).filter_map(|_| addresses.take_turn()).collect();
         assert_eq!(turns, ["b", "c", "a", "b"]);
         assert_eq!(addresses.len(), 3);
+    }
+
+    #[test]
+    fn a_newcomer_comes_before_the_only_one_that_was_tried() {
+        let mut addresses = Addresses::default();
+        addresses.learn(["a"]);
+        addresses.take_turn();
+        addresses.learn(["b"]);
+        assert_eq!(addresses.take_turn().as_deref(), Some("b"));
     }
 
     #[test]

@@ -91,7 +91,7 @@ pub enum Event {
         /// Whether the same can succeed elsewhere or later.
         retryable: bool,
     },
-    /// The answer to [`query_status`](super::ChatClient::ask_status).
+    /// The answer to [`ask_status`](super::ChatClient::ask_status).
     Status(Box<Status>),
     /// The answer to [`ask_rooms`](super::ChatClient::ask_rooms).
     Rooms(Vec<RoomStatus>),

@@ -7,10 +7,25 @@
 //!   user ◀── events ◀────── Session        ◀── messages ◀────── its reader thread
 //! ```
 //!
-//! Reading order: [`event`], [`session`], [`addresses`], [`chat_client`].
+//! Reading order: [`event`], [`session`], [`addresses`], [`chat_client`], [`keeper`], [`discovery`], [`status_query`].
 
 pub mod event;
 
 pub mod session;
 
 pub mod addresses;
+
+pub mod chat_client;
+
+mod keeper;
+
+pub mod discovery;
+
+pub mod status_query;
+
+#[cfg(test)]
+pub(crate) mod fake_server;
+
+pub use chat_client::{ChatClient, ClientSettings, SendError};
+pub use event::{Delivery, Event};
+pub use status_query::query_status;

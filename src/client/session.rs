@@ -57,9 +57,15 @@ pub enum Next {
     #[default]
     Stay,
     /// Close it and connect to the next server. [`Session::lost`] was done.
-    Move,
+    Move {
+        /// Why, in a sentence without a full stop.
+        reason: String,
+    },
     /// Close it; the session is over.
-    End,
+    End {
+        /// Why, in a sentence without a full stop.
+        reason: String,
+    },
 }
 
 /// How far the present connection is.
@@ -79,6 +85,8 @@ enum Request {
     Hello,
     Join(String, Past),
     Leave(String),
+    /// CLIENT_LEAVE.
+    Goodbye,
     Status,
     Rooms,
     Members(String),
@@ -168,6 +176,11 @@ impl Session {
         matches!(self.phase, Phase::Online(_))
     }
 
+    /// Whether a connection stands or is being greeted.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.phase, Phase::Greeting(_) | Phase::Online(_))
+    }
+
     /// Whether it is over.
     pub fn is_ended(&self) -> bool {
         self.phase == Phase::Ended
@@ -218,7 +231,7 @@ impl Session {
                 events.push(Event::Left { room: room.clone() });
                 false
             }
-            Request::Hello | Request::Join(..) | Request::Probe => false,
+            Request::Hello | Request::Join(..) | Request::Goodbye | Request::Probe => false,
         });
         events
     }
@@ -287,6 +300,17 @@ impl Session {
         (message_id.unwrap_or_default(), step)
     }
 
+    /// Ends the session and says so: without a word the servers would keep its name and its place for a while, in
+    /// case that it comes back.
+    pub fn leave(&mut self) -> Step {
+        let mut step = Step::default();
+        if self.is_online() {
+            step.send.push(self.request(MessageType::ClientLeave, Request::Goodbye));
+        }
+        self.phase = Phase::Ended;
+        step
+    }
+
     /// Asks how the cluster is.
     pub fn ask_status(&mut self) -> Step {
         self.ask(Request::Status)
@@ -345,15 +369,17 @@ impl Session {
     }
 
     /// Leaves this server for the next one.
-    fn move_on(&mut self, reason: &str) -> Step {
-        Step { events: self.lost(reason), next: Next::Move, ..Step::default() }
+    pub fn move_on(&mut self, reason: &str) -> Step {
+        let next = Next::Move { reason: reason.into() };
+        Step { events: self.lost(reason), next, ..Step::default() }
     }
 
     /// Ends the session.
     fn end(&mut self, reason: String) -> Step {
         let _ = self.lost("");
         self.phase = Phase::Ended;
-        Step { events: vec![Event::Ended { reason }], next: Next::End, ..Step::default() }
+        let events = vec![Event::Ended { reason: reason.clone() }];
+        Step { events, next: Next::End { reason }, ..Step::default() }
     }
 }
 

@@ -124,8 +124,7 @@ impl ServerNode {
 
     /// The servers that a client can use, this one first.
     pub(super) fn live_addresses(&self) -> Vec<ServerAddress> {
-        let me =
-            ServerAddress { id: self.server_id.clone(), address: self.config.address.clone() };
+        let me = ServerAddress { id: self.server_id.clone(), address: self.config.address.clone() };
         let others = self.servers.iter().filter(|(_, info)| info.is_live());
         let others = others
             .map(|(id, info)| ServerAddress { id: id.clone(), address: info.address.clone() });

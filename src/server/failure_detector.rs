@@ -151,12 +151,7 @@ impl FailureDetector {
 
     /// Takes over who is near. A server that becomes near starts with a fresh timer, since it was not
     /// asked to send that often until now.
-    pub fn set_near(
-        &mut self,
-        neighbors: BTreeSet<NodeId>,
-        leader: Option<&NodeId>,
-        now: Instant,
-    ) {
+    pub fn set_near(&mut self, neighbors: BTreeSet<NodeId>, leader: Option<&NodeId>, now: Instant) {
         let far: Vec<NodeId> =
             self.server_timers.keys().filter(|id| !self.is_near(id)).cloned().collect();
         self.neighbors = neighbors;

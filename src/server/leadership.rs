@@ -42,7 +42,8 @@ impl ServerNode {
     /// `--peers` have.
     fn may_elect(&self, step: &Step) -> bool {
         let waited = step.now >= self.started_at + self.config.timing.detector.server_timeout;
-        waited || (self.dials.all_reached() && self.servers.values().all(|info| info.conn.is_some()))
+        waited
+            || (self.dials.all_reached() && self.servers.values().all(|info| info.conn.is_some()))
     }
 
     /// Takes clients as soon as it may elect and knows a leader.
@@ -104,8 +105,7 @@ impl ServerNode {
         let mut live = self.live_others();
         live.insert(self.server_id.clone());
         let held = self.managed_rooms.iter().filter(|(_, room)| !room.message_history.is_empty());
-        let held =
-            held.map(|(room_id, room)| (room_id.clone(), room.message_history.len() as u64));
+        let held = held.map(|(room_id, room)| (room_id.clone(), room.message_history.len() as u64));
         (live, held.collect())
     }
 

@@ -173,18 +173,15 @@ impl MetadataStore {
     }
 
     /// Steps with a METADATA_UPDATE message of a server. What cannot be read is ignored.
-    pub fn handle_message(
-        &mut self,
-        msg: &Message,
-        view: View,
-        cm: &dyn Transport,
-    ) -> Vec<String> {
+    pub fn handle_message(&mut self, msg: &Message, view: View, cm: &dyn Transport) -> Vec<String> {
         let from = NodeId::from(msg.sender_id.as_str());
         if msg.message_type != MessageType::MetadataUpdate || from == self.node {
             return Vec::new();
         }
         match msg.content.parse() {
-            Ok(MetadataContent::Request { room_id }) => self.handle_request(&room_id, &from, view, cm),
+            Ok(MetadataContent::Request { room_id }) => {
+                self.handle_request(&room_id, &from, view, cm)
+            }
             Ok(MetadataContent::Collect { term }) => {
                 // An old leader that does not know it yet must not be fed: it would give rooms away.
                 if Some(&term) >= view.term && self.leading.is_none() {
@@ -281,7 +278,8 @@ impl MetadataStore {
             }
         }
         if base.is_none() {
-            changed.extend(self.room_locations.keys().filter(|r| !update.contains_key(*r)).cloned());
+            changed
+                .extend(self.room_locations.keys().filter(|r| !update.contains_key(*r)).cloned());
             self.room_locations.clear();
         }
         self.room_locations.extend(update);
@@ -299,7 +297,9 @@ impl MetadataStore {
         let known = leading.holders.values().flat_map(BTreeMap::keys);
         let known = known.chain(view.held.keys()).chain(self.room_locations.keys());
         let orphans: BTreeSet<String> = known
-            .filter(|room_id| !self.room_locations.get(*room_id).is_some_and(|host| view.live.contains(host)))
+            .filter(|room_id| {
+                !self.room_locations.get(*room_id).is_some_and(|host| view.live.contains(host))
+            })
             .cloned()
             .collect();
         let mut changes = BTreeMap::new();

@@ -236,9 +236,8 @@ impl CausalMulticastHandler {
             self.deliver_and_multicast(msg, room, step);
         }
         let clock = &room.clock;
-        room.hold_back_queue.retain(|msg| {
-            msg.stamp().is_some_and(|(origin, count)| count > clock.get(origin))
-        });
+        room.hold_back_queue
+            .retain(|msg| msg.stamp().is_some_and(|(origin, count)| count > clock.get(origin)));
     }
 
     /// Sends a stamped message to the other replicas of `room`.
@@ -345,8 +344,7 @@ impl CausalMulticastHandler {
                 synced: replication.synced.get(&origin),
                 origin: origin.clone(),
             };
-            let msg =
-                Message::new(MessageType::Ack, me.as_str()).in_room(room_id).saying(&held);
+            let msg = Message::new(MessageType::Ack, me.as_str()).in_room(room_id).saying(&held);
             step.cm.send_to_node(&origin.node_id(), &msg);
         }
     }

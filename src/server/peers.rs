@@ -179,8 +179,7 @@ impl ServerNode {
         let (my_cluster, my_design) = (&self.config.cluster, &self.config.design);
         let me = &self.server_id;
         if cluster != my_cluster {
-            let reason =
-                format!("{id} belongs to the cluster {cluster:?}, {me} to {my_cluster:?}");
+            let reason = format!("{id} belongs to the cluster {cluster:?}, {me} to {my_cluster:?}");
             return Err(RequestError::WrongCluster { reason });
         }
         if design != my_design {

@@ -141,7 +141,9 @@ impl Presence {
 
     /// The rooms that `session` is in.
     pub fn rooms_of(&self, session: &str) -> Vec<String> {
-        self.sessions.get(session).map_or_else(Vec::new, |info| info.rooms.iter().cloned().collect())
+        self.sessions
+            .get(session)
+            .map_or_else(Vec::new, |info| info.rooms.iter().cloned().collect())
     }
 
     /// The sessions that are connected to `node`.
@@ -158,7 +160,8 @@ impl Presence {
         connected
             .map(|(session, info)| {
                 let rooms = info.rooms.iter().cloned().collect();
-                let presence = SessionPresence { user: info.user.clone(), epoch: info.epoch, rooms };
+                let presence =
+                    SessionPresence { user: info.user.clone(), epoch: info.epoch, rooms };
                 (session.clone(), presence)
             })
             .collect()
@@ -167,7 +170,8 @@ impl Presence {
     /// The sessions in `room_id`, on all servers.
     pub fn sessions_in(&self, room_id: &str) -> impl Iterator<Item = (&str, &SessionInfo)> {
         let sessions = self.rooms.get(room_id).into_iter().flatten();
-        sessions.filter_map(|session| self.sessions.get(session).map(|info| (session.as_str(), info)))
+        sessions
+            .filter_map(|session| self.sessions.get(session).map(|info| (session.as_str(), info)))
     }
 
     /// The names of the users in `room_id`, sorted, each once.

@@ -82,7 +82,8 @@ impl ServerNode {
     }
 
     fn ring_neighbor(&self, server_id: &NodeId) -> RingNeighbor {
-        let address = self.servers.get(server_id).map_or(&self.config.address, |info| &info.address);
+        let address =
+            self.servers.get(server_id).map_or(&self.config.address, |info| &info.address);
         RingNeighbor { server_id: server_id.clone(), address: address.clone() }
     }
 
@@ -108,8 +109,7 @@ impl ServerNode {
         let (left, right) = self.get_neighbors(&self.server_id);
         let ids = |neighbor: &Option<RingNeighbor>| neighbor.as_ref().map(|n| n.server_id.clone());
         let (left_id, right_id) = (ids(&left), ids(&right));
-        let changed =
-            left_id != ids(&self.left_neighbor) || right_id != ids(&self.right_neighbor);
+        let changed = left_id != ids(&self.left_neighbor) || right_id != ids(&self.right_neighbor);
         self.left_neighbor = left;
         self.right_neighbor = right;
         if changed {
@@ -141,7 +141,9 @@ impl ServerNode {
             match event {
                 DetectorEvent::Suspected(node_id) => self.set_liveness(&node_id, Liveness::Suspect),
                 DetectorEvent::Recovered(node_id) => self.set_liveness(&node_id, Liveness::Alive),
-                DetectorEvent::Failed(node_id) => self.server_failed(&node_id, "it is silent", step),
+                DetectorEvent::Failed(node_id) => {
+                    self.server_failed(&node_id, "it is silent", step)
+                }
                 DetectorEvent::ClientSilent(session) => self.probe_client(&session, step),
                 DetectorEvent::ClientFailed(session) => self.client_failed(&session, step),
             }
@@ -202,9 +204,10 @@ impl ServerNode {
     /// Dialling `address` did not work; `refused` says that nobody listens there.
     pub fn dial_failed(&mut self, address: &str, refused: bool, step: &Step) {
         self.dials.failed(address, step.now);
-        let gone = self.servers.iter().find(|(_, info)| {
-            info.address == address && info.conn.is_none() && info.is_live()
-        });
+        let gone = self
+            .servers
+            .iter()
+            .find(|(_, info)| info.address == address && info.conn.is_none() && info.is_live());
         // A refusal is proof that the program is gone; silence would take the whole timeout.
         if let Some((node_id, _)) = gone
             && refused
@@ -220,8 +223,7 @@ impl ServerNode {
             return false;
         }
         let new = !self.servers.contains_key(id);
-        let info =
-            self.servers.entry(id.clone()).or_insert_with(|| ServerInfo::heard_of(address));
+        let info = self.servers.entry(id.clone()).or_insert_with(|| ServerInfo::heard_of(address));
         if info.conn.is_none() {
             // It may have come back under another address.
             info.address = address.into();

@@ -29,7 +29,8 @@ impl ServerNode {
             replicas.insert(self.server_id.clone());
         }
         replicas.retain(|id| {
-            *id == self.server_id || self.servers.get(id).is_some_and(super::ring::ServerInfo::is_live)
+            *id == self.server_id
+                || self.servers.get(id).is_some_and(super::ring::ServerInfo::is_live)
         });
         replicas
     }
@@ -176,10 +177,12 @@ impl ServerNode {
         let mut msg = Message::new(MessageType::Ack, self.server_id.as_str())
             .with_id(&ack.message_id)
             .in_room(room_id);
-        let is_member = self.managed_rooms.get(room_id).is_some_and(|room| {
-            room.client_ids.contains(&ack.session)
-        });
-        if is_member && let Some(replication) = self.causal_multicast_handler.replication_of(room_id)
+        let is_member = self
+            .managed_rooms
+            .get(room_id)
+            .is_some_and(|room| room.client_ids.contains(&ack.session));
+        if is_member
+            && let Some(replication) = self.causal_multicast_handler.replication_of(room_id)
         {
             msg.position = Some(Position::Clock(replication.shown_clock.clone()));
         }

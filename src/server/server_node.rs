@@ -209,11 +209,8 @@ impl ServerNode {
     pub fn new(config: NodeConfig, now: Instant) -> Self {
         let (ip_address, port) = split_address(&config.address);
         let node = config.server_id.clone();
-        let election = ElectionModule::new(
-            node.clone(),
-            config.incarnation.clone(),
-            config.timing.election,
-        );
+        let election =
+            ElectionModule::new(node.clone(), config.incarnation.clone(), config.timing.election);
         Self {
             ip_address,
             port,

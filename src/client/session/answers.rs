@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::room_view::Past;
-use super::{Next, Phase, Request, Resume, Session, Step};
+use super::{Phase, Request, Resume, Session, Step};
 use crate::client::event::{Delivery, Event};
 use crate::domain::content::{ErrorContent, Joined, Position, Status, Welcome};
 use crate::domain::{Message, MessageType};
@@ -278,7 +278,6 @@ impl Session {
         let _ = self.outstanding.settle(&id);
         let mut step = self.move_on(&error.reason);
         step.events.insert(0, refused(&id, error));
-        debug_assert_eq!(step.next, Next::Move);
         step
     }
 }

@@ -120,6 +120,11 @@ impl Outstanding {
         self.chats.len()
     }
 
+    /// Whether one more would be too many, or too much.
+    pub fn is_full(&self, count_max: usize, bytes_max: usize) -> bool {
+        self.chats.len() >= count_max || self.bytes >= bytes_max
+    }
+
     /// How long their texts are together, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -65,6 +65,15 @@ impl Play {
     }
 }
 
+/// What becomes of the connection, in a word.
+fn fate(step: &Step) -> &'static str {
+    match step.next {
+        Next::Stay => "stay",
+        Next::Move { .. } => "move",
+        Next::End { .. } => "end",
+    }
+}
+
 fn ack(id: &str) -> Message {
     Message::new(MessageType::Ack, "n1").with_id(id)
 }
@@ -211,18 +220,18 @@ fn members_come_and_go() {
 #[test]
 fn a_stopping_server_is_left_and_a_taken_name_ends_the_session() {
     for (refusal, next) in [
-        (RequestError::ServerStopping, Next::Move),
-        (RequestError::SlowConsumer { bytes_max: 1 }, Next::Move),
-        (RequestError::HelloTimeout { seconds: 10 }, Next::Move),
-        (RequestError::SessionMoved { node: "n2".into() }, Next::End),
-        (RequestError::WrongCluster { reason: "other".into() }, Next::End),
+        (RequestError::ServerStopping, "move"),
+        (RequestError::SlowConsumer { bytes_max: 1 }, "move"),
+        (RequestError::HelloTimeout { seconds: 10 }, "move"),
+        (RequestError::SessionMoved { node: "n2".into() }, "end"),
+        (RequestError::WrongCluster { reason: "other".into() }, "end"),
     ] {
         let mut play = Play::in_lobby();
         let step = play.receive(&refusal.to_message("n1"));
-        assert_eq!(step.next, next, "{refusal}");
+        assert_eq!(fate(&step), next, "{refusal}");
         let reason = refusal.to_string();
         let event = match next {
-            Next::End => Event::Ended { reason },
+            "end" => Event::Ended { reason },
             _ => Event::Disconnected { reason },
         };
         assert_eq!(step.events, [event]);
@@ -231,16 +240,14 @@ fn a_stopping_server_is_left_and_a_taken_name_ends_the_session() {
 
 #[test]
 fn a_refused_greeting_ends_the_session_unless_it_can_be_tried_elsewhere() {
-    for (code, retryable, next) in [
-        ("NAME_IN_USE", false, Next::End),
-        ("INVALID_NAME", false, Next::End),
-        ("NOT_READY", true, Next::Move),
-    ] {
+    for (code, retryable, next) in
+        [("NAME_IN_USE", false, "end"), ("INVALID_NAME", false, "end"), ("NOT_READY", true, "move")]
+    {
         let mut play = Play::new();
         let hello = play.session.connected("a:1", play.now).send.remove(0);
         let step = play.refuse(&hello.message_id, code, retryable);
-        assert_eq!(step.next, next, "{code}");
-        assert_eq!(play.session.is_ended(), next == Next::End);
+        assert_eq!(fate(&step), next, "{code}");
+        assert_eq!(play.session.is_ended(), next == "end");
     }
 }
 
@@ -253,7 +260,7 @@ fn a_message_refused_for_good_is_told_and_not_sent_again() {
         panic!("{step:?}")
     };
     assert_eq!((message_id, code.as_str(), *retryable), (&id, "NOT_A_MEMBER", false));
-    assert_eq!(step.next, Next::Stay);
+    assert_eq!(fate(&step), "stay");
     assert_eq!(play.session.outstanding().len(), 0);
 }
 
@@ -261,7 +268,7 @@ fn a_message_refused_for_good_is_told_and_not_sent_again() {
 fn a_message_refused_for_now_is_taken_elsewhere() {
     let mut play = Play::in_lobby();
     let (id, _) = play.say("hello");
-    assert_eq!(play.refuse(&id, "NOT_READY", true).next, Next::Move);
+    assert_eq!(fate(&play.refuse(&id, "NOT_READY", true)), "move");
     let step = play.online("b:1");
     let step = play.ack_join(&step.send[0], 0);
     assert_eq!(ids(&step.send), [id.as_str()]);
@@ -291,12 +298,12 @@ fn a_server_that_is_behind_is_left_and_the_gap_accepted_when_nobody_has_more() {
     let mut play = Play::in_lobby();
     play.lose();
     let step = play.online("b:1");
-    assert_eq!(play.refuse(&step.send[0].message_id, "BEHIND", true).next, Next::Move);
+    assert_eq!(fate(&play.refuse(&step.send[0].message_id, "BEHIND", true)), "move");
     play.session.unreachable("a:1");
     let step = play.online("c:1");
     assert!(!content(&step.send[0]).accept_gap, "the last one may have it");
     let step = play.refuse(&step.send[0].message_id, "BEHIND", true);
-    assert_eq!(step.next, Next::Stay);
+    assert_eq!(fate(&step), "stay");
     assert!(content(&step.send[0]).accept_gap, "nobody else is left to ask");
     let gap = Some(Position::Sequence(5));
     let joined = Joined { history: 0, members: 1, gap };
@@ -324,13 +331,13 @@ fn a_full_disk_is_avoided_until_every_disk_is_full() {
     let mut play = Play::in_lobby();
     let (id, _) = play.say("hello");
     for address in ["b:1", "c:1"] {
-        assert_eq!(play.refuse(&id, "STORAGE_FULL", true).next, Next::Move);
+        assert_eq!(fate(&play.refuse(&id, "STORAGE_FULL", true)), "move");
         let step = play.online(address);
         let step = play.ack_join(&step.send[0], 0);
         assert_eq!(ids(&step.send), [id.as_str()]);
     }
     let step = play.refuse(&id, "STORAGE_FULL", true);
-    assert_eq!(step.next, Next::Stay);
+    assert_eq!(fate(&step), "stay");
     assert!(matches!(&step.events[..], [Event::Refused { code, .. }] if code == "STORAGE_FULL"));
 }
 
@@ -342,7 +349,7 @@ fn the_longest_message_is_given_up_when_a_frame_was_too_long() {
     }
     let step = play.refuse("", "FRAME_TOO_LONG", false);
     assert!(matches!(&step.events[0], Event::Refused { message_id, .. } if message_id == "s-2"));
-    assert_eq!(step.next, Next::Move);
+    assert_eq!(fate(&step), "move");
     let step = play.online("a:1");
     let step = play.ack_join(&step.send[0], 0);
     assert_eq!(ids(&step.send), ["s-1", "s-3"]);
@@ -357,7 +364,7 @@ fn a_silent_server_is_probed_and_then_given_up() {
     assert_eq!(probe.message_type, MessageType::Status);
     assert_eq!(play.session.tick(late), Step::default(), "one probe is enough");
     let lost = play.session.tick(play.now + SILENCE_MAX + Duration::from_millis(1));
-    assert_eq!(lost.next, Next::Move);
+    assert_eq!(fate(&lost), "move");
 }
 
 #[test]
@@ -408,6 +415,15 @@ fn leaving_is_told_whether_or_not_a_server_answers() {
     let events = play.session.lost("cable cut");
     assert!(events.contains(&left), "{events:?}");
     assert!(play.online("b:1").send.is_empty(), "and it is not joined again");
+}
+
+#[test]
+fn a_session_that_leaves_says_so_once_and_is_over() {
+    let mut play = Play::in_lobby();
+    let step = play.session.leave();
+    assert_eq!(step.send[0].message_type, MessageType::ClientLeave);
+    assert!(play.session.is_ended());
+    assert_eq!(play.session.leave(), Step::default());
 }
 
 #[test]

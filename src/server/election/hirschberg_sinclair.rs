@@ -123,13 +123,7 @@ impl ElectionModule {
     }
 
     /// The diagram's `ConstructElectionMessage`: the probe of candidate `id` in phase `k` on its `d`-th hop.
-    pub fn construct_election_message(
-        &self,
-        id: &NodeId,
-        k: u32,
-        d: u64,
-        toward: Side,
-    ) -> Message {
+    pub fn construct_election_message(&self, id: &NodeId, k: u32, d: u64, toward: Side) -> Message {
         let (id, counter) = (id.clone(), self.counter);
         self.message(&ElectionContent::Probe { id, counter, k, d, toward })
     }

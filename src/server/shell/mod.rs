@@ -293,7 +293,11 @@ impl Shell {
     }
 
     /// What a reader thread brings: a batch of frames, or the end.
-    fn received(self: &Arc<Self>, conn: &Arc<TCPConnection>, received: Received) -> ControlFlow<()> {
+    fn received(
+        self: &Arc<Self>,
+        conn: &Arc<TCPConnection>,
+        received: Received,
+    ) -> ControlFlow<()> {
         let flow = match received {
             Received::Batch(batch) => self.take_batch(conn, &batch),
             Received::Closed { reason } => {
