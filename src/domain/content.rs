@@ -92,7 +92,8 @@ pub struct ServerAddress {
     pub address: String,
 }
 
-/// DISCOVERY, asked and answered over UDP and TCP.
+/// DISCOVERY, asked and answered over UDP and TCP. Servers also tell each other whom they are connected to
+/// with it: membership spreads from one peer to all.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum DiscoveryContent {
@@ -101,7 +102,7 @@ pub enum DiscoveryContent {
         /// The cluster's name; servers of others stay silent.
         cluster: String,
     },
-    /// A server says that it exists.
+    /// A server says that it exists, or that another one does.
     Server {
         /// The cluster's name.
         cluster: String,
@@ -207,8 +208,6 @@ pub struct Hello {
     pub address: String,
     /// The program's version, for the log.
     pub version: String,
-    /// Every server that it knows alive: membership spreads along these.
-    pub servers: Vec<ServerAddress>,
     /// The last election that it knows.
     pub term: Option<Term>,
 }
@@ -247,6 +246,9 @@ pub enum ElectionContent {
         counter: u64,
         /// The phase that it answers.
         k: u32,
+        /// How many hops it has travelled, from 1: no more than the probe did. Without a bound it would
+        /// circle for ever where two servers see different rings.
+        d: u64,
         /// Which way it travels, back to the candidate.
         toward: Side,
     },

@@ -67,8 +67,7 @@ impl ServerNode {
         let room = self.managed_rooms.get_mut(room_id);
         let (Some(room), Some(replication)) = (room, replication) else { return 0 };
         let shown = replication.shown;
-        let (mut replay, count) =
-            Replay::new(room, shown, &replication.shown_clock, limit, after);
+        let (mut replay, count) = Replay::new(room, shown, &replication.shown_clock, limit, after);
         if room.remove_client(session) {
             // A member that asks for the past again has been shown all of it.
             replay.base = replication.shown_clock.clone();
@@ -85,7 +84,8 @@ impl ServerNode {
 
     /// Ends the replays of `session`: of one room, or of all.
     pub(super) fn end_replays(&mut self, session: &str, room_id: Option<&str>) {
-        self.replays.retain(|(s, r), _| s != session || room_id.is_some_and(|room_id| r != room_id));
+        self.replays
+            .retain(|(s, r), _| s != session || room_id.is_some_and(|room_id| r != room_id));
     }
 
     /// Sends what fits of all replays.

@@ -273,7 +273,10 @@ impl TestCluster {
             let Some((end, msg)) = next.and_then(|at| self.queue.remove(at)) else { return };
             self.deliver(&end, msg);
         }
-        panic!("the servers never fall silent: {:?}", self.queue.iter().take(10).collect::<Vec<_>>());
+        panic!(
+            "the servers never fall silent: {:?}",
+            self.queue.iter().take(10).collect::<Vec<_>>()
+        );
     }
 
     fn deliver(&mut self, end: &End, msg: Message) {
@@ -338,7 +341,10 @@ impl TestCluster {
     pub(super) fn client(&mut self, id: &str, name: &str) -> End {
         let client = self.connect(id);
         let join = ClientJoin { session: name.into(), password: None };
-        self.say(&client, Message::new(MessageType::ClientJoin, name).with_id("hello").saying(&join));
+        self.say(
+            &client,
+            Message::new(MessageType::ClientJoin, name).with_id("hello").saying(&join),
+        );
         client
     }
 

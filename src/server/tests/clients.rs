@@ -226,7 +226,10 @@ fn status_tells_the_cluster_and_one_room_when_asked() {
     assert_eq!((status.node.as_str(), status.state.as_str()), ("n1", "FOLLOWER"));
     assert_eq!(status.servers.len(), 3);
     assert_eq!(status.rooms.len(), 1);
-    assert_eq!((status.rooms[0].members.as_slice(), status.rooms[0].messages), (&["alice".into()][..], 1));
+    assert_eq!(
+        (status.rooms[0].members.as_slice(), status.rooms[0].messages),
+        (&["alice".into()][..], 1)
+    );
     assert!(status.rooms[0].replicas.len() >= 2);
     cluster.say(&alice, Message::new(MessageType::Status, "").in_room("nowhere"));
     let none: Status = cluster.take(&alice)[0].content.parse().unwrap();
