@@ -8,6 +8,7 @@ pub mod error;
 pub mod logging;
 pub mod network;
 pub mod server;
+pub mod sim;
 pub mod storage;
 #[cfg(test)]
 mod testing;

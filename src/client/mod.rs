@@ -17,7 +17,7 @@ pub mod addresses;
 
 pub mod chat_client;
 
-mod keeper;
+pub(crate) mod keeper;
 
 pub mod discovery;
 
