@@ -91,23 +91,23 @@ impl ServerNode {
     ) -> Result<(), Hindrance> {
         self.failure_detector.reset_timer(session, TimerType::Client, step.now);
         match msg.message_type {
-            MessageType::Chat => self.handle_chat(session, msg, step),
-            MessageType::JoinRoom => self.handle_join_room(conn, session, msg, step),
-            MessageType::LeaveRoom => self.handle_leave_room(conn, session, msg, step),
+            MessageType::Chat => self.handle_chat(session, msg, step)?,
+            MessageType::JoinRoom => self.handle_join_room(conn, session, msg, step)?,
+            MessageType::LeaveRoom => self.handle_leave_room(conn, session, msg, step)?,
             MessageType::ClientLeave => {
                 step.cm.send_to_conn(conn, &self.ack(msg).to_frame());
                 self.session_left(session, step);
                 self.close(conn, "the client left", step);
-                Ok(())
             }
-            MessageType::Status => Ok(self.answer_status(conn, msg, step)),
-            MessageType::Discovery => Ok(self.answer_discovery(conn, msg, step)),
-            MessageType::Heartbeat => Ok(()),
+            MessageType::Status => self.answer_status(conn, msg, step),
+            MessageType::Discovery => self.answer_discovery(conn, msg, step),
+            MessageType::Heartbeat => {}
             message_type => {
                 let message_id = msg.message_id.clone();
-                Err(RequestError::UnexpectedType { message_id, message_type }.into())
+                return Err(RequestError::UnexpectedType { message_id, message_type }.into());
             }
         }
+        Ok(())
     }
 
     /// CHAT: checked, then stamped and spread.

@@ -142,7 +142,7 @@ impl ServerNode {
                 DetectorEvent::Suspected(node_id) => self.set_liveness(&node_id, Liveness::Suspect),
                 DetectorEvent::Recovered(node_id) => self.set_liveness(&node_id, Liveness::Alive),
                 DetectorEvent::Failed(node_id) => {
-                    self.server_failed(&node_id, "it is silent", step)
+                    self.server_failed(&node_id, "it is silent", step);
                 }
                 DetectorEvent::ClientSilent(session) => self.probe_client(&session, step),
                 DetectorEvent::ClientFailed(session) => self.client_failed(&session, step),

@@ -397,20 +397,18 @@ impl ServerNode {
         step: &Step,
     ) -> Result<(), Hindrance> {
         match msg.message_type {
-            MessageType::Hello => Ok(self.handle_hello(conn, msg, step)?),
-            MessageType::ClientJoin => self.handle_client_join(conn, msg, step),
-            MessageType::Status => Ok(self.answer_status(conn, msg, step)),
-            MessageType::Discovery => Ok(self.answer_discovery(conn, msg, step)),
+            MessageType::Hello => self.handle_hello(conn, msg, step)?,
+            MessageType::ClientJoin => return self.handle_client_join(conn, msg, step),
+            MessageType::Status => self.answer_status(conn, msg, step),
+            MessageType::Discovery => self.answer_discovery(conn, msg, step),
             // The other side of a dialled connection says why it does not want it.
-            MessageType::Error => {
-                self.handle_refusal(conn, msg, step);
-                Ok(())
-            }
+            MessageType::Error => self.handle_refusal(conn, msg, step),
             message_type => {
                 let message_id = msg.message_id.clone();
-                Err(RequestError::JoinFirst { message_id, message_type }.into())
+                return Err(RequestError::JoinFirst { message_id, message_type }.into());
             }
         }
+        Ok(())
     }
 
     /// Everything that the log was given up to `index` is on disk.
@@ -437,18 +435,16 @@ impl ServerNode {
         self.expire_presence(step);
     }
 
-    /// Says goodbye to everyone: clients are told to go elsewhere.
+    /// Says goodbye to everyone: clients go elsewhere, servers close the ring without waiting for silence.
     pub fn stop(&mut self, step: &Step) {
-        let conns: Vec<ConnId> = self.conns.keys().copied().collect();
         let frame = RequestError::ServerStopping.to_message(self.server_id.as_str()).to_frame();
-        for conn in conns {
-            if matches!(self.conns.get(&conn).map(|conn| &conn.role), Some(Role::Client(_))) {
-                step.cm.send_to_conn(conn, &frame);
+        for (id, conn) in std::mem::take(&mut self.conns) {
+            if conn.role != Role::New {
+                step.cm.send_to_conn(id, &frame);
             }
-            step.cm.close(conn);
-            step.cm.resume(conn);
+            step.cm.close(id);
+            step.cm.resume(id);
         }
-        self.conns.clear();
         self.clients.clear();
     }
 

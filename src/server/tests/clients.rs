@@ -240,7 +240,7 @@ fn status_tells_the_cluster_and_one_room_when_asked() {
 fn a_stopping_server_tells_its_clients() {
     let mut cluster = TestCluster::of(&["n1"]);
     let alice = cluster.member("n1", "alice", "lobby");
-    cluster.step(&"n1".into(), |node, step| node.stop(step));
+    cluster.step(&"n1".into(), super::super::server_node::ServerNode::stop);
     assert_eq!(got(&mut cluster, &alice), ["ERROR SERVER_STOPPING"]);
     assert!(cluster.is_closed(&alice));
 }
