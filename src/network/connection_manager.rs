@@ -296,6 +296,11 @@ impl Network for ConnectionManager {
         }
     }
 
+    fn spare_bytes(&self, conn: ConnId) -> usize {
+        let waiting = self.connection(conn).map_or(usize::MAX, |conn| conn.waiting());
+        (self.settings.client_queue_bytes_max / 4).saturating_sub(waiting)
+    }
+
     fn close(&self, conn: ConnId) {
         if let Some(conn) = self.connection(conn) {
             self.close_later(&conn);

@@ -32,6 +32,7 @@ use super::metadata::MetadataStore;
 use super::multicast::CausalMulticastHandler;
 use super::peers::Dials;
 use super::presence::Presence;
+use super::replay::Replay;
 use super::ring::{RingNeighbor, ServerInfo};
 use super::step::{Flow, Step};
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term};
@@ -189,6 +190,8 @@ pub struct ServerNode {
     pub(super) sync_requests: BTreeMap<(NodeId, String), Instant>,
     /// When replicas were compared last.
     pub(super) anti_entropy_at: Instant,
+    /// Sessions that are still being shown the past of a room.
+    pub(super) replays: BTreeMap<(String, String), Replay>,
     /// When it said over UDP that it exists last.
     pub(super) discovery_at: Option<Instant>,
     /// The term that was acted upon last.
@@ -229,6 +232,7 @@ impl ServerNode {
             room_requests: BTreeMap::new(),
             sync_requests: BTreeMap::new(),
             anti_entropy_at: now,
+            replays: BTreeMap::new(),
             discovery_at: None,
             acted_term: (None, None),
             rehome_at: None,
@@ -453,6 +457,7 @@ impl ServerNode {
     pub fn settle(&mut self, step: &Step) {
         self.act_on_leader(step);
         self.settle_rooms(step);
+        self.pump_replays(step);
         let me = self.server_id.clone();
         self.causal_multicast_handler.send_confirmations(&self.managed_rooms, &me, step);
         if std::mem::take(&mut self.progress) {
