@@ -431,7 +431,8 @@ impl ServerNode {
             }
             MessageType::ClientLeave => {
                 let known = self.presence.get(session);
-                if known.is_none_or(|info| info.epoch > *epoch || info.node == self.server_id) {
+                let stale = known.is_none_or(|info| info.epoch > *epoch);
+                if stale || self.clients.contains_key(session) {
                     return;
                 }
                 if *away {
