@@ -126,6 +126,7 @@ impl ServerNode {
         self.recollect_rooms(step);
         self.reconcile_rooms(step);
         self.touch_all_rooms();
+        self.anti_entropy_at = step.now;
         self.progress = true;
     }
 

@@ -35,7 +35,7 @@ use super::presence::Presence;
 use super::replay::Replay;
 use super::ring::{RingNeighbor, ServerInfo};
 use super::step::{Flow, Step};
-use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term};
+use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term, VectorClock};
 use crate::error::RequestError;
 use crate::network::ConnId;
 use crate::storage::LogIndex;
@@ -188,7 +188,9 @@ pub struct ServerNode {
     pub(super) room_requests: BTreeMap<String, Instant>,
     /// When each (server, room) was asked for missing messages last.
     pub(super) sync_requests: BTreeMap<(NodeId, String), Instant>,
-    /// When replicas were compared last.
+    /// Who sent batches of which rooms, and the room's clock with them: to be confirmed when on disk.
+    pub(super) sync_sources: BTreeMap<(String, NodeId), VectorClock>,
+    /// When replicas are compared next.
     pub(super) anti_entropy_at: Instant,
     /// Sessions that are still being shown the past of a room.
     pub(super) replays: BTreeMap<(String, String), Replay>,
@@ -231,6 +233,7 @@ impl ServerNode {
             wanted_rooms: BTreeMap::new(),
             room_requests: BTreeMap::new(),
             sync_requests: BTreeMap::new(),
+            sync_sources: BTreeMap::new(),
             anti_entropy_at: now,
             replays: BTreeMap::new(),
             discovery_at: None,
@@ -452,6 +455,7 @@ impl ServerNode {
     /// chance for what waits. Call it before unlocking.
     pub fn settle(&mut self, step: &Step) {
         self.act_on_leader(step);
+        self.confirm_batches(step);
         self.settle_rooms(step);
         self.pump_replays(step);
         let me = self.server_id.clone();
