@@ -69,7 +69,7 @@ impl RawClient {
 
     pub(crate) fn join_framed(address: SocketAddr, name: &str, framing: Framing) -> Self {
         let mut client = Self::connect(address, framing);
-        let answer = client.say_join(name, &format!("session of {name}"));
+        let answer = client.say_join(name, name);
         assert_eq!(answer.message_type, MessageType::Ack, "{name}: {}", answer.serialize());
         client
     }
