@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::ServerNode;
 use super::failure_detector::TimerType;
+use super::peers::parse;
 use super::presence::GRACE;
 use super::server_node::{Hindrance, LocalClient, Role};
 use super::step::Step;
@@ -31,7 +32,7 @@ impl ServerNode {
         msg: &Message,
         step: &Step,
     ) -> Result<(), Hindrance> {
-        let join: ClientJoin = content_of(msg, "session")?;
+        let join: ClientJoin = parse(msg)?;
         check_name(msg, "user name", &msg.sender_id)?;
         check_name(msg, "session", &join.session)?;
         if !self.ready {
@@ -147,7 +148,7 @@ impl ServerNode {
         msg: &Message,
         step: &Step,
     ) -> Result<(), Hindrance> {
-        let join: JoinRoom = content_of(msg, "content")?;
+        let join: JoinRoom = parse(msg)?;
         let room_id = &msg.room_id;
         check_name(msg, "room name", room_id)?;
         self.room_must_be_here(msg, step)?;
@@ -519,17 +520,6 @@ fn missing(msg: &Message, field: &'static str) -> RequestError {
 
 fn invalid(msg: &Message, reason: &str) -> RequestError {
     RequestError::InvalidField { message_id: msg.message_id.clone(), reason: reason.into() }
-}
-
-/// The typed content of a request; `field` is what an empty one lacks.
-fn content_of<T: serde::de::DeserializeOwned>(
-    msg: &Message,
-    field: &'static str,
-) -> Result<T, RequestError> {
-    super::peers::parse(msg).map_err(|error| match msg.content {
-        Content::Empty => missing(msg, field),
-        _ => error,
-    })
 }
 
 fn check_name(msg: &Message, what: &'static str, name: &str) -> Result<(), RequestError> {
