@@ -122,6 +122,8 @@ pub struct ServerNode {
     pub(super) sync_requests: BTreeMap<(NodeId, String), Instant>,
     /// Who sent batches of which rooms, and the room's clock with them: to be confirmed when on disk.
     pub(super) sync_sources: BTreeMap<(String, NodeId), VectorClock>,
+    /// Rooms that hold messages back, and since when.
+    pub(super) holding: BTreeMap<String, Instant>,
     /// When replicas are compared next.
     pub(super) anti_entropy_at: Instant,
     /// Sessions that are still being shown the past of a room.
@@ -166,6 +168,7 @@ impl ServerNode {
             room_requests: BTreeMap::new(),
             sync_requests: BTreeMap::new(),
             sync_sources: BTreeMap::new(),
+            holding: BTreeMap::new(),
             anti_entropy_at: now,
             replays: BTreeMap::new(),
             discovery_at: None,
