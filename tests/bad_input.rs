@@ -20,7 +20,9 @@ use support::{DEADLINE, wait_until, wait_within};
 fn invalid_json_is_named_and_ends_the_connection_in_both_framings() {
     let cluster = Cluster::start(1, &[]);
     for framing in [Framing::Lines, Framing::Prefixed] {
-        for body in ["{nonsense", "{\"type\":\"STATUS\"", "{\"type\":\"STATUS\"} {}", "{\"a\":\"\u{1}\"}"] {
+        for body in
+            ["{nonsense", "{\"type\":\"STATUS\"", "{\"type\":\"STATUS\"} {}", "{\"a\":\"\u{1}\"}"]
+        {
             let mut client = RawClient::connect(cluster.address(0), framing);
             client.send_frame(body);
             let (_, error) = client.expect_error("INVALID_JSON");
@@ -239,7 +241,10 @@ fn a_field_of_the_wrong_kind_is_named() {
         (r#"{"message_id":"m","type":"CHAT","room_id":7,"content":"x"}"#, "expected a string"),
         (r#"{"message_id":"m","type":"CHAT","room_id":"lobby","content":[1]}"#, "content must be"),
         (r#"{"message_id":"m","type":"JOIN_ROOM","room_id":"a","content":{"history":-1}}"#, "-1"),
-        (r#"{"message_id":"m","type":"JOIN_ROOM","room_id":"a","content":{"after":"x"}}"#, "content"),
+        (
+            r#"{"message_id":"m","type":"JOIN_ROOM","room_id":"a","content":{"after":"x"}}"#,
+            "content",
+        ),
         (r#"{"message_id":"m","type":"JOIN_ROOM","room_id":"a","content":{"after":3}}"#, "design"),
     ] {
         refusals.joined.send_frame(frame);
@@ -293,8 +298,9 @@ fn a_chat_into_a_room_that_was_not_joined_is_refused_and_not_delivered() {
     let mut other = RawClient::join(refusals.cluster.address(0), "other");
     other.join_room("den", 0);
     for room in ["den", "nowhere"] {
-        let frame =
-            format!(r#"{{"message_id":"m","type":"CHAT","room_id":"{room}","content":"let me in"}}"#);
+        let frame = format!(
+            r#"{{"message_id":"m","type":"CHAT","room_id":"{room}","content":"let me in"}}"#
+        );
         let reason = format!("not a member of {room:?}; join it first");
         refusals.of_client(&frame, "NOT_A_MEMBER", &reason);
         let frame = format!(r#"{{"message_id":"m","type":"LEAVE_ROOM","room_id":"{room}"}}"#);
@@ -431,7 +437,8 @@ fn a_data_folder_that_cannot_be_written_is_named_with_the_remedy() {
     server.data = file.join("data");
     let (code, said) = server.start_in_vain();
     assert_eq!(code, Some(1), "{said}");
-    let wanted = format!("{}: cannot write to this data folder; make it writable", server.data.display());
+    let wanted =
+        format!("{}: cannot write to this data folder; make it writable", server.data.display());
     assert!(said.contains(&wanted), "{said}");
     assert!(said.contains("choose another --data"), "{said}");
 }
@@ -566,7 +573,10 @@ fn a_damaged_log_names_file_line_and_remedy_and_is_refilled_from_the_others() {
     assert!(said.contains(&wanted), "{said}");
     assert!(said.contains("start with --repair to set it aside"), "{said}");
     let after = fs::read_to_string(&file).unwrap();
-    assert!(after.contains("text !") && after.contains("text 9"), "a refused start changes nothing");
+    assert!(
+        after.contains("text !") && after.contains("text 9"),
+        "a refused start changes nothing"
+    );
 
     cluster.servers[0].args.push("--repair".into());
     cluster.restart(0);
@@ -576,7 +586,10 @@ fn a_damaged_log_names_file_line_and_remedy_and_is_refilled_from_the_others() {
     assert_eq!(reader.texts(10), (0..10).map(|n| format!("text {n}")).collect::<Vec<_>>());
     let aside = fs::read_dir(file.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
     let aside: Vec<_> = aside.filter(|path| !path.ends_with("00000001.jsonl")).collect();
-    assert!(aside.iter().any(|path| fs::read_to_string(path).unwrap().contains("text !")), "{aside:?}");
+    assert!(
+        aside.iter().any(|path| fs::read_to_string(path).unwrap().contains("text !")),
+        "{aside:?}"
+    );
 
     // The refilled log is sound: it starts without --repair, and alone has everything.
     let records = wait_until("the log is refilled", || {

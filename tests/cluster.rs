@@ -307,8 +307,10 @@ fn ctrl_c_on_a_busy_cluster_ends_every_process_soon_and_loses_no_acknowledged_me
         .collect();
     let busy = AtomicBool::new(true);
     let (acked, reasons) = std::thread::scope(|scope| {
-        let talks: Vec<_> =
-            writers.iter_mut().map(|writer| scope.spawn(|| write_until_cut(writer, &busy))).collect();
+        let talks: Vec<_> = writers
+            .iter_mut()
+            .map(|writer| scope.spawn(|| write_until_cut(writer, &busy)))
+            .collect();
         wait_until("the cluster is busy", || {
             let held = cluster.servers[0].status()?.rooms.first()?.messages;
             (held > 500).then_some(())

@@ -405,7 +405,8 @@ mod tests {
     fn a_batch_of_messages_reads_back_the_same() {
         let mut chat = Message::new(MessageType::Chat, "alice").with_id("a-1").in_room("lobby");
         chat.content = "hello".into();
-        let messages = vec![chat, Message::new(MessageType::Heartbeat, "n1").saying(&Joined::default())];
+        let messages =
+            vec![chat, Message::new(MessageType::Heartbeat, "n1").saying(&Joined::default())];
         let content = SyncContent::Messages { messages, clock: VectorClock::new(), more: true };
         let sync = Message::new(MessageType::Sync, "n1").saying(&content);
         let read = Message::deserialize(&sync.serialize()).unwrap();
