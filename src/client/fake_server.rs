@@ -161,6 +161,9 @@ fn serve(cluster: &FakeCluster, conn: &Arc<TCPConnection>) {
         let place = refusals.iter().position(|(kind, _)| *kind == msg.message_type);
         let refusal = place.map(|place| refusals.remove(place).1);
         drop(refusals);
+        if msg.message_type == MessageType::ClientLeave {
+            break;
+        }
         if let Some(error) = refusal {
             // What is about the connection answers no message.
             let id = if error.code == "SESSION_MOVED" { "" } else { &msg.message_id };
@@ -214,7 +217,9 @@ fn answer(
             let members = room.members.len() as u32;
             let gap = asked.accept_gap.then_some(Position::Sequence(99));
             conn.send(&ack.saying(&Joined { history: past.len() as u32, members, gap }));
-            past.iter().for_each(|chat| conn.send(chat));
+            for chat in past {
+                conn.send(chat);
+            }
         }
         MessageType::LeaveRoom => {
             let room = rooms.entry(msg.room_id.clone()).or_default();

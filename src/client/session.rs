@@ -85,6 +85,8 @@ enum Request {
     Hello,
     Join(String, Past),
     Leave(String),
+    /// CLIENT_LEAVE.
+    Goodbye,
     Status,
     Rooms,
     Members(String),
@@ -229,7 +231,7 @@ impl Session {
                 events.push(Event::Left { room: room.clone() });
                 false
             }
-            Request::Hello | Request::Join(..) | Request::Probe => false,
+            Request::Hello | Request::Join(..) | Request::Goodbye | Request::Probe => false,
         });
         events
     }
@@ -296,6 +298,17 @@ impl Session {
         }
         let message_id = self.outstanding.get(number).map(|chat| chat.message_id.clone());
         (message_id.unwrap_or_default(), step)
+    }
+
+    /// Ends the session and says so: without a word the servers would keep its name and its place for a while, in
+    /// case that it comes back.
+    pub fn leave(&mut self) -> Step {
+        let mut step = Step::default();
+        if self.is_online() {
+            step.send.push(self.request(MessageType::ClientLeave, Request::Goodbye));
+        }
+        self.phase = Phase::Ended;
+        step
     }
 
     /// Asks how the cluster is.

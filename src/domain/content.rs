@@ -94,7 +94,8 @@ pub struct ServerAddress {
     pub address: String,
 }
 
-/// DISCOVERY, asked and answered over UDP and TCP.
+/// DISCOVERY, asked and answered over UDP and TCP. Servers also tell each other whom they are connected to
+/// with it: membership spreads from one peer to all.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum DiscoveryContent {
@@ -103,7 +104,7 @@ pub enum DiscoveryContent {
         /// The cluster's name; servers of others stay silent.
         cluster: String,
     },
-    /// A server says that it exists.
+    /// A server says that it exists, or that another one does.
     Server {
         /// The cluster's name.
         cluster: String,
@@ -209,8 +210,6 @@ pub struct Hello {
     pub address: String,
     /// The program's version, for the log.
     pub version: String,
-    /// Every server that it knows alive: membership spreads along these.
-    pub servers: Vec<ServerAddress>,
     /// The last election that it knows.
     pub term: Option<Term>,
 }
@@ -249,6 +248,9 @@ pub enum ElectionContent {
         counter: u64,
         /// The phase that it answers.
         k: u32,
+        /// How many hops it has travelled, from 1: no more than the probe did. Without a bound it would
+        /// circle for ever where two servers see different rings.
+        d: u64,
         /// Which way it travels, back to the candidate.
         toward: Side,
     },
@@ -332,6 +334,9 @@ pub struct Presence {
     pub session: String,
     /// Grows with each reconnect of the session, so that the latest connection wins everywhere.
     pub epoch: u64,
+    /// With CLIENT_LEAVE: only the connection was lost, the user may be back at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub away: bool,
 }
 
 /// ACK between servers: how far the sender has come with the receiver's own messages in `room_id`.

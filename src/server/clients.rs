@@ -92,23 +92,23 @@ impl ServerNode {
     ) -> Result<(), Hindrance> {
         self.failure_detector.reset_timer(session, TimerType::Client, step.now);
         match msg.message_type {
-            MessageType::Chat => self.handle_chat(session, msg, step),
-            MessageType::JoinRoom => self.handle_join_room(conn, session, msg, step),
-            MessageType::LeaveRoom => self.handle_leave_room(conn, session, msg, step),
+            MessageType::Chat => self.handle_chat(session, msg, step)?,
+            MessageType::JoinRoom => self.handle_join_room(conn, session, msg, step)?,
+            MessageType::LeaveRoom => self.handle_leave_room(conn, session, msg, step)?,
             MessageType::ClientLeave => {
                 step.cm.send_to_conn(conn, &self.ack(msg).to_frame());
                 self.session_left(session, step);
                 self.close(conn, "the client left", step);
-                Ok(())
             }
-            MessageType::Status => Ok(self.answer_status(conn, msg, step)),
-            MessageType::Discovery => Ok(self.answer_discovery(conn, msg, step)),
-            MessageType::Heartbeat => Ok(()),
+            MessageType::Status => self.answer_status(conn, msg, step),
+            MessageType::Discovery => self.answer_discovery(conn, msg, step),
+            MessageType::Heartbeat => {}
             message_type => {
                 let message_id = msg.message_id.clone();
-                Err(RequestError::UnexpectedType { message_id, message_type }.into())
+                return Err(RequestError::UnexpectedType { message_id, message_type }.into());
             }
         }
+        Ok(())
     }
 
     /// CHAT: checked, then stamped and spread.
@@ -120,8 +120,8 @@ impl ServerNode {
             return Err(missing(msg, "content").into());
         }
         check_name(msg, "room name", &msg.room_id)?;
-        let room = self.managed_rooms.get(&msg.room_id);
-        if !room.is_some_and(|room| room.client_ids.iter().any(|id| id == session)) {
+        self.past_must_be_shown(session, msg)?;
+        if !self.is_member_here(session, &msg.room_id) {
             let (message_id, room_id) = (msg.message_id.clone(), msg.room_id.clone());
             return Err(RequestError::NotAMember { message_id, room_id }.into());
         }
@@ -152,6 +152,7 @@ impl ServerNode {
         let room_id = &msg.room_id;
         check_name(msg, "room name", room_id)?;
         self.room_must_be_here(msg, step)?;
+        self.past_must_be_shown(session, msg)?;
         let after = match &join.after {
             None => None,
             Some(Position::Clock(clock)) => Some(clock),
@@ -162,23 +163,22 @@ impl ServerNode {
         let gap = self.gap_to(msg, after, join.accept_gap, step)?;
 
         self.wanted_rooms.remove(room_id);
-        let newly = self.create_room(room_id).add_client(session);
+        let newly = !self.is_member_here(session, room_id);
         let entered = self.presence.enter(session, room_id);
         self.reconcile_room(room_id, step);
         let limit = match after {
             Some(_) => usize::MAX,
             None => join.history.unwrap_or(HISTORY_DEFAULT) as usize,
         };
-        let past = self.past_of(room_id, limit, after);
+        let past = self.start_replay(session, room_id, limit, after);
         let joined = Joined {
-            history: u32::try_from(past.len()).unwrap_or(u32::MAX),
+            history: u32::try_from(past).unwrap_or(u32::MAX),
             members: u32::try_from(self.presence.count_in(room_id)).unwrap_or(u32::MAX),
             gap: gap.map(Position::Clock),
         };
-        step.cm.send_to_conn(conn, &self.ack(msg).in_room(room_id).saying(&joined).to_frame());
-        for frame in &past {
-            step.cm.send_to_conn(conn, frame);
-        }
+        let mut ack = self.ack(msg).in_room(room_id).saying(&joined);
+        ack.position = self.position_of(session, room_id).map(Position::Clock);
+        step.cm.send_to_conn(conn, &ack.to_frame());
         if newly {
             self.announce(MessageType::JoinRoom, session, room_id, step);
         }
@@ -218,6 +218,24 @@ impl ServerNode {
         Err(self.not_ready(msg, "the room's messages are not here yet"))
     }
 
+    fn is_member_here(&self, session: &str, room_id: &str) -> bool {
+        let room = self.managed_rooms.get(room_id);
+        room.is_some_and(|room| room.client_ids.iter().any(|id| id == session))
+    }
+
+    /// Waits until the client has been sent the past of the room that it is joining. It may take its time
+    /// to read that.
+    fn past_must_be_shown(&mut self, session: &str, msg: &Message) -> Result<(), Hindrance> {
+        if self.replays.is_empty() || !self.is_replaying(session, &msg.room_id) {
+            return Ok(());
+        }
+        let conn = self.clients.get(session).map(|client| client.conn);
+        if let Some(conn) = conn.and_then(|conn| self.conns.get_mut(&conn)) {
+            conn.waiting = None;
+        }
+        Err(self.not_ready(msg, "the room's past is still being sent"))
+    }
+
     /// Waits until everything that the client has seen can be shown here. With `accept_gap` it returns
     /// what cannot instead.
     fn gap_to(
@@ -253,8 +271,10 @@ impl ServerNode {
         step: &Step,
     ) -> Result<(), Hindrance> {
         check_name(msg, "room name", &msg.room_id)?;
+        let replayed = self.is_replaying(session, &msg.room_id);
+        self.end_replays(session, Some(&msg.room_id));
         let room = self.managed_rooms.get_mut(&msg.room_id);
-        if !room.is_some_and(|room| room.remove_client(session)) {
+        if !room.is_some_and(|room| room.remove_client(session)) && !replayed {
             let (message_id, room_id) = (msg.message_id.clone(), msg.room_id.clone());
             return Err(RequestError::NotAMember { message_id, room_id }.into());
         }
@@ -284,7 +304,8 @@ impl ServerNode {
     /// Tells the other servers what a session of this one does.
     fn announce(&self, message_type: MessageType, session: &str, room_id: &str, step: &Step) {
         let Some(info) = self.presence.get(session) else { return };
-        let presence = Presence { session: session.into(), epoch: info.epoch };
+        let away = info.away_since.is_some();
+        let presence = Presence { session: session.into(), epoch: info.epoch, away };
         let msg = Message::new(message_type, info.user.as_str()).in_room(room_id).saying(&presence);
         step.cm.broadcast_to_all(&msg);
     }
@@ -300,12 +321,14 @@ impl ServerNode {
 
     /// `session`, of this server or lost, has left for good: everyone is told.
     fn session_left(&mut self, session: &str, step: &Step) {
+        self.presence.set_present(session);
         self.announce(MessageType::ClientLeave, session, "", step);
         self.remove_session(session, step);
     }
 
     fn remove_session(&mut self, session: &str, step: &Step) {
         self.clients.remove(session);
+        self.end_replays(session, None);
         self.failure_detector.forget(session, TimerType::Client);
         let Some(info) = self.presence.remove(session) else { return };
         for room_id in &info.rooms {
@@ -326,11 +349,13 @@ impl ServerNode {
         log::info!("{} disconnected", client.user);
         self.failure_detector.forget(session, TimerType::Client);
         self.presence.set_away(session, step.now);
+        self.announce(MessageType::ClientLeave, session, "", step);
         self.end_memberships(session);
     }
 
     /// `session` is a member of no room here any more; it may become one again.
     fn end_memberships(&mut self, session: &str) {
+        self.end_replays(session, None);
         let Some(info) = self.presence.get(session) else { return };
         for room_id in &info.rooms {
             if let Some(room) = self.managed_rooms.get_mut(room_id) {
@@ -379,8 +404,8 @@ impl ServerNode {
             .collect();
         for session in over {
             for room_id in self.presence.rooms_of(&session) {
-                let member = self.managed_rooms.get(&room_id);
-                if !member.is_some_and(|room| room.client_ids.contains(&session)) {
+                let joins = self.is_replaying(&session, &room_id);
+                if !joins && !self.is_member_here(&session, &room_id) {
                     self.announce(MessageType::LeaveRoom, &session, &room_id, step);
                     self.left_room(&session, &room_id, step);
                 }
@@ -400,13 +425,20 @@ impl ServerNode {
         presence: &Presence,
         step: &Step,
     ) {
-        let Presence { session, epoch } = presence;
+        let Presence { session, epoch, away } = presence;
         match msg.message_type {
             MessageType::ClientJoin => {
                 self.joined_elsewhere(from, session, &msg.sender_id, *epoch, step);
             }
             MessageType::ClientLeave => {
-                if self.presence.get(session).is_some_and(|info| info.epoch <= *epoch) {
+                let known = self.presence.get(session);
+                let stale = known.is_none_or(|info| info.epoch > *epoch);
+                if stale || self.clients.contains_key(session) {
+                    return;
+                }
+                if *away {
+                    self.presence.set_away(session, step.now);
+                } else {
                     self.remove_session(session, step);
                 }
             }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::ServerNode;
+use super::ring::ServerInfo;
 use super::step::Step;
 use crate::domain::content::{DiscoveryContent, ServerAddress};
 use crate::domain::{Message, MessageType};
@@ -40,6 +41,17 @@ impl ServerNode {
         step.cm.send_udp(&self.discovery().saying(&content), None);
     }
 
+    /// What others are told of a server that is connected here.
+    pub(super) fn news_of(&self, info: &ServerInfo) -> Option<Message> {
+        let content = DiscoveryContent::Server {
+            cluster: self.config.cluster.clone(),
+            design: self.config.design.clone(),
+            incarnation: info.incarnation.clone()?,
+            address: info.address.clone(),
+        };
+        Some(self.discovery().saying(&content))
+    }
+
     fn discovery(&self) -> Message {
         Message::new(MessageType::Discovery, self.server_id.as_str())
     }
@@ -51,7 +63,7 @@ impl ServerNode {
         }
         match msg.content.parse() {
             Ok(content @ DiscoveryContent::Server { .. }) => {
-                self.handle_server_discovery(&content, step);
+                self.handle_server_discovery(&content, true, step);
             }
             Ok(DiscoveryContent::Client { cluster }) => {
                 self.handle_client_discovery(&cluster, msg, from, step);
@@ -61,8 +73,14 @@ impl ServerNode {
         }
     }
 
-    /// Another server exists. The diagram's `_handle_server_discovery`.
-    fn handle_server_discovery(&mut self, content: &DiscoveryContent, step: &Step) {
+    /// Another server exists: it says so itself (`first_hand`), or a connected one does. The diagram's
+    /// `_handle_server_discovery`.
+    pub(super) fn handle_server_discovery(
+        &mut self,
+        content: &DiscoveryContent,
+        first_hand: bool,
+        step: &Step,
+    ) {
         let DiscoveryContent::Server { cluster, design, incarnation, address } = content else {
             return;
         };
@@ -73,7 +91,10 @@ impl ServerNode {
         if *design != self.config.design {
             log::debug!("{id} at {address} runs the design {design}, it is left alone");
         } else if id == self.server_id {
-            self.met_namesake(address);
+            // Others may still know a former life of this server.
+            if first_hand {
+                self.met_namesake(address);
+            }
         } else if self.hear_of_server(&id, address, step.now) {
             log::debug!("heard of {id} at {address}");
         }

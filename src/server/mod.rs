@@ -30,12 +30,18 @@ mod clients;
 mod discovery;
 mod leadership;
 pub mod peers;
+mod replay;
 pub mod ring;
 mod rooms;
 mod snapshot;
 mod sync;
 
 pub mod shell;
+
+#[cfg(test)]
+mod test_cluster;
+#[cfg(test)]
+mod tests;
 
 pub use election::ElectionModule;
 pub use failure_detector::FailureDetector;

@@ -17,7 +17,7 @@ use super::ServerNode;
 use super::server_node::Role;
 use super::step::{Flow, Step};
 use crate::domain::content::{
-    ErrorContent, Heartbeat, Held, Hello, Liveness, Presence, ServerAddress, SyncContent,
+    ErrorContent, Heartbeat, Held, Hello, Liveness, Presence, SyncContent,
 };
 use crate::domain::{Message, MessageType, NodeId};
 use crate::error::RequestError;
@@ -83,7 +83,7 @@ impl Dials {
         let Self { wanted, known, own, seeds } = self;
         wanted.retain(|address, dial| {
             let reached = known.get(address).is_some_and(|id| connected.contains(&id));
-            dial.under_way || (!own.contains(address) && !(reached && !seeds.contains(address)))
+            dial.under_way || (!own.contains(address) && (!reached || seeds.contains(address)))
         });
         let mut due = Vec::new();
         for (address, dial) in wanted {
@@ -128,10 +128,6 @@ impl Dials {
 impl ServerNode {
     /// The first frame to another server.
     pub(super) fn hello(&self) -> Message {
-        let live = self.servers.iter().filter(|(_, info)| info.is_live());
-        let servers = live
-            .map(|(id, info)| ServerAddress { id: id.clone(), address: info.address.clone() })
-            .collect();
         Message::new(MessageType::Hello, self.server_id.as_str()).saying(&Hello {
             cluster: self.config.cluster.clone(),
             design: self.config.design.clone(),
@@ -140,7 +136,6 @@ impl ServerNode {
             incarnation: self.config.incarnation.clone(),
             address: self.config.address.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
-            servers,
             term: self.election_module.term().cloned(),
         })
     }
@@ -245,9 +240,7 @@ impl ServerNode {
         self.causal_multicast_handler.forget_node(&node_id);
         self.failure_detector.heard_server(&node_id, step.now);
         log::info!("connected to {node_id} at {} (version {})", hello.address, hello.version);
-        for server in &hello.servers {
-            self.hear_of_server(&server.id, &server.address, step.now);
-        }
+        self.introduce(&node_id, step);
         if let Some(term) = &hello.term {
             self.election_module.observe_term(term);
         }
@@ -262,6 +255,18 @@ impl ServerNode {
         }
         self.send_clocks(&node_id, step);
         self.progress = true;
+    }
+
+    /// Tells a server that is new here of the others, and the others of it.
+    fn introduce(&self, newcomer: &NodeId, step: &Step) {
+        for (id, info) in self.servers.iter().filter(|(_, info)| info.conn.is_some()) {
+            let Some(msg) = self.news_of(info) else { continue };
+            if id == newcomer {
+                step.cm.broadcast_to_all(&msg);
+            } else {
+                step.cm.send_to_node(newcomer, &msg);
+            }
+        }
     }
 
     /// The connection `conn` to a server was lost. It is suspect until it is dialled again or times out.
@@ -329,11 +334,16 @@ impl ServerNode {
             }
             MessageType::Error => {
                 let error: ErrorContent = parse(msg)?;
+                if error.code == RequestError::ServerStopping.code() {
+                    self.server_failed(from, "it stopped", step);
+                    return Ok(());
+                }
                 log::warn!("{from} answers {}: {}", error.code, error.reason);
                 self.check_id_taken(&error);
             }
+            MessageType::Discovery => self.handle_server_discovery(&parse(msg)?, false, step),
             // Of another life of the same connection, or a question that needs no answer here.
-            MessageType::Hello | MessageType::Status | MessageType::Discovery => {}
+            MessageType::Hello | MessageType::Status => {}
         }
         Ok(())
     }

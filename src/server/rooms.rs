@@ -9,7 +9,6 @@
 //! makes an empty copy and asks another replica for what it lacks ([`super::sync`]).
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use super::ServerNode;
 use super::multicast::{Delivery, PendingAck};
@@ -190,43 +189,6 @@ impl ServerNode {
         step.cm.send_to_conn(client.conn, &msg.to_frame());
     }
 
-    /// Sends a joining member the past of a room: the last `limit` messages shown, or everything shown that
-    /// `after` does not cover. Returns the frames, oldest first.
-    pub(super) fn past_of(
-        &self,
-        room_id: &str,
-        limit: usize,
-        after: Option<&VectorClock>,
-    ) -> Vec<Frame> {
-        let replication = self.causal_multicast_handler.replication_of(room_id);
-        let (Some(room), Some(replication)) = (self.managed_rooms.get(room_id), replication) else {
-            return Vec::new();
-        };
-        let mut position = replication.shown_clock.clone();
-        let mut frames = Vec::new();
-        for place in (0..replication.shown).rev() {
-            if frames.len() >= limit || after.is_some_and(|after| after.covers(&position)) {
-                break;
-            }
-            let (origin, count) = room.stamp_at(place);
-            let msg = &room.message_history[place];
-            if !room.is_repeat(place) && !is_covered(room, msg, after) {
-                let mut told = position.clone();
-                if let Some(after) = after {
-                    told.merge(after);
-                }
-                frames.push(delivered(msg, &told));
-            }
-            if count > 1 {
-                position.timestamps.insert(origin.clone(), count - 1);
-            } else {
-                position.timestamps.remove(origin);
-            }
-        }
-        frames.reverse();
-        frames
-    }
-
     /// Tells the members of `room_id` here that `user` came or left.
     pub(super) fn notify_members(
         &self,
@@ -246,11 +208,10 @@ impl ServerNode {
     }
 }
 
-/// Whether any stamp of `msg`, a repeat's included, is covered by `after`.
-fn is_covered(room: &Room, msg: &Arc<Message>, after: Option<&VectorClock>) -> bool {
-    let (Some(after), Some((session, message_id))) = (after, msg.duplicate_key()) else {
-        return false;
-    };
+/// Whether any stamp of the message at `place`, a repeat's included, is covered by `after`.
+pub(super) fn is_covered(room: &Room, place: usize, after: Option<&VectorClock>) -> bool {
+    let key = room.message_history[place].duplicate_key();
+    let (Some(after), Some((session, message_id))) = (after, key) else { return false };
     room.places_of(session, message_id).iter().any(|place| {
         let (origin, count) = room.stamp_at(*place);
         after.get(origin) >= count
@@ -258,7 +219,7 @@ fn is_covered(room: &Room, msg: &Arc<Message>, after: Option<&VectorClock>) -> b
 }
 
 /// A message as members see it: without the session and the stamp, with the position after it.
-fn delivered(msg: &Message, position: &VectorClock) -> Frame {
+pub(super) fn delivered(msg: &Message, position: &VectorClock) -> Frame {
     let mut shown = Message::new(MessageType::Chat, msg.sender_id.as_str())
         .with_id(msg.message_id.as_str())
         .in_room(msg.room_id.as_str());

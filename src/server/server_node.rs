@@ -32,9 +32,10 @@ use super::metadata::MetadataStore;
 use super::multicast::CausalMulticastHandler;
 use super::peers::Dials;
 use super::presence::Presence;
+use super::replay::Replay;
 use super::ring::{RingNeighbor, ServerInfo};
 use super::step::{Flow, Step};
-use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term};
+use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term, VectorClock};
 use crate::error::RequestError;
 use crate::network::ConnId;
 use crate::storage::LogIndex;
@@ -187,8 +188,12 @@ pub struct ServerNode {
     pub(super) room_requests: BTreeMap<String, Instant>,
     /// When each (server, room) was asked for missing messages last.
     pub(super) sync_requests: BTreeMap<(NodeId, String), Instant>,
-    /// When replicas were compared last.
+    /// Who sent batches of which rooms, and the room's clock with them: to be confirmed when on disk.
+    pub(super) sync_sources: BTreeMap<(String, NodeId), VectorClock>,
+    /// When replicas are compared next.
     pub(super) anti_entropy_at: Instant,
+    /// Sessions that are still being shown the past of a room.
+    pub(super) replays: BTreeMap<(String, String), Replay>,
     /// When it said over UDP that it exists last.
     pub(super) discovery_at: Option<Instant>,
     /// The term that was acted upon last.
@@ -228,7 +233,9 @@ impl ServerNode {
             wanted_rooms: BTreeMap::new(),
             room_requests: BTreeMap::new(),
             sync_requests: BTreeMap::new(),
+            sync_sources: BTreeMap::new(),
             anti_entropy_at: now,
+            replays: BTreeMap::new(),
             discovery_at: None,
             acted_term: (None, None),
             rehome_at: None,
@@ -393,20 +400,18 @@ impl ServerNode {
         step: &Step,
     ) -> Result<(), Hindrance> {
         match msg.message_type {
-            MessageType::Hello => Ok(self.handle_hello(conn, msg, step)?),
-            MessageType::ClientJoin => self.handle_client_join(conn, msg, step),
-            MessageType::Status => Ok(self.answer_status(conn, msg, step)),
-            MessageType::Discovery => Ok(self.answer_discovery(conn, msg, step)),
+            MessageType::Hello => self.handle_hello(conn, msg, step)?,
+            MessageType::ClientJoin => return self.handle_client_join(conn, msg, step),
+            MessageType::Status => self.answer_status(conn, msg, step),
+            MessageType::Discovery => self.answer_discovery(conn, msg, step),
             // The other side of a dialled connection says why it does not want it.
-            MessageType::Error => {
-                self.handle_refusal(conn, msg, step);
-                Ok(())
-            }
+            MessageType::Error => self.handle_refusal(conn, msg, step),
             message_type => {
                 let message_id = msg.message_id.clone();
-                Err(RequestError::JoinFirst { message_id, message_type }.into())
+                return Err(RequestError::JoinFirst { message_id, message_type }.into());
             }
         }
+        Ok(())
     }
 
     /// Everything that the log was given up to `index` is on disk.
@@ -433,18 +438,16 @@ impl ServerNode {
         self.expire_presence(step);
     }
 
-    /// Says goodbye to everyone: clients are told to go elsewhere.
+    /// Says goodbye to everyone: clients go elsewhere, servers close the ring without waiting for silence.
     pub fn stop(&mut self, step: &Step) {
-        let conns: Vec<ConnId> = self.conns.keys().copied().collect();
         let frame = RequestError::ServerStopping.to_message(self.server_id.as_str()).to_frame();
-        for conn in conns {
-            if matches!(self.conns.get(&conn).map(|conn| &conn.role), Some(Role::Client(_))) {
-                step.cm.send_to_conn(conn, &frame);
+        for (id, conn) in std::mem::take(&mut self.conns) {
+            if conn.role != Role::New {
+                step.cm.send_to_conn(id, &frame);
             }
-            step.cm.close(conn);
-            step.cm.resume(conn);
+            step.cm.close(id);
+            step.cm.resume(id);
         }
-        self.conns.clear();
         self.clients.clear();
     }
 
@@ -452,7 +455,9 @@ impl ServerNode {
     /// chance for what waits. Call it before unlocking.
     pub fn settle(&mut self, step: &Step) {
         self.act_on_leader(step);
+        self.confirm_batches(step);
         self.settle_rooms(step);
+        self.pump_replays(step);
         let me = self.server_id.clone();
         self.causal_multicast_handler.send_confirmations(&self.managed_rooms, &me, step);
         if std::mem::take(&mut self.progress) {

@@ -408,13 +408,22 @@ fn leaving_is_told_whether_or_not_a_server_answers() {
     let crossed = play.receive(&chat("bob", "b-9", 9));
     assert!(crossed.events.is_empty(), "a message that crossed the LEAVE_ROOM is for nobody");
     let left = Event::Left { room: "lobby".into() };
-    assert_eq!(play.receive(&ack(&leave.message_id)).events, [left.clone()]);
+    assert_eq!(play.receive(&ack(&leave.message_id)).events, std::slice::from_ref(&left));
 
     let mut play = Play::in_lobby();
     play.session.leave_room("lobby");
     let events = play.session.lost("cable cut");
     assert!(events.contains(&left), "{events:?}");
     assert!(play.online("b:1").send.is_empty(), "and it is not joined again");
+}
+
+#[test]
+fn a_session_that_leaves_says_so_once_and_is_over() {
+    let mut play = Play::in_lobby();
+    let step = play.session.leave();
+    assert_eq!(step.send[0].message_type, MessageType::ClientLeave);
+    assert!(play.session.is_ended());
+    assert_eq!(play.session.leave(), Step::default());
 }
 
 #[test]

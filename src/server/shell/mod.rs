@@ -156,7 +156,7 @@ impl RunningServer {
     /// Stops everything in order; see the module's documentation.
     pub fn stop(self) {
         let Self { shell, threads, log_threads, address } = self;
-        shell.step(|node, step| node.stop(step));
+        shell.step(ServerNode::stop);
         threads.stop();
         wake_listener(address);
         shell.cm.close_all();
@@ -191,7 +191,7 @@ impl RunningServer {
         }
         let electing = shell.clone();
         threads.spawn("election", move || electing.run_elections(&elections))?;
-        shell.step(|node, step| node.start_failure_detection(step));
+        shell.step(ServerNode::start_failure_detection);
         shell.spawn_ticker("heartbeat-monitor", heartbeat_interval, ServerNode::tick_heartbeat)?;
         shell.spawn_ticker("timeout-checker", CHECK_INTERVAL, ServerNode::tick_timeouts)
     }
