@@ -332,6 +332,9 @@ pub struct Presence {
     pub session: String,
     /// Grows with each reconnect of the session, so that the latest connection wins everywhere.
     pub epoch: u64,
+    /// With CLIENT_LEAVE: only the connection was lost, the user may be back at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub away: bool,
 }
 
 /// ACK between servers: how far the sender has come with the receiver's own messages in `room_id`.

@@ -35,6 +35,10 @@ use crate::threads::Threads;
 /// How long dialling one address may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Between servers a frame may be this many times as long as a client's: it carries a message with its stamp, or
+/// a batch of them.
+const PEER_FRAMES: usize = 8;
+
 /// What a reader thread tells its callback.
 #[derive(Debug)]
 pub enum Received {
@@ -317,6 +321,7 @@ impl Network for ConnectionManager {
         let Some(conn) = self.connection(conn) else { return };
         self.unbind(conn.id());
         conn.set_bound(self.settings.peer_queue_bytes_max, Overflow::Reset);
+        conn.set_frame_bytes_max(self.settings.frame_bytes_max * PEER_FRAMES);
         self.bindings.lock().insert(conn.id(), Binding::Peer(node_id.clone()));
         let former =
             self.active_connections_peer_to_peer.lock().insert(node_id.clone(), Arc::clone(&conn));

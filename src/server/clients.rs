@@ -175,7 +175,9 @@ impl ServerNode {
             members: u32::try_from(self.presence.count_in(room_id)).unwrap_or(u32::MAX),
             gap: gap.map(Position::Clock),
         };
-        step.cm.send_to_conn(conn, &self.ack(msg).in_room(room_id).saying(&joined).to_frame());
+        let mut ack = self.ack(msg).in_room(room_id).saying(&joined);
+        ack.position = self.position_of(session, room_id).map(Position::Clock);
+        step.cm.send_to_conn(conn, &ack.to_frame());
         if newly {
             self.announce(MessageType::JoinRoom, session, room_id, step);
         }
@@ -301,7 +303,8 @@ impl ServerNode {
     /// Tells the other servers what a session of this one does.
     fn announce(&self, message_type: MessageType, session: &str, room_id: &str, step: &Step) {
         let Some(info) = self.presence.get(session) else { return };
-        let presence = Presence { session: session.into(), epoch: info.epoch };
+        let away = info.away_since.is_some();
+        let presence = Presence { session: session.into(), epoch: info.epoch, away };
         let msg = Message::new(message_type, info.user.as_str()).in_room(room_id).saying(&presence);
         step.cm.broadcast_to_all(&msg);
     }
@@ -317,6 +320,7 @@ impl ServerNode {
 
     /// `session`, of this server or lost, has left for good: everyone is told.
     fn session_left(&mut self, session: &str, step: &Step) {
+        self.presence.set_present(session);
         self.announce(MessageType::ClientLeave, session, "", step);
         self.remove_session(session, step);
     }
@@ -344,6 +348,7 @@ impl ServerNode {
         log::info!("{} disconnected", client.user);
         self.failure_detector.forget(session, TimerType::Client);
         self.presence.set_away(session, step.now);
+        self.announce(MessageType::ClientLeave, session, "", step);
         self.end_memberships(session);
     }
 
@@ -419,13 +424,19 @@ impl ServerNode {
         presence: &Presence,
         step: &Step,
     ) {
-        let Presence { session, epoch } = presence;
+        let Presence { session, epoch, away } = presence;
         match msg.message_type {
             MessageType::ClientJoin => {
                 self.joined_elsewhere(from, session, &msg.sender_id, *epoch, step);
             }
             MessageType::ClientLeave => {
-                if self.presence.get(session).is_some_and(|info| info.epoch <= *epoch) {
+                let known = self.presence.get(session);
+                if known.is_none_or(|info| info.epoch > *epoch || info.node == self.server_id) {
+                    return;
+                }
+                if *away {
+                    self.presence.set_away(session, step.now);
+                } else {
                     self.remove_session(session, step);
                 }
             }
