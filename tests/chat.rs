@@ -68,9 +68,8 @@ fn ten_clients_over_three_servers_see_ten_thousand_messages_once_and_in_causal_o
 fn raw_clients_get_each_ack_after_their_own_delivery() {
     const MESSAGES: usize = 100;
     let cluster = Cluster::start(3, &[]);
-    let mut members: Vec<RawClient> = (0..3)
-        .map(|n| RawClient::join(cluster.address(n), &format!("raw-{n}")))
-        .collect();
+    let mut members: Vec<RawClient> =
+        (0..3).map(|n| RawClient::join(cluster.address(n), &format!("raw-{n}"))).collect();
     members.iter_mut().for_each(|member| drop(member.join_room("lobby", 0)));
     cluster.wait_members("lobby", &["raw-0", "raw-1", "raw-2"]);
 
@@ -103,8 +102,7 @@ fn raw_clients_get_each_ack_after_their_own_delivery() {
         MemberLog { name, steps }
     };
     let logs: Vec<MemberLog> = std::thread::scope(|scope| {
-        let talks: Vec<_> =
-            members.iter_mut().map(|member| scope.spawn(|| talk(member))).collect();
+        let talks: Vec<_> = members.iter_mut().map(|member| scope.spawn(|| talk(member))).collect();
         talks.into_iter().map(|talk| talk.join().unwrap()).collect()
     });
     assert_eq!(complaints(&logs), [""; 0]);
@@ -202,7 +200,8 @@ fn a_client_says_how_much_of_the_past_it_wants() {
     let last = |count: usize| (60 - count..60).map(|n| n.to_string()).collect::<Vec<_>>();
     for (wanted, found) in [(0, 0), (7, 7), (50, 50), (1000, 60)] {
         for server in 0..2 {
-            let mut reader = RawClient::join(cluster.address(server), &format!("{wanted}-{server}"));
+            let mut reader =
+                RawClient::join(cluster.address(server), &format!("{wanted}-{server}"));
             let joined = reader.join_room("lobby", wanted);
             assert_eq!(joined.history as usize, found, "of {wanted} wanted");
             assert_eq!(reader.texts(found), last(found), "{wanted} wanted");

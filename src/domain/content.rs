@@ -28,6 +28,8 @@ pub enum Position {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClientJoin {
     /// Chosen by the client, names its session across reconnects; a random text of 1 to 64 characters.
+    /// Empty when it was left out, which the server refuses by the field's name.
+    #[serde(default)]
     pub session: String,
     /// Where a design authenticates.
     #[serde(default, skip_serializing_if = "Option::is_none")]

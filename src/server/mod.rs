@@ -27,12 +27,14 @@ pub mod presence;
 pub mod server_node;
 
 mod clients;
+mod connections;
 mod discovery;
 mod leadership;
 pub mod peers;
 mod replay;
 pub mod ring;
 mod rooms;
+mod sessions;
 mod snapshot;
 mod sync;
 

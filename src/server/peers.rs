@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::ServerNode;
-use super::server_node::Role;
+use super::connections::Role;
 use super::step::{Flow, Step};
 use crate::domain::content::{
     ErrorContent, Heartbeat, Held, Hello, Liveness, Presence, SyncContent,

@@ -126,6 +126,7 @@ impl ServerNode {
         self.recollect_rooms(step);
         self.reconcile_rooms(step);
         self.touch_all_rooms();
+        self.anti_entropy_at = step.now;
         self.progress = true;
     }
 
@@ -172,7 +173,7 @@ impl ServerNode {
             self.conns.remove(&conn);
             step.cm.close(conn);
         }
-        self.failure_detector.forget(node_id.as_str(), TimerType::Server);
+        self.failure_detector.on_failure_detected(node_id.as_str(), TimerType::Server);
         self.presence.set_node_away(node_id, step.now);
         self.causal_multicast_handler.forget_node(node_id);
         if self.leader_id().as_ref() == Some(node_id) {

@@ -170,6 +170,7 @@ impl ServerNode {
         }
         handler.note_held(from, room_id, clock);
         self.sync_requests.remove(&(from.clone(), room_id.to_string()));
+        self.sync_sources.insert((room_id.to_string(), from.clone()), room.clock.clone());
         if more || held_back {
             self.ask_for_missing(from, room_id, step);
         } else {
@@ -197,21 +198,37 @@ impl ServerNode {
         }
     }
 
-    /// Compares clocks with the replicas that are not known to be equal, once a second.
+    /// Tells those that sent a batch when all of it is on this server's disk: an acknowledgement may wait for
+    /// that, and whoever stamped the messages may be gone.
+    pub(super) fn confirm_batches(&mut self, step: &Step) {
+        for ((room_id, from), taken) in std::mem::take(&mut self.sync_sources) {
+            let replication = self.causal_multicast_handler.replication_of(&room_id);
+            if replication.is_none_or(|replication| replication.synced.covers(&taken)) {
+                self.send_room_clocks(&from, BTreeSet::from([room_id]), false, step);
+            } else {
+                self.sync_sources.insert((room_id, from), taken);
+            }
+        }
+    }
+
+    /// Compares clocks with the replicas that are not known to be equal: once a second, and soon after a
+    /// server came or went.
     pub(super) fn anti_entropy(&mut self, step: &Step) {
-        if step.now < self.anti_entropy_at + ANTI_ENTROPY_INTERVAL {
+        if step.now < self.anti_entropy_at {
             return;
         }
-        self.anti_entropy_at = step.now;
+        self.anti_entropy_at = step.now + ANTI_ENTROPY_INTERVAL;
         let mut questions: BTreeMap<NodeId, BTreeSet<String>> = BTreeMap::new();
         for (room_id, room) in &self.managed_rooms {
             let Some(replication) = self.causal_multicast_handler.replication_of(room_id) else {
                 continue;
             };
+            let replicates = self.replicas_of(room_id).contains(&self.server_id);
             for node_id in &replication.replicas {
                 let equal = replication.held.get(node_id) == Some(&room.clock)
                     && replication.synced_by.get(node_id) == Some(&room.clock);
-                if !equal {
+                // A copy that is kept up no longer only has to hand on what others lack.
+                if !equal && (replicates || !replication.is_covered_by(node_id, room)) {
                     questions.entry(node_id.clone()).or_default().insert(room_id.clone());
                 }
             }

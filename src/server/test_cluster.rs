@@ -90,7 +90,7 @@ impl TestCluster {
         let peers = BTreeMap::new();
         self.down.remove(&id);
         self.nodes.insert(id.clone(), TestNode { node, log, net, peers, syncs: true, synced });
-        self.step(&id, super::server_node::ServerNode::start_failure_detection);
+        self.step(&id, ServerNode::start_failure_detection);
     }
 
     /// The server ends without a word; what was not synced is lost. Its connections are reset.
@@ -318,8 +318,8 @@ impl TestCluster {
             self.elapsed += Duration::from_millis(50);
             let ids: Vec<NodeId> = self.nodes.keys().cloned().collect();
             for id in ids {
-                self.step(&id, super::server_node::ServerNode::tick_heartbeat);
-                self.step(&id, super::server_node::ServerNode::tick_timeouts);
+                self.step(&id, ServerNode::tick_heartbeat);
+                self.step(&id, ServerNode::tick_timeouts);
             }
             self.run();
         }

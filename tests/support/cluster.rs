@@ -314,7 +314,9 @@ impl Cluster {
             (found.members == members).then_some(())
         };
         for server in self.servers.iter().filter(|server| server.runs()) {
-            wait_until(&format!("{} knows the members of {room}", server.id), || has_members(server));
+            wait_until(&format!("{} knows the members of {room}", server.id), || {
+                has_members(server)
+            });
         }
     }
 
@@ -325,7 +327,9 @@ impl Cluster {
             matches!(level, Some("WARN" | "ERROR")) || line.contains("panicked")
         };
         let logs = self.servers.iter().map(Server::log);
-        logs.flat_map(|log| log.lines().filter(is_complaint).map(str::to_string).collect::<Vec<_>>())
-            .collect()
+        logs.flat_map(|log| {
+            log.lines().filter(is_complaint).map(str::to_string).collect::<Vec<_>>()
+        })
+        .collect()
     }
 }

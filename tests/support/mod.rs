@@ -32,10 +32,7 @@ pub(crate) fn wait_until<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Waits until `probe` finds something, for `limit` at most.
-pub(crate) fn wait_within<T>(
-    limit: Duration,
-    mut probe: impl FnMut() -> Option<T>,
-) -> Option<T> {
+pub(crate) fn wait_within<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
         if let Some(found) = probe() {

@@ -69,7 +69,7 @@ impl RawClient {
 
     pub(crate) fn join_framed(address: SocketAddr, name: &str, framing: Framing) -> Self {
         let mut client = Self::connect(address, framing);
-        let answer = client.say_join(name, &format!("session of {name}"));
+        let answer = client.say_join(name, name);
         assert_eq!(answer.message_type, MessageType::Ack, "{name}: {}", answer.serialize());
         client
     }
@@ -119,7 +119,8 @@ impl RawClient {
 
     pub(crate) fn wait_ack(&mut self, id: &str) -> Message {
         let is_answer = |msg: &Message| {
-            msg.message_id == id && matches!(msg.message_type, MessageType::Ack | MessageType::Error)
+            msg.message_id == id
+                && matches!(msg.message_type, MessageType::Ack | MessageType::Error)
         };
         let answer = self.wait_for(&format!("the ACK of {id}"), is_answer);
         assert_eq!(answer.message_type, MessageType::Ack, "{}", answer.serialize());
@@ -227,9 +228,8 @@ impl RawClient {
         let deadline = Instant::now() + limit;
         loop {
             while let Some(frame) = self.take_frame() {
-                let msg = Message::decode(&frame).unwrap_or_else(|error| {
-                    panic!("{error}: {}", String::from_utf8_lossy(&frame))
-                });
+                let msg = Message::decode(&frame)
+                    .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&frame)));
                 if msg.message_type != MessageType::Heartbeat {
                     return Ok(msg);
                 }
