@@ -230,7 +230,7 @@ impl CausalMulticastHandler {
 
     /// Delivers a ready message: history, log; to the other replicas when it was stamped here, else it
     /// is to be confirmed to who stamped it.
-    fn deliver_and_multicast(&mut self, msg: Message, room: &mut Room, step: &Step) {
+    pub(super) fn deliver_and_multicast(&mut self, msg: Message, room: &mut Room, step: &Step) {
         let msg = Arc::new(msg);
         let Some(place) = room.add_message(msg.clone()) else { return };
         let index = step.log.append(&msg);
@@ -245,7 +245,7 @@ impl CausalMulticastHandler {
 
     /// Delivers what became ready in the hold-back queue, until nothing does: each delivery can be what
     /// another one waited for.
-    fn check_queue_recursively(&mut self, room: &mut Room, step: &Step) {
+    pub(super) fn check_queue_recursively(&mut self, room: &mut Room, step: &Step) {
         while let Some(at) = room.hold_back_queue.iter().position(|msg| is_ready(msg, room)) {
             let msg = room.hold_back_queue.swap_remove(at);
             self.deliver_and_multicast(msg, room, step);
