@@ -100,7 +100,7 @@ pub struct Settings {
     #[arg(long, env = "ROUNDTABLE_NO_DISCOVERY", hide_env = true, value_parser = BoolishValueParser::new())]
     #[arg(conflicts_with = "discovery_port")]
     pub no_discovery: bool,
-    /// The data folder [default: data/<ID>]
+    /// The data folder [default: data/ID]
     #[arg(long, env = "ROUNDTABLE_DATA", hide_env = true, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Set a damaged log aside and fetch what it held from the others

@@ -27,8 +27,9 @@ Flags win over the environment (ROUNDTABLE_LISTEN, …), that over the file, tha
 
 const CLIENT_EXAMPLES: &str = "\
 With a terminal: type to talk, /help lists the commands.
-With a pipe: each line in is a message (also one that starts with /), each line out a delivered message;
-everything else goes to standard error. At the end of input it waits for the acknowledgements.
+With a pipe: each line in is a message (also one that starts with /), each line out a delivered
+message; everything else goes to standard error. At the end of input it waits for the
+acknowledgements.
 
 Examples:
   roundtable client --name alice --room lobby
@@ -125,8 +126,9 @@ pub struct ClientArgs {
     #[arg(long, env = "ROUNDTABLE_FRAME_BYTES_MAX", hide_env = true, value_name = "BYTES")]
     #[arg(default_value_t = config::FRAME_BYTES_MAX)]
     pub frame_bytes_max: usize,
-    /// With a pipe: how delivered messages are printed
-    #[arg(long, value_enum, default_value_t, help_heading = "With a pipe")]
+    /// How delivered messages are printed: text, or json for one object a line
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    #[arg(help_heading = "With a pipe")]
     pub format: Format,
     /// Wait so long for acknowledgements after the end of input; 0: not at all
     #[arg(long, value_name = "MS", default_value_t = 30_000, help_heading = "With a pipe")]
@@ -134,8 +136,8 @@ pub struct ClientArgs {
     /// Print others' messages for so long after the last acknowledgement
     #[arg(long, value_name = "MS", help_heading = "With a pipe")]
     pub linger_ms: Option<u64>,
-    /// Leave when so many messages were printed, history and own ones included; waits for them as long as
-    /// --linger-ms says, or --wait-ms, and fails when fewer came
+    /// Leave when so many messages were printed, history and own ones included. Waits for them for
+    /// --linger-ms, or --wait-ms, and fails when fewer came
     #[arg(long, value_name = "COUNT", help_heading = "With a pipe")]
     pub expect: Option<u64>,
 }
@@ -169,7 +171,7 @@ pub struct StatusArgs {
     /// Where the servers are.
     #[command(flatten)]
     pub connect: ConnectArgs,
-    /// How it is printed
-    #[arg(long, value_enum, default_value_t)]
+    /// How it is printed: text or json
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: Format,
 }

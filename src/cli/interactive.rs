@@ -230,7 +230,7 @@ mod tests {
 
     fn desk(server: &FakeServer) -> Desk {
         let client = ChatClient::new(ClientSettings::new("alice")).unwrap();
-        client.start_any(&[server.address.clone()]).unwrap();
+        client.start_any(std::slice::from_ref(&server.address)).unwrap();
         Desk {
             client: client.into(),
             style: Style::Plain,

@@ -49,7 +49,7 @@ fn print(status: &Status, format: Format) -> Outcome {
 /// The status as tables for people.
 pub fn table(status: &Status) -> String {
     let leader = status.leader.as_ref().map_or("-", NodeId::as_str);
-    let head = [
+    let summary = [
         ("node", status.node.to_string()),
         ("state", status.state.clone()),
         ("leader", leader.into()),
@@ -59,12 +59,12 @@ pub fn table(status: &Status) -> String {
         ("ring", ring(&status.ring)),
     ];
     let mut text = String::new();
-    for (name, value) in head {
+    for (name, value) in summary {
         let _ = writeln!(text, "{name:<8} {}", visible(&value));
     }
     let mut servers = vec![["SERVER", "ADDRESS", "STATE", "HEARD"].map(String::from)];
     for server in &status.servers {
-        let state = match server.state {
+        let liveness = match server.state {
             Liveness::Alive => "alive",
             Liveness::Suspect => "suspect",
             Liveness::Dead => "dead",
@@ -74,7 +74,7 @@ pub fn table(status: &Status) -> String {
             Some(ms) => format!("{ms} ms ago"),
             None => "never".into(),
         };
-        servers.push([server.id.to_string(), server.address.clone(), state.into(), heard]);
+        servers.push([server.id.to_string(), server.address.clone(), liveness.into(), heard]);
     }
     text.push('\n');
     text.push_str(&columns(&servers));
@@ -85,8 +85,8 @@ pub fn table(status: &Status) -> String {
 
 /// The rooms as a table for people.
 pub fn rooms_table(rooms: &[RoomStatus]) -> String {
-    let head = ["ROOM", "HOST", "REPLICAS", "MESSAGES", "MEMBERS"].map(String::from);
-    let mut rows = vec![head];
+    let titles = ["ROOM", "HOST", "REPLICAS", "MESSAGES", "MEMBERS"].map(String::from);
+    let mut rows = vec![titles];
     for room in rooms {
         let replicas: Vec<&str> = room.replicas.iter().map(NodeId::as_str).collect();
         rows.push([

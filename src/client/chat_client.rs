@@ -17,24 +17,24 @@
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
-use parking_lot::{Condvar, Mutex};
+use crossbeam_channel::{Receiver, bounded};
+use parking_lot::Condvar;
 
 use super::discovery::discover;
 use super::event::Event;
 use super::keeper;
+use super::session::Session;
 use super::session::outstanding::Unacked;
-use super::session::{Next, Session, Step};
+use super::shared::{Inner, State, flush};
 use crate::config;
 use crate::domain::content::ServerAddress;
 use crate::domain::ids::name_fault;
 use crate::domain::{Message, MessageType, VectorClock};
 use crate::error::StartError;
-use crate::network::outgoing::Overflow;
-use crate::network::{ConnectionManager, ConnectionSettings, Received, TCPConnection, UDPHandler};
+use crate::network::{ConnectionManager, ConnectionSettings, TCPConnection, UDPHandler};
 use crate::threads::Threads;
 
 /// How many messages may await their acknowledgement. [`ChatClient::send_message`] waits for room.
@@ -43,8 +43,6 @@ pub const OUTSTANDING_MAX: usize = 1024;
 pub const OUTSTANDING_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How many events may wait to be read. When so many wait, the client reads no further from the server.
 pub const EVENTS_MAX: usize = 16 * 1024;
-/// How much may wait to be sent, in bytes: all that is outstanding, every byte of it escaped.
-const SEND_QUEUE_BYTES_MAX: usize = 8 * OUTSTANDING_BYTES_MAX;
 /// The longest frame that is taken from a server, in bytes. A delivered message is longer than what its sender sent.
 const RECEIVED_FRAME_BYTES_MAX: usize = 8 * config::FRAME_BYTES_MAX;
 /// How long discovery waits for an answer.
@@ -111,36 +109,6 @@ pub struct ChatClient {
     inner: Arc<Inner>,
 }
 
-/// What the threads share.
-#[derive(Debug)]
-pub(super) struct Inner {
-    pub(super) settings: ClientSettings,
-    /// The only lock; frames are queued under it, nothing is written or waited for.
-    pub(super) state: Mutex<State>,
-    /// Signalled when a message was settled, and when the session ends.
-    settled: Condvar,
-    pub(super) manager: Arc<ConnectionManager>,
-    udp_handler: UDPHandler,
-    pub(super) threads: Threads,
-    events: (Sender<Event>, Receiver<Event>),
-    /// Whether a reader waits for the user to read events: then silence is not the server's.
-    telling: AtomicBool,
-    /// Wakes the keeper; one token is enough.
-    pub(super) wake: (Sender<()>, Receiver<()>),
-}
-
-/// What the lock guards.
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) session: Session,
-    /// The connection that the session speaks on, `None` while there is none.
-    pub(super) server_connection: Option<Arc<TCPConnection>>,
-    /// Whether a reader thread is still at work, on this connection or the one before.
-    pub(super) reading: bool,
-    /// Why the last connection was given up.
-    pub(super) last_reason: String,
-}
-
 impl ChatClient {
     /// A client that knows no server yet. Its session's name is random.
     pub fn new(settings: ClientSettings) -> Result<Self, StartError> {
@@ -183,6 +151,16 @@ impl ChatClient {
     /// The connection to the present server, if there is one.
     pub fn server_connection(&self) -> Option<Arc<TCPConnection>> {
         self.inner.state.lock().server_connection.clone()
+    }
+
+    /// Its connections: the diagram's `ChatClient *-- ConnectionManager`.
+    pub fn connection_manager(&self) -> &ConnectionManager {
+        &self.inner.manager
+    }
+
+    /// What it asks for servers with: the diagram's `ChatClient *-- UDPHandler`.
+    pub fn udp_handler(&self) -> &UDPHandler {
+        &self.inner.udp_handler
     }
 
     /// Everything that was shown in any room, counted per server incarnation. For display.
@@ -250,7 +228,7 @@ impl ChatClient {
             return Err(SendError::Ended { reason: state.last_reason.clone() });
         }
         let (message_id, step) = state.session.send_message(content, room_id, Instant::now());
-        let conn = self.inner.queue(&mut state, &step);
+        let conn = Inner::queue(&mut state, &step);
         drop(state);
         flush(conn);
         Ok(message_id)
@@ -320,7 +298,7 @@ impl ChatClient {
     pub fn wait_acknowledged(&self, limit: Option<Duration>) -> bool {
         let deadline = limit.map(|limit| Instant::now() + limit);
         let mut state = self.inner.state.lock();
-        while state.session.outstanding().len() > 0 && !self.inner.is_over(&state) {
+        while !state.session.outstanding().is_empty() && !self.inner.is_over(&state) {
             match deadline {
                 Some(deadline) => {
                     if self.inner.settled.wait_until(&mut state, deadline).timed_out() {
@@ -330,7 +308,7 @@ impl ChatClient {
                 None => self.inner.settled.wait(&mut state),
             }
         }
-        state.session.outstanding().len() == 0
+        state.session.outstanding().is_empty()
     }
 
     /// Receives the report of a thread that panicked: our bug, and the end of the client.
@@ -347,7 +325,7 @@ impl ChatClient {
             state.last_reason = "the client was stopped".into();
         }
         let goodbye = state.session.leave();
-        let conn = self.inner.queue(&mut state, &goodbye);
+        let conn = Inner::queue(&mut state, &goodbye);
         let conn = state.server_connection.take().or(conn);
         drop(state);
         if let Some(conn) = conn {
@@ -362,154 +340,6 @@ impl ChatClient {
 impl Drop for ChatClient {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-impl Inner {
-    /// Steps the session, sends what it wants sent, tells what it wants told.
-    pub(super) fn step(&self, step: impl FnOnce(&mut Session) -> Step) {
-        let mut state = self.state.lock();
-        let step = step(&mut state.session);
-        let conn = self.queue(&mut state, &step);
-        drop(state);
-        self.settled.notify_all();
-        flush(conn);
-        self.tell(step.events);
-    }
-
-    /// Whether nothing will be sent any more.
-    fn is_over(&self, state: &State) -> bool {
-        state.session.is_ended() || self.threads.is_stopped()
-    }
-
-    /// Queues what `step` sends, so that it leaves in the order of steps, and gives up the connection if the step says
-    /// so. Returns the connection that is to be flushed.
-    fn queue(&self, state: &mut State, step: &Step) -> Option<Arc<TCPConnection>> {
-        let conn = state.server_connection.clone();
-        if let Some(conn) = &conn {
-            for msg in &step.send {
-                conn.queue(&msg.to_frame());
-            }
-        }
-        if let Next::Move { reason } | Next::End { reason } = &step.next {
-            state.last_reason.clone_from(reason);
-            if let Some(conn) = state.server_connection.take() {
-                // Wakes the reader, which tells the keeper at its end.
-                conn.close();
-            }
-        }
-        conn.filter(|_| !step.send.is_empty())
-    }
-
-    /// Tells the user; waits while too much is untold.
-    fn tell(&self, events: Vec<Event>) {
-        for event in events {
-            let Err(full) = self.events.0.try_send(event) else { continue };
-            self.telling.store(true, Ordering::Relaxed);
-            select! {
-                send(self.events.0, full.into_inner()) -> _ => {}
-                recv(self.threads.stopped()) -> _ => {}
-            }
-            self.telling.store(false, Ordering::Relaxed);
-        }
-    }
-
-    /// A connection to `address` stands: speaks on it and starts its reader.
-    pub(super) fn adopt(self: &Arc<Self>, conn: Arc<TCPConnection>, address: &str) {
-        conn.set_bound(SEND_QUEUE_BYTES_MAX, Overflow::Reset);
-        let mut state = self.state.lock();
-        let step = state.session.connected(address, Instant::now());
-        state.server_connection = Some(Arc::clone(&conn));
-        state.reading = true;
-        self.queue(&mut state, &step);
-        drop(state);
-        conn.flush();
-        let (inner, reader) = (Arc::clone(self), Arc::clone(&conn));
-        let callback = move |received| inner.on_received(&reader, received);
-        if let Err(error) = self.manager.listen_to_connection(&conn, callback) {
-            self.on_closed(&conn, &format!("cannot start a thread: {error}"));
-        }
-    }
-
-    fn on_received(&self, conn: &Arc<TCPConnection>, received: Received) -> ControlFlow<()> {
-        let batch = match received {
-            Received::Batch(batch) => batch,
-            Received::Closed { reason } => {
-                self.on_closed(conn, &reason);
-                return ControlFlow::Break(());
-            }
-        };
-        // A frame that makes no sense ends the connection when it must; otherwise the next one may be better.
-        for msg in batch.iter().filter_map(|item| item.as_ref().ok()) {
-            self.receive_message(conn, msg)?;
-        }
-        conn.flush();
-        ControlFlow::Continue(())
-    }
-
-    /// Takes in `msg` if it came on the present connection. Break when that is over.
-    fn receive_message(&self, conn: &Arc<TCPConnection>, msg: &Message) -> ControlFlow<()> {
-        let mut state = self.state.lock();
-        if !is_present(&state, conn) {
-            return ControlFlow::Break(());
-        }
-        let was_online = state.session.is_online();
-        let step = state.session.receive(msg, Instant::now());
-        let turned = state.session.is_online() != was_online || step.next != Next::Stay;
-        self.queue(&mut state, &step);
-        drop(state);
-        let settles = |event: &Event| {
-            matches!(event, Event::Acked { .. } | Event::Refused { .. } | Event::Ended { .. })
-        };
-        if step.events.iter().any(settles) {
-            self.settled.notify_all();
-        }
-        if turned {
-            self.wake_keeper();
-        }
-        self.tell(step.events);
-        if step.next == Next::Stay { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    }
-
-    fn on_closed(&self, conn: &Arc<TCPConnection>, reason: &str) {
-        let mut state = self.state.lock();
-        let mut events = Vec::new();
-        if is_present(&state, conn) {
-            state.server_connection = None;
-            state.last_reason = reason.into();
-            events = state.session.lost(reason);
-        }
-        drop(state);
-        self.tell(events);
-        self.state.lock().reading = false;
-        self.wake_keeper();
-    }
-
-    fn wake_keeper(&self) {
-        // Full means that a token is there already.
-        let _ = self.wake.0.try_send(());
-    }
-
-    /// Lets the session notice that time has passed.
-    pub(super) fn tick(&self) {
-        if !self.telling.load(Ordering::Relaxed) {
-            self.step(|session| session.tick(Instant::now()));
-        }
-    }
-
-    /// The callers of `send_message` and `wait_acknowledged` look again.
-    pub(super) fn notify_settled(&self) {
-        self.settled.notify_all();
-    }
-}
-
-fn is_present(state: &State, conn: &Arc<TCPConnection>) -> bool {
-    state.server_connection.as_ref().is_some_and(|present| present.id() == conn.id())
-}
-
-fn flush(conn: Option<Arc<TCPConnection>>) {
-    if let Some(conn) = conn {
-        conn.flush();
     }
 }
 

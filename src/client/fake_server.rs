@@ -217,7 +217,9 @@ fn answer(
             let members = room.members.len() as u32;
             let gap = asked.accept_gap.then_some(Position::Sequence(99));
             conn.send(&ack.saying(&Joined { history: past.len() as u32, members, gap }));
-            past.iter().for_each(|chat| conn.send(chat));
+            for chat in past {
+                conn.send(chat);
+            }
         }
         MessageType::LeaveRoom => {
             let room = rooms.entry(msg.room_id.clone()).or_default();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, select, tick};
 use log::debug;
 
-use super::chat_client::Inner;
+use super::shared::Inner;
 use super::status_query::split_address;
 use crate::error::StartError;
 

@@ -7,7 +7,8 @@
 //!   user ◀── events ◀────── Session        ◀── messages ◀────── its reader thread
 //! ```
 //!
-//! Reading order: [`event`], [`session`], [`addresses`], [`chat_client`], [`keeper`], [`discovery`], [`status_query`].
+//! Reading order: [`event`], [`session`], [`addresses`], [`chat_client`], [`shared`], [`keeper`],
+//! [`discovery`], [`status_query`].
 
 pub mod event;
 
@@ -16,6 +17,8 @@ pub mod session;
 pub mod addresses;
 
 pub mod chat_client;
+
+mod shared;
 
 pub(crate) mod keeper;
 

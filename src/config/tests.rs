@@ -51,7 +51,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
     assert_eq!(config.peers, ["a:1", "b:2"]);
     assert_eq!((config.discovery_port, config.bootstrap_expect), (None, 3));
     assert_eq!((config.frame_bytes_max, config.log), (65536, Some(LevelFilter::Debug)));
-    assert_eq!(config.heartbeat_interval_ms, 300);
+    assert_eq!(config.segment_bytes, 64 * 1024 * 1024);
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub enum Position {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClientJoin {
     /// Chosen by the client, names its session across reconnects; a random text of 1 to 64 characters.
+    /// Empty when it was left out, which the server refuses by the field's name.
+    #[serde(default)]
     pub session: String,
     /// Where a design authenticates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -332,6 +334,9 @@ pub struct Presence {
     pub session: String,
     /// Grows with each reconnect of the session, so that the latest connection wins everywhere.
     pub epoch: u64,
+    /// With CLIENT_LEAVE: only the connection was lost, the user may be back at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub away: bool,
 }
 
 /// ACK between servers: how far the sender has come with the receiver's own messages in `room_id`.
@@ -383,6 +388,9 @@ pub struct RoomClock {
     /// Whether it wants to be sent what it lacks.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub want: bool,
+    /// Whether to send again what was sent on this connection before: it waited in vain.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 /// One session in [`SyncContent::Presence`].

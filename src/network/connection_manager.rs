@@ -35,6 +35,10 @@ use crate::threads::Threads;
 /// How long dialling one address may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Between servers a frame may be this many times as long as a client's: it carries a message with its stamp, or
+/// a batch of them.
+const PEER_FRAMES: usize = 8;
+
 /// What a reader thread tells its callback.
 #[derive(Debug)]
 pub enum Received {
@@ -57,8 +61,8 @@ pub struct ConnectionManager {
     /// Every connection until its reader has ended. This lock and those below are leaves: nothing else is locked
     /// under them.
     connections: Mutex<BTreeMap<ConnId, Arc<TCPConnection>>>,
-    active_connections_peer_to_peer: Mutex<BTreeMap<NodeId, Arc<TCPConnection>>>,
-    active_connections_server_to_client: Mutex<BTreeMap<String, Arc<TCPConnection>>>,
+    pub(crate) active_connections_peer_to_peer: Mutex<BTreeMap<NodeId, Arc<TCPConnection>>>,
+    pub(crate) active_connections_server_to_client: Mutex<BTreeMap<String, Arc<TCPConnection>>>,
     /// Under which name a connection is in one of the two maps above.
     bindings: Mutex<BTreeMap<ConnId, Binding>>,
     /// Those with something to flush.
@@ -317,6 +321,7 @@ impl Network for ConnectionManager {
         let Some(conn) = self.connection(conn) else { return };
         self.unbind(conn.id());
         conn.set_bound(self.settings.peer_queue_bytes_max, Overflow::Reset);
+        conn.set_frame_bytes_max(self.settings.frame_bytes_max * PEER_FRAMES);
         self.bindings.lock().insert(conn.id(), Binding::Peer(node_id.clone()));
         let former =
             self.active_connections_peer_to_peer.lock().insert(node_id.clone(), Arc::clone(&conn));

@@ -106,6 +106,11 @@ pub struct Decoder {
 }
 
 impl Decoder {
+    /// From now on refuses frames whose body is longer than `bytes_max` bytes.
+    pub fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+    }
+
     /// A decoder that refuses frames whose body is longer than `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Self {
         Self {

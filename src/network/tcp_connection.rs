@@ -11,7 +11,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -87,6 +87,8 @@ pub struct TCPConnection {
     outgoing: Arc<Outgoing>,
     /// Away while a thread reads with it, so that nobody waits on this lock for the network.
     decoder: Mutex<Option<Decoder>>,
+    /// Longest frame that is taken in, in bytes; the decoder is told before each use.
+    frame_bytes_max: AtomicUsize,
     /// At most one token: a resume that comes before the wait is kept.
     resume: (Sender<()>, Receiver<()>),
     /// In the list of those that the manager flushes next.
@@ -121,6 +123,7 @@ impl TCPConnection {
             framing: AtomicU8::new(0),
             outgoing: outgoing.into(),
             decoder: Mutex::new(Some(Decoder::new(settings.frame_bytes_max))),
+            frame_bytes_max: AtomicUsize::new(settings.frame_bytes_max),
             resume,
             dirty: AtomicBool::new(false),
         };
@@ -304,11 +307,17 @@ impl TCPConnection {
         let _ = self.framing.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    /// Changes the longest frame that is taken in, from the next read on.
+    pub fn set_frame_bytes_max(&self, bytes_max: usize) {
+        self.frame_bytes_max.store(bytes_max, Ordering::Relaxed);
+    }
+
     /// Takes the decoder away for the time of `body`. Fails when another thread has it.
     fn with_decoder<T>(&self, body: impl FnOnce(&mut Decoder) -> T) -> io::Result<T> {
         let taken = self.decoder.lock().take();
         let mut decoder =
             taken.ok_or_else(|| io::Error::other("another thread reads from this connection"))?;
+        decoder.set_bytes_max(self.frame_bytes_max.load(Ordering::Relaxed));
         let result = body(&mut decoder);
         *self.decoder.lock() = Some(decoder);
         Ok(result)

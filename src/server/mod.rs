@@ -27,17 +27,21 @@ pub mod presence;
 pub mod server_node;
 
 mod clients;
+mod connections;
 mod discovery;
 mod leadership;
 pub mod peers;
 mod replay;
 pub mod ring;
 mod rooms;
+mod sessions;
 mod snapshot;
 mod sync;
 
 pub mod shell;
 
+#[cfg(test)]
+mod class_diagram_tests;
 #[cfg(test)]
 mod test_cluster;
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::ServerNode;
-use super::server_node::Role;
+use super::connections::Role;
 use super::step::{Flow, Step};
 use crate::domain::content::{
     ErrorContent, Heartbeat, Held, Hello, Liveness, Presence, SyncContent,
@@ -83,7 +83,7 @@ impl Dials {
         let Self { wanted, known, own, seeds } = self;
         wanted.retain(|address, dial| {
             let reached = known.get(address).is_some_and(|id| connected.contains(&id));
-            dial.under_way || (!own.contains(address) && !(reached && !seeds.contains(address)))
+            dial.under_way || (!own.contains(address) && (!reached || seeds.contains(address)))
         });
         let mut due = Vec::new();
         for (address, dial) in wanted {
@@ -334,6 +334,10 @@ impl ServerNode {
             }
             MessageType::Error => {
                 let error: ErrorContent = parse(msg)?;
+                if error.code == RequestError::ServerStopping.code() {
+                    self.server_failed(from, "it stopped", step);
+                    return Ok(());
+                }
                 log::warn!("{from} answers {}: {}", error.code, error.reason);
                 self.check_id_taken(&error);
             }

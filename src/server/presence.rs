@@ -116,6 +116,13 @@ impl Presence {
         }
     }
 
+    /// `session` is not away, whatever was said before: what follows is for good.
+    pub fn set_present(&mut self, session: &str) {
+        if let Some(info) = self.sessions.get_mut(session) {
+            info.away_since = None;
+        }
+    }
+
     /// The server `node` was lost at `now`, and with it all its connections.
     pub fn set_node_away(&mut self, node: &NodeId, now: Instant) {
         for info in self.sessions.values_mut().filter(|info| info.node == *node) {

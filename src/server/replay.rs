@@ -76,6 +76,14 @@ impl ServerNode {
         count
     }
 
+    /// Where `session`, which has just joined `room_id`, stands before it is sent the past.
+    pub(super) fn position_of(&self, session: &str, room_id: &str) -> Option<VectorClock> {
+        let replay = self.replays.get(&(session.to_string(), room_id.to_string()))?;
+        let mut position = replay.position.clone();
+        position.merge(&replay.base);
+        Some(position)
+    }
+
     /// Whether `session` has not been shown the past of `room_id` yet.
     pub(super) fn is_replaying(&self, session: &str, room_id: &str) -> bool {
         // A tuple of borrowed texts cannot be looked up in a map of owned ones; there are few replays.

@@ -126,6 +126,7 @@ impl ServerNode {
         self.recollect_rooms(step);
         self.reconcile_rooms(step);
         self.touch_all_rooms();
+        self.anti_entropy_at = step.now;
         self.progress = true;
     }
 
@@ -142,7 +143,7 @@ impl ServerNode {
                 DetectorEvent::Suspected(node_id) => self.set_liveness(&node_id, Liveness::Suspect),
                 DetectorEvent::Recovered(node_id) => self.set_liveness(&node_id, Liveness::Alive),
                 DetectorEvent::Failed(node_id) => {
-                    self.server_failed(&node_id, "it is silent", step)
+                    self.server_failed(&node_id, "it is silent", step);
                 }
                 DetectorEvent::ClientSilent(session) => self.probe_client(&session, step),
                 DetectorEvent::ClientFailed(session) => self.client_failed(&session, step),
@@ -172,7 +173,7 @@ impl ServerNode {
             self.conns.remove(&conn);
             step.cm.close(conn);
         }
-        self.failure_detector.forget(node_id.as_str(), TimerType::Server);
+        self.failure_detector.on_failure_detected(node_id.as_str(), TimerType::Server);
         self.presence.set_node_away(node_id, step.now);
         self.causal_multicast_handler.forget_node(node_id);
         if self.leader_id().as_ref() == Some(node_id) {

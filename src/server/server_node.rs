@@ -22,9 +22,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::ServerState;
+use super::connections::{Conn, Hindrance, LocalClient, Role};
 use super::election::hirschberg_sinclair::ElectionTiming;
 use super::election::{Election, ElectionModule};
 use super::failure_detector::{DetectorTiming, FailureDetector};
@@ -35,16 +36,10 @@ use super::presence::Presence;
 use super::replay::Replay;
 use super::ring::{RingNeighbor, ServerInfo};
 use super::step::{Flow, Step};
-use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term};
+use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term, VectorClock};
 use crate::error::RequestError;
 use crate::network::ConnId;
 use crate::storage::LogIndex;
-
-/// How long a connection may be silent before it says CLIENT_JOIN or HELLO.
-pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a client waits for something temporary before it is told to try elsewhere.
-pub const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// How long silence may last, in all parts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,69 +73,6 @@ pub struct NodeConfig {
     pub discovery: bool,
     /// Heartbeats and timeouts.
     pub timing: Timing,
-}
-
-/// What a connection has turned out to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Nothing was said yet.
-    New,
-    /// Another server.
-    Peer(NodeId),
-    /// A client's session.
-    Client(String),
-}
-
-/// A connection as the server logic sees it.
-#[derive(Clone, Debug)]
-pub struct Conn {
-    /// Who is at the other end.
-    pub role: Role,
-    /// The remote address, for the log.
-    pub addr: SocketAddr,
-    /// The address that was dialled when this server opened it.
-    pub dialled: Option<String>,
-    /// When it was opened.
-    pub opened_at: Instant,
-    /// The request that cannot be taken yet.
-    pub waiting: Option<Waiting>,
-}
-
-/// Why a connection is not read further for a while.
-#[derive(Clone, Debug)]
-pub struct Waiting {
-    /// Since when.
-    pub since: Instant,
-    /// What the client is told when it lasts longer than [`WAIT_MAX`].
-    pub error: RequestError,
-}
-
-/// Why a request is not done: it has to wait, or it is refused.
-#[derive(Clone, Debug)]
-pub enum Hindrance {
-    /// Not yet; the error is for a client that waited too long.
-    Wait(RequestError),
-    /// No.
-    Refuse(RequestError),
-}
-
-impl From<RequestError> for Hindrance {
-    fn from(error: RequestError) -> Self {
-        Self::Refuse(error)
-    }
-}
-
-/// A local client: its connection, and the user behind it.
-#[derive(Clone, Debug)]
-pub struct LocalClient {
-    /// The way to it.
-    pub conn: ConnId,
-    /// The user's name.
-    pub user: String,
-    /// When it connected: rooms that it was in before are its own again only if it joins them soon.
-    pub since: Instant,
-    /// Whether rooms of a former connection may still be unclaimed.
-    pub resuming: bool,
 }
 
 /// One server of the cluster, without its sockets, files and threads.
@@ -188,7 +120,11 @@ pub struct ServerNode {
     pub(super) room_requests: BTreeMap<String, Instant>,
     /// When each (server, room) was asked for missing messages last.
     pub(super) sync_requests: BTreeMap<(NodeId, String), Instant>,
-    /// When replicas were compared last.
+    /// Who sent batches of which rooms, and the room's clock with them: to be confirmed when on disk.
+    pub(super) sync_sources: BTreeMap<(String, NodeId), VectorClock>,
+    /// Rooms that hold messages back, and since when.
+    pub(super) holding: BTreeMap<String, Instant>,
+    /// When replicas are compared next.
     pub(super) anti_entropy_at: Instant,
     /// Sessions that are still being shown the past of a room.
     pub(super) replays: BTreeMap<(String, String), Replay>,
@@ -231,6 +167,8 @@ impl ServerNode {
             wanted_rooms: BTreeMap::new(),
             room_requests: BTreeMap::new(),
             sync_requests: BTreeMap::new(),
+            sync_sources: BTreeMap::new(),
+            holding: BTreeMap::new(),
             anti_entropy_at: now,
             replays: BTreeMap::new(),
             discovery_at: None,
@@ -331,7 +269,7 @@ impl ServerNode {
         let Some(role) = self.conns.get(&conn).map(|conn| conn.role.clone()) else {
             return Flow::Close;
         };
-        log::trace!("{conn} brings {}", msg.serialize());
+        log_message(conn, &role, msg);
         let done = match role {
             Role::New => self.process_first_message(conn, msg, step),
             Role::Client(session) => self.process_client_message(conn, &session, msg, step),
@@ -342,53 +280,6 @@ impl ServerNode {
         self.conclude(conn, done, step)
     }
 
-    /// Answers what came of a request: nothing more, a wait, or an error.
-    fn conclude(&mut self, conn: ConnId, done: Result<(), Hindrance>, step: &Step) -> Flow {
-        let error = match done {
-            Ok(()) => {
-                if let Some(conn) = self.conns.get_mut(&conn) {
-                    conn.waiting = None;
-                }
-                return if self.conns.contains_key(&conn) { Flow::Done } else { Flow::Close };
-            }
-            Err(Hindrance::Refuse(error)) => error,
-            Err(Hindrance::Wait(error)) => {
-                let Some(conn) = self.conns.get_mut(&conn) else { return Flow::Close };
-                let waiting =
-                    conn.waiting.get_or_insert(Waiting { since: step.now, error: error.clone() });
-                if step.now < waiting.since + WAIT_MAX {
-                    waiting.error = error;
-                    return Flow::Wait;
-                }
-                error
-            }
-        };
-        self.refuse(conn, &error, step)
-    }
-
-    /// Sends `error` to `conn`, and closes it where the error says so.
-    pub(super) fn refuse(&mut self, conn: ConnId, error: &RequestError, step: &Step) -> Flow {
-        let Some(known) = self.conns.get_mut(&conn) else { return Flow::Close };
-        known.waiting = None;
-        let level = if error.closes() { log::Level::Info } else { log::Level::Debug };
-        log::log!(level, "refused {} {}: {error}", known.addr, error.code());
-        let frame = error.to_message(self.server_id.as_str()).to_frame();
-        step.cm.send_to_conn(conn, &frame);
-        if !error.closes() {
-            return Flow::Done;
-        }
-        self.close(conn, "refused", step);
-        Flow::Close
-    }
-
-    /// Ends a connection from this side.
-    pub(super) fn close(&mut self, conn: ConnId, reason: &str, step: &Step) {
-        step.cm.close(conn);
-        // A reader that waits has to wake to see the end.
-        step.cm.resume(conn);
-        self.handle_closed(conn, reason, step);
-    }
-
     /// The first message of a connection tells what it is.
     fn process_first_message(
         &mut self,
@@ -397,20 +288,18 @@ impl ServerNode {
         step: &Step,
     ) -> Result<(), Hindrance> {
         match msg.message_type {
-            MessageType::Hello => Ok(self.handle_hello(conn, msg, step)?),
-            MessageType::ClientJoin => self.handle_client_join(conn, msg, step),
-            MessageType::Status => Ok(self.answer_status(conn, msg, step)),
-            MessageType::Discovery => Ok(self.answer_discovery(conn, msg, step)),
+            MessageType::Hello => self.handle_hello(conn, msg, step)?,
+            MessageType::ClientJoin => return self.handle_client_join(conn, msg, step),
+            MessageType::Status => self.answer_status(conn, msg, step),
+            MessageType::Discovery => self.answer_discovery(conn, msg, step),
             // The other side of a dialled connection says why it does not want it.
-            MessageType::Error => {
-                self.handle_refusal(conn, msg, step);
-                Ok(())
-            }
+            MessageType::Error => self.handle_refusal(conn, msg, step),
             message_type => {
                 let message_id = msg.message_id.clone();
-                Err(RequestError::JoinFirst { message_id, message_type }.into())
+                return Err(RequestError::JoinFirst { message_id, message_type }.into());
             }
         }
+        Ok(())
     }
 
     /// Everything that the log was given up to `index` is on disk.
@@ -437,18 +326,16 @@ impl ServerNode {
         self.expire_presence(step);
     }
 
-    /// Says goodbye to everyone: clients are told to go elsewhere.
+    /// Says goodbye to everyone: clients go elsewhere, servers close the ring without waiting for silence.
     pub fn stop(&mut self, step: &Step) {
-        let conns: Vec<ConnId> = self.conns.keys().copied().collect();
         let frame = RequestError::ServerStopping.to_message(self.server_id.as_str()).to_frame();
-        for conn in conns {
-            if matches!(self.conns.get(&conn).map(|conn| &conn.role), Some(Role::Client(_))) {
-                step.cm.send_to_conn(conn, &frame);
+        for (id, conn) in std::mem::take(&mut self.conns) {
+            if conn.role != Role::New {
+                step.cm.send_to_conn(id, &frame);
             }
-            step.cm.close(conn);
-            step.cm.resume(conn);
+            step.cm.close(id);
+            step.cm.resume(id);
         }
-        self.conns.clear();
         self.clients.clear();
     }
 
@@ -456,6 +343,7 @@ impl ServerNode {
     /// chance for what waits. Call it before unlocking.
     pub fn settle(&mut self, step: &Step) {
         self.act_on_leader(step);
+        self.confirm_batches(step);
         self.settle_rooms(step);
         self.pump_replays(step);
         let me = self.server_id.clone();
@@ -467,31 +355,25 @@ impl ServerNode {
         }
     }
 
-    /// Connections that said nothing for too long, and requests that waited too long.
-    fn check_connections(&mut self, step: &Step) {
-        let mut silent = Vec::new();
-        for (id, conn) in &self.conns {
-            if conn.role == Role::New && step.now >= conn.opened_at + HELLO_TIMEOUT {
-                silent.push(*id);
-            }
-            if conn.waiting.as_ref().is_some_and(|waiting| step.now >= waiting.since + WAIT_MAX) {
-                // Handed in once more, the request is refused.
-                step.cm.resume(*id);
-            }
-        }
-        for conn in silent {
-            if self.conns.get(&conn).is_some_and(|conn| conn.waiting.is_none()) {
-                let seconds = HELLO_TIMEOUT.as_secs();
-                self.refuse(conn, &RequestError::HelloTimeout { seconds }, step);
-            }
-        }
-    }
-
     /// The other servers that are not dead, connected or not.
     pub(super) fn live_others(&self) -> BTreeSet<NodeId> {
         let live = self.servers.iter().filter(|(_, info)| info.is_live());
         live.map(|(node_id, _)| node_id.clone()).collect()
     }
+}
+
+/// One line a message at debug; those that come all the time at trace.
+fn log_message(conn: ConnId, role: &Role, msg: &Message) {
+    let often = matches!(msg.message_type, MessageType::Heartbeat | MessageType::Ack);
+    let level = if often { log::Level::Trace } else { log::Level::Debug };
+    if !log::log_enabled!(level) {
+        return;
+    }
+    let who = match role {
+        Role::Peer(node_id) => node_id.to_string(),
+        Role::New | Role::Client(_) => conn.to_string(),
+    };
+    log::log!(level, "{who}: {} {} {}", msg.message_type, msg.room_id, msg.message_id);
 }
 
 /// Host and port of `host:port`; port 0 when there is none.

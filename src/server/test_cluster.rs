@@ -35,7 +35,8 @@ pub(super) struct TestCluster {
     /// Messages between these are held back, in order, until the pair is whole again.
     stalled: BTreeSet<(NodeId, NodeId)>,
     ends: BTreeMap<End, End>,
-    queue: VecDeque<(End, Message)>,
+    /// What is under way to which end; `None` says that the other side closed.
+    queue: VecDeque<(End, Option<Message>)>,
     waiting: BTreeMap<End, VecDeque<Message>>,
     inboxes: BTreeMap<End, Vec<Message>>,
     closed: BTreeSet<End>,
@@ -89,7 +90,7 @@ impl TestCluster {
         let peers = BTreeMap::new();
         self.down.remove(&id);
         self.nodes.insert(id.clone(), TestNode { node, log, net, peers, syncs: true, synced });
-        self.step(&id, |node, step| node.start_failure_detection(step));
+        self.step(&id, ServerNode::start_failure_detection);
     }
 
     /// The server ends without a word; what was not synced is lost. Its connections are reset.
@@ -190,7 +191,7 @@ impl TestCluster {
                 let end = (id.clone(), conn);
                 self.unbind(&end);
                 if let Some(other) = self.ends.remove(&end) {
-                    self.end_closed(&other);
+                    self.queue.push_back((other, None));
                 } else {
                     self.closed.insert(end);
                 }
@@ -198,7 +199,7 @@ impl TestCluster {
             Sent::Resume(conn) => {
                 let end = (id.clone(), conn);
                 for msg in self.waiting.remove(&end).into_iter().flatten().rev() {
-                    self.queue.push_front((end.clone(), msg));
+                    self.queue.push_front((end.clone(), Some(msg)));
                 }
             }
             Sent::BindPeer(conn, to) => {
@@ -236,7 +237,7 @@ impl TestCluster {
 
     fn send(&mut self, from: End, msg: Message) {
         match self.ends.get(&from) {
-            Some(to) => self.queue.push_back((to.clone(), msg)),
+            Some(to) => self.queue.push_back((to.clone(), Some(msg))),
             None => self.inboxes.entry(from).or_default().push(msg),
         }
     }
@@ -271,7 +272,10 @@ impl TestCluster {
                 from.is_none_or(|from| !self.stalled.contains(&(from, to.clone())))
             });
             let Some((end, msg)) = next.and_then(|at| self.queue.remove(at)) else { return };
-            self.deliver(&end, msg);
+            match msg {
+                Some(msg) => self.deliver(&end, msg),
+                None => self.end_closed(&end),
+            }
         }
         panic!(
             "the servers never fall silent: {:?}",
@@ -314,8 +318,8 @@ impl TestCluster {
             self.elapsed += Duration::from_millis(50);
             let ids: Vec<NodeId> = self.nodes.keys().cloned().collect();
             for id in ids {
-                self.step(&id, |node, step| node.tick_heartbeat(step));
-                self.step(&id, |node, step| node.tick_timeouts(step));
+                self.step(&id, ServerNode::tick_heartbeat);
+                self.step(&id, ServerNode::tick_timeouts);
             }
             self.run();
         }
@@ -333,7 +337,7 @@ impl TestCluster {
 
     /// What the client says, and what comes of it.
     pub(super) fn say(&mut self, client: &End, msg: Message) {
-        self.queue.push_back((client.clone(), msg));
+        self.queue.push_back((client.clone(), Some(msg)));
         self.run();
     }
 

@@ -3,7 +3,8 @@
 //! A *view* is one stay of one session in one room, across reconnects: from entering to leaving. The checks:
 //!
 //! * **invented**: whatever is shown was written, by that user, in that room;
-//! * **twice**: in one view nothing is shown twice, nor sent twice by the servers;
+//! * **twice**: in one view nothing is shown twice, nor sent twice by the servers (unless the view accepted a gap: what
+//!   was shown, lost unacknowledged and written again comes again);
 //! * **causal**: in one view nothing is shown before what its writer had been shown, or had written, before writing
 //!   it (that contains the order of each session), nor without it;
 //! * **own words**: what is acknowledged has been shown to its writer before;
@@ -160,7 +161,7 @@ fn views_of<'a>(
                 check_invented(session, room, text, sender, written)?;
                 let Some(view) = open.get_mut(room.as_str()) else { continue };
                 let count = view.shown.len();
-                if view.shown.insert(text, count).is_some() {
+                if view.shown.insert(text, count).is_some() && !view.gap {
                     let detail = format!("{name} was shown {text} twice in {room}");
                     return Err(Violation::new("twice", detail, &[text, name]));
                 }
@@ -223,7 +224,11 @@ fn check_invented(
 
 /// In `view`, every message comes after all that its writer knew of the room when writing it.
 fn check_causal_order(view: &View, history: &History, written: &BTreeMap<&str, Written>) -> Checked {
-    for writer in &history.sessions {
+    let has_gap = |writer: &SessionHistory| {
+        writer.acts.iter().any(|(_, act)| matches!(act, Act::Gap { room } if room == view.room))
+    };
+    // Who accepted a gap had been shown what was lost, and may have come again later.
+    for writer in history.sessions.iter().filter(|writer| !has_gap(writer)) {
         // The latest of the writer's past in the view, and something of it that the view lacks.
         let mut latest: Option<(usize, &str)> = None;
         let mut lacking: Option<&str> = None;

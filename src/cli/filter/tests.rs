@@ -22,7 +22,7 @@ fn options() -> FilterOptions {
 fn client(server: &FakeServer) -> Arc<ChatClient> {
     let settings = ClientSettings { frame_bytes_max: 4096, ..ClientSettings::new("alice") };
     let client = ChatClient::new(settings).unwrap();
-    client.start_any(&[server.address.clone()]).unwrap();
+    client.start_any(std::slice::from_ref(&server.address)).unwrap();
     client.into()
 }
 

@@ -14,7 +14,7 @@ fn client(name: &str) -> ChatClient {
 /// A client of the server at `address`, in `lobby`, with what led there already told.
 fn in_lobby(name: &str, address: &str) -> ChatClient {
     let client = client(name);
-    client.start_any(&[address.into()]).unwrap();
+    client.start_any(&[address.to_string()]).unwrap();
     client.join_room_with_history("lobby", Some(0));
     until(&client, |event| matches!(event, Event::Joined { .. }));
     client
@@ -84,7 +84,8 @@ fn addresses_are_tried_in_turn_until_one_answers() {
 fn when_nobody_answers_the_error_names_every_address() {
     let server = FakeServer::start(&FakeCluster::new());
     server.kill();
-    let error = client("alice").start_any(&[server.address.clone()]).unwrap_err().to_string();
+    let error =
+        client("alice").start_any(std::slice::from_ref(&server.address)).unwrap_err().to_string();
     assert!(error.contains(&server.address), "{error}");
     assert!(client("alice").start_any(&[]).unwrap_err().to_string().contains("no address"));
 }
@@ -94,7 +95,7 @@ fn a_name_in_use_is_an_error_at_the_start_and_nothing_is_tried_again() {
     let cluster = FakeCluster::new();
     let server = FakeServer::start(&cluster);
     cluster.refuse_once(MessageType::ClientJoin, "NAME_IN_USE", false);
-    let error = client("alice").start_any(&[server.address.clone()]).unwrap_err();
+    let error = client("alice").start_any(std::slice::from_ref(&server.address)).unwrap_err();
     assert_eq!(error.to_string(), "NAME_IN_USE for a test");
     assert_eq!(cluster.heard.lock().len(), 1);
 }
@@ -104,7 +105,7 @@ fn a_server_that_is_not_ready_is_asked_again() {
     let cluster = FakeCluster::new();
     let server = FakeServer::start(&cluster);
     cluster.refuse_once(MessageType::ClientJoin, "NOT_READY", true);
-    client("alice").start_any(&[server.address.clone()]).unwrap();
+    client("alice").start_any(std::slice::from_ref(&server.address)).unwrap();
 }
 
 #[test]

@@ -97,11 +97,11 @@ impl Session {
         self.addresses.learn(welcome.servers.iter().map(|server| server.address.as_str()));
         self.phase = Phase::Online(address.clone());
         let mut step = Step::default();
-        if !std::mem::replace(&mut self.online_once, true) {
-            step.events.push(Event::Connected { server: address });
-        } else {
+        if std::mem::replace(&mut self.online_once, true) {
             let waiting = self.rooms.keys().cloned().collect();
             self.resume = Some(Resume { waiting, resent: 0 });
+        } else {
+            step.events.push(Event::Connected { server: address });
         }
         let gaps_accepted = self.nobody_can_help();
         for room in self.rooms.keys().cloned().collect::<Vec<_>>() {

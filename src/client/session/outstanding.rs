@@ -120,6 +120,11 @@ impl Outstanding {
         self.chats.len()
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.chats.is_empty()
+    }
+
     /// Whether one more would be too many, or too much.
     pub fn is_full(&self, count_max: usize, bytes_max: usize) -> bool {
         self.chats.len() >= count_max || self.bytes >= bytes_max

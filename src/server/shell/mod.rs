@@ -138,6 +138,16 @@ impl RunningServer {
         self.address
     }
 
+    /// All its connections: the diagram's `ServerNode *-- ConnectionManager`.
+    pub fn connection_manager(&self) -> &ConnectionManager {
+        &self.shell.cm
+    }
+
+    /// Its discovery socket, if it has one: the diagram's `ServerNode *-- UDPHandler`.
+    pub fn udp_handler(&self) -> Option<&UDPHandler> {
+        self.shell.udp.as_ref().map(|(udp, _)| udp)
+    }
+
     /// Looks at the node, or steps it, under its lock.
     pub fn with_node<R>(&self, look: impl FnOnce(&mut ServerNode, &Step) -> R) -> R {
         self.shell.step(look)
@@ -156,7 +166,7 @@ impl RunningServer {
     /// Stops everything in order; see the module's documentation.
     pub fn stop(self) {
         let Self { shell, threads, log_threads, address } = self;
-        shell.step(|node, step| node.stop(step));
+        shell.step(ServerNode::stop);
         threads.stop();
         wake_listener(address);
         shell.cm.close_all();
@@ -191,7 +201,7 @@ impl RunningServer {
         }
         let electing = shell.clone();
         threads.spawn("election", move || electing.run_elections(&elections))?;
-        shell.step(|node, step| node.start_failure_detection(step));
+        shell.step(ServerNode::start_failure_detection);
         shell.spawn_ticker("heartbeat-monitor", heartbeat_interval, ServerNode::tick_heartbeat)?;
         shell.spawn_ticker("timeout-checker", CHECK_INTERVAL, ServerNode::tick_timeouts)
     }

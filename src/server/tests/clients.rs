@@ -204,7 +204,7 @@ fn a_name_clash_after_a_partition_is_settled_for_the_lower_server() {
     let mut cluster = TestCluster::of(&["n1", "n2"]);
     let alice = cluster.member("n2", "alice", "lobby");
     let mut join = Message::new(MessageType::ClientJoin, "alice");
-    join = join.saying(&Presence { session: "other".into(), epoch: 1 });
+    join = join.saying(&Presence { session: "other".into(), epoch: 1, away: false });
     cluster.step(&"n2".into(), |node, step| {
         let presence: Presence = join.content.parse().unwrap();
         node.handle_presence(&"n1".into(), &join, &presence, step);
@@ -240,7 +240,36 @@ fn status_tells_the_cluster_and_one_room_when_asked() {
 fn a_stopping_server_tells_its_clients() {
     let mut cluster = TestCluster::of(&["n1"]);
     let alice = cluster.member("n1", "alice", "lobby");
-    cluster.step(&"n1".into(), |node, step| node.stop(step));
+    cluster.step(&"n1".into(), super::super::server_node::ServerNode::stop);
     assert_eq!(got(&mut cluster, &alice), ["ERROR SERVER_STOPPING"]);
     assert!(cluster.is_closed(&alice));
+}
+
+#[test]
+fn the_name_of_a_lost_client_is_free_on_every_server() {
+    let mut cluster = TestCluster::of(&["n1", "n2"]);
+    let alice = cluster.member("n1", "alice", "lobby");
+    cluster.hang_up(&alice);
+    let other = cluster.connect("n2");
+    let join = crate::domain::content::ClientJoin { session: "other".into(), password: None };
+    cluster
+        .say(&other, Message::new(MessageType::ClientJoin, "alice").with_id("hello").saying(&join));
+    assert_eq!(got(&mut cluster, &other), ["ACK"]);
+}
+
+#[test]
+fn the_ack_of_a_join_tells_where_a_member_without_history_stands() {
+    let mut cluster = TestCluster::of(&["n1", "n2"]);
+    let alice = cluster.member("n1", "alice", "lobby");
+    cluster.chat(&alice, "lobby", "m1");
+    let bob = cluster.client("n2", "bob");
+    cluster.join(&bob, "lobby", JoinRoom { history: Some(0), ..JoinRoom::default() });
+    let told = cluster.take(&bob);
+    let position = told[1].position.clone();
+    assert!(position.is_some(), "{told:?}");
+    cluster.hang_up(&bob);
+    cluster.chat(&alice, "lobby", "m2");
+    let bob = cluster.client("n1", "bob");
+    cluster.join(&bob, "lobby", JoinRoom { after: position, ..JoinRoom::default() });
+    assert_eq!(got(&mut cluster, &bob), ["ACK", "ACK", "CHAT m2"]);
 }

@@ -61,6 +61,15 @@ fn a_dead_leader_is_replaced_and_leads_again_when_it_is_back() {
 }
 
 #[test]
+fn a_leader_that_stops_is_replaced_without_waiting_for_its_silence() {
+    let mut cluster = TestCluster::of(&["n1", "n2", "n3"]);
+    cluster.step(&"n3".into(), super::super::server_node::ServerNode::stop);
+    cluster.crash("n3");
+    cluster.advance(50);
+    assert_whole(&cluster, &["n1", "n2"], "n2");
+}
+
+#[test]
 fn a_silent_server_is_suspected_then_dead_and_taken_in_again() {
     let mut cluster = TestCluster::of(&["n1", "n2", "n3"]);
     for to in ["n1", "n3"] {

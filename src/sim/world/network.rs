@@ -230,6 +230,13 @@ impl World {
             return;
         }
         end.flight.clear();
+        let ended = end.host;
+        if self.trace.is_on() {
+            let line = format!("#{conn} of {} ends: {why}", self.name(ended));
+            self.tell(|| line);
+        }
+        let Some(link) = self.links.get(conn) else { return };
+        let end = &mut link.ends[side];
         let (host, id) = (end.host, conn_id(conn, side));
         self.shut(conn, side);
         if self.is_server(host) {
@@ -256,6 +263,10 @@ impl World {
         let to = to.expect("an address of a machine");
         let life = self.machines[to].life;
         let conn = self.links.dial(from, (to, life), address);
+        if self.trace.is_on() {
+            let line = format!("{} dials {address} #{conn}", self.name(from.0));
+            self.tell(|| line);
+        }
         let pause = self.delay(from.0, to);
         self.agenda.after(pause, Event::Dial { conn });
         conn
@@ -335,6 +346,7 @@ impl World {
         let (host, life) = (link.ends[0].host, link.ends[0].life);
         let address = link.address.clone();
         self.links.remove(conn);
+        self.tell(|| format!("#{conn} to {address} is {}", if refused { "refused" } else { "silent" }));
         match self.machines.get(host).map(|machine| machine.life == life) {
             Some(true) => {
                 self.step(host, |node, step| node.dial_failed(&address, refused, step));

@@ -76,6 +76,12 @@ impl World {
                     }
                 }
                 Told::Ended { reason } => {
+                    if reason.contains("is in use") {
+                        self.count("name in use");
+                        // As the message says: choose another.
+                        let person = self.person(host);
+                        person.user = format!("{}'", person.user);
+                    }
                     self.record(host, Act::Ended { reason });
                     self.hang_up(host);
                     self.next_session(host);
