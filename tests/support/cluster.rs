@@ -203,7 +203,10 @@ impl Cluster {
         let folder = tempfile::tempdir().unwrap();
         // One server has nobody to wait for; several should not be called dead because the machine is busy.
         let timeout = if addresses.len() == 1 { "300" } else { "2000" };
-        let mut flags = vec!["--cluster", &name, "--server-timeout-ms", timeout];
+        let mut flags = vec!["--cluster", &name];
+        if !args.contains(&"--server-timeout-ms") {
+            flags.extend(["--server-timeout-ms", timeout]);
+        }
         flags.extend(found.iter().map(String::as_str));
         flags.extend(args);
         let servers = (1..).zip(addresses).map(|(number, address)| {
