@@ -65,6 +65,10 @@ impl ServerNode {
             self.send_clock(&node_id, room_id, step);
         }
         self.check_caught_up(room_id, step);
+        if !replicates {
+            // Nobody sends it what is new: whoever wants this copy again has to compare it first.
+            self.causal_multicast_handler.replication(room_id).caught_up = false;
+        }
         self.causal_multicast_handler.touch(room_id);
     }
 

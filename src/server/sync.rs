@@ -118,11 +118,11 @@ impl ServerNode {
             if theirs.want && !theirs.held.covers(&mine.held) {
                 self.send_missing(from, &room_id, &theirs.held, step);
             }
-            let behind = mine.want && !mine.held.covers(&theirs.held);
-            if reply || behind {
+            let lacks_nothing = mine.held.covers(&theirs.held);
+            if reply || (mine.want && !lacks_nothing) {
                 answer.insert(room_id.clone());
             }
-            if replicates && !behind {
+            if replicates && lacks_nothing {
                 self.mark_caught_up(from, &room_id);
             }
         }
