@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::connections::Hindrance;
 use super::election::ElectionModule;
 use super::failure_detector::{ClientTimer, ServerTimer};
 use super::multicast::CausalMulticastHandler;
-use super::server_node::Hindrance;
 use super::{FailureDetector, ServerNode, Step};
 use crate::domain::content::DiscoveryContent;
 use crate::domain::{Message, NodeId, Room};

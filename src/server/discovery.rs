@@ -113,7 +113,13 @@ impl ServerNode {
     }
 
     /// A client looks for servers. The diagram's `_handle_client_discovery`.
-    pub(super) fn handle_client_discovery(&self, cluster: &str, msg: &Message, to: SocketAddr, step: &Step) {
+    pub(super) fn handle_client_discovery(
+        &self,
+        cluster: &str,
+        msg: &Message,
+        to: SocketAddr,
+        step: &Step,
+    ) {
         if cluster == self.config.cluster && self.ready {
             self.send_rooms_to_client(msg, to, step);
         }

@@ -178,11 +178,8 @@ fn the_transcript_is_made_of_messages() {
 
 #[test]
 fn the_client_in_python_sends_types_that_exist() {
-    let types: Vec<&str> = CLIENT
-        .split("type=\"")
-        .skip(1)
-        .map(|rest| rest.split_once('"').unwrap().0)
-        .collect();
+    let types: Vec<&str> =
+        CLIENT.split("type=\"").skip(1).map(|rest| rest.split_once('"').unwrap().0).collect();
     assert!(types.len() > 3);
     for name in types {
         assert!(MessageType::ALL.iter().any(|known| known.as_str() == name), "{name}");
