@@ -84,8 +84,13 @@ pub struct Replication {
     pub shown: usize,
     /// What the messages before `shown` count: the position of every member here.
     pub shown_clock: VectorClock,
-    /// Whether this copy was compared with another replica's since it was made.
+    /// What was sent to others on their present connections, or had been there before: a link keeps order, so
+    /// it arrives, or all of it is forgotten with the link.
+    pub sent: BTreeMap<NodeId, VectorClock>,
+    /// Whether this copy has everything that another replica had when they were first compared.
     pub caught_up: bool,
+    /// What that was, until it is here.
+    pub target: Option<VectorClock>,
     /// The room's clock at this server's last stamp: later stamps name what changed since.
     last_stamp: VectorClock,
     /// Acknowledgements owed, in the order of their messages as far as they are this server's own.
@@ -101,6 +106,16 @@ impl Replication {
     /// The same for their disks.
     fn synced_elsewhere(&self, live: &BTreeSet<NodeId>, origin: &Incarnation, count: u64) -> bool {
         live.is_empty() || covered(&self.synced_by, live, origin, count)
+    }
+
+    /// The message `count` of `origin` goes to `node_id`, on the present connection.
+    pub fn note_sent(&mut self, node_id: &NodeId, origin: &Incarnation, count: u64) {
+        if let Some(sent) = self.sent.get_mut(node_id) {
+            // After a gap the entry stays: it counts what was sent without one.
+            if sent.get(origin) + 1 == count {
+                sent.raise(origin, count);
+            }
+        }
     }
 
     /// Whether `node_id` is known to hold everything that `room` holds here.
@@ -241,10 +256,13 @@ impl CausalMulticastHandler {
     }
 
     /// Sends a stamped message to the other replicas of `room`.
-    pub fn multicast(&self, msg: &Message, room: &Room, cm: &dyn Transport) {
-        let Some(replication) = self.replication.get(&room.room_id) else { return };
-        for node_id in &replication.replicas {
-            cm.send_to_node(node_id, msg);
+    pub fn multicast(&mut self, msg: &Message, room: &Room, cm: &dyn Transport) {
+        let Some(replication) = self.replication.get_mut(&room.room_id) else { return };
+        for node_id in replication.replicas.clone() {
+            cm.send_to_node(&node_id, msg);
+            if let Some((origin, count)) = msg.stamp() {
+                replication.note_sent(&node_id, origin, count);
+            }
         }
     }
 
@@ -296,6 +314,7 @@ impl CausalMulticastHandler {
     pub fn forget_node(&mut self, node_id: &NodeId) {
         for replication in self.replication.values_mut() {
             replication.held.remove(node_id);
+            replication.sent.remove(node_id);
             replication.synced_by.remove(node_id);
         }
     }
@@ -314,6 +333,10 @@ impl CausalMulticastHandler {
             }
             replication.shown_clock.raise(origin, count);
             replication.shown += 1;
+        }
+        if replication.target.as_ref().is_some_and(|target| room.clock.covers(target)) {
+            replication.target = None;
+            replication.caught_up = true;
         }
         let mut acked = Vec::new();
         let acks = std::mem::take(&mut replication.acks);
