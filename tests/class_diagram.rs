@@ -270,7 +270,7 @@ fn the_parts_of_the_server_have_the_diagrams_fields_and_methods() {
 
     let _: fn(&mut CausalMulticastHandler, Message, &mut Room, &Step<'_>) -> _ =
         CausalMulticastHandler::handle_chat_message;
-    let _: fn(&CausalMulticastHandler, &Message, &Room, &dyn Transport) =
+    let _: fn(&mut CausalMulticastHandler, &Message, &Room, &dyn Transport) =
         CausalMulticastHandler::multicast;
 }
 
