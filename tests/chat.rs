@@ -70,7 +70,9 @@ fn raw_clients_get_each_ack_after_their_own_delivery() {
     let cluster = Cluster::start(3, &[]);
     let mut members: Vec<RawClient> =
         (0..3).map(|n| RawClient::join(cluster.address(n), &format!("raw-{n}"))).collect();
-    members.iter_mut().for_each(|member| drop(member.join_room("lobby", 0)));
+    for member in &mut members {
+        member.join_room("lobby", 0);
+    }
     cluster.wait_members("lobby", &["raw-0", "raw-1", "raw-2"]);
 
     let talk = |member: &mut RawClient| {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use roundtable::domain::NodeId;
 use roundtable::domain::content::Status;
 use tempfile::TempDir;
 
@@ -235,8 +236,8 @@ impl Cluster {
         running.iter().all(|server| {
             server.log().contains("ready, takes clients")
                 && server.status().is_some_and(|status| {
-                    status.ring.iter().map(|id| id.as_str()).eq(ring.iter().copied())
-                        && status.leader.as_ref().map(|id| id.as_str()) == ring.last().copied()
+                    status.ring.iter().map(NodeId::as_str).eq(ring.iter().copied())
+                        && status.leader.as_ref().map(NodeId::as_str) == ring.last().copied()
                 })
         })
     }
