@@ -298,6 +298,11 @@ pub enum MetadataContent {
         /// The room.
         room_id: String,
     },
+    /// From the leader, when it is new or a server died: report to me.
+    Collect {
+        /// The term in which it leads.
+        term: Term,
+    },
     /// To the leader: these rooms are on my disk, those hosts I know; send me yours.
     Report {
         /// Rooms with messages here, and how many.

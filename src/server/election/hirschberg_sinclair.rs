@@ -1,3 +1,402 @@
-//! Stub.
-/// Stub.
-pub struct ElectionModule;
+//! Leader election on a ring (Hirschberg and Sinclair, 1980).
+//!
+//! ```text
+//!   n5 <- probe - n1 - probe -> n2     In phase k a candidate probes 2^k hops each way.
+//!   |                           |      A higher id swallows the probe; the last hop replies.
+//!   n4 ------------------------ n3     Two replies: phase k + 1. Own probe back: leader.
+//! ```
+//!
+//! The winner sends an announcement once round the ring, to the right.
+//!
+//! Promise: at most one leader in a term, and while the ring stands still the highest id among its
+//! members. Price: at most `8n(1 + log2 n)` messages and n for the announcement. Needs: unique ids, links
+//! that keep order, a ring that its members agree on for long enough.
+//!
+//! The paper's ring never changes; ours does. What we add:
+//!
+//! * **Rounds.** Each election has a `counter`. Messages of a lower one are ignored; a higher one is adopted,
+//!   and what was under way in the old one is dropped. A [`Term`] is the counter with the winner's
+//!   incarnation: two sides of a partition may both elect in round 5, and yet no term has two leaders.
+//!   A round is over for whoever knows an outcome of it or of a later one.
+//! * **Restarts.** When the ring changes under a candidate, or no outcome comes in time, it starts a higher
+//!   round. A server that only passed probes on stops following the old leader then, so that its caller elects.
+//! * **No endless collisions.** Starting together is harmless: it is the same round, and the highest id wins
+//!   it. What hurts is to cut a round short by the next one. Hence the patience starts anew with each
+//!   round that is heard of, doubles while no round ends, and differs from server to server.
+//!
+//! Leaves out: who is alive and when to elect; [`ServerNode`](crate::server) decides. A lost announcement is not
+//! sent again: heartbeats carry the term.
+
+use std::cmp::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Election;
+use crate::domain::content::{ElectionContent, Side};
+use crate::domain::{Incarnation, Message, MessageType, NodeId, Term};
+use crate::error::RequestError;
+use crate::network::Transport;
+use crate::server::ServerState;
+
+/// Rounds above this are refused: a damaged number must not use up all that come after it.
+/// 2^53 is also where JSON readers of other languages lose count.
+const COUNTER_MAX: u64 = 1 << 53;
+
+/// Patience doubles at most this many times.
+const DOUBLINGS_MAX: u32 = 4;
+
+/// How long an election may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ElectionTiming {
+    /// A round without an outcome is given up after this long; up to half of it is added by server, and it
+    /// doubles with each round that is given up.
+    pub election_timeout: Duration,
+}
+
+impl Default for ElectionTiming {
+    fn default() -> Self {
+        Self { election_timeout: Duration::from_millis(500) }
+    }
+}
+
+/// The diagram's `ElectionModule`.
+#[derive(Debug)]
+pub struct ElectionModule {
+    node: NodeId,
+    incarnation: Incarnation,
+    timing: ElectionTiming,
+    left: Option<NodeId>,
+    right: Option<NodeId>,
+    /// The highest round heard of.
+    counter: u64,
+    /// Whether this server stands in that round.
+    standing: bool,
+    /// Its phase.
+    k: u32,
+    /// Replies to the probes of this phase, 0 to 2.
+    reply_counter: u32,
+    /// The side that the first of them came from: no side counts twice.
+    replied: Option<Side>,
+    /// The last outcome heard of.
+    term: Option<Term>,
+    /// Whether its winner is followed.
+    following: bool,
+    /// When to give up on the round; `None` while none is open.
+    deadline: Option<Instant>,
+    /// Rounds given up since the last outcome.
+    given_up: u32,
+}
+
+impl ElectionModule {
+    /// A server that knows of no election and has no neighbours yet.
+    pub fn new(node: NodeId, incarnation: Incarnation, timing: ElectionTiming) -> Self {
+        Self {
+            node,
+            incarnation,
+            timing,
+            left: None,
+            right: None,
+            counter: 0,
+            standing: false,
+            k: 0,
+            reply_counter: 0,
+            replied: None,
+            term: None,
+            following: false,
+            deadline: None,
+            given_up: 0,
+        }
+    }
+
+    /// The phase of its candidacy, from 0.
+    pub fn k(&self) -> u32 {
+        self.k
+    }
+
+    /// How many sides have replied in this phase, 0 to 2.
+    pub fn reply_counter(&self) -> u32 {
+        self.reply_counter
+    }
+
+    /// The highest round heard of, 0 before the first.
+    pub fn counter(&self) -> u64 {
+        self.counter
+    }
+
+    /// The diagram's `ConstructElectionMessage`: the probe of candidate `id` in phase `k` on its `d`-th hop.
+    pub fn construct_election_message(&self, id: &NodeId, k: u32, d: u64, toward: Side) -> Message {
+        let (id, counter) = (id.clone(), self.counter);
+        self.message(&ElectionContent::Probe { id, counter, k, d, toward })
+    }
+
+    /// The diagram's `ConstructReplyMessage`: nobody on this side outranks `id` in phase `k`.
+    pub fn construct_reply_message(&self, id: &NodeId, k: u32, toward: Side) -> Message {
+        let (id, counter) = (id.clone(), self.counter);
+        self.message(&ElectionContent::Reply { id, counter, k, toward })
+    }
+
+    /// The diagram's `ConstructLeaderAnnoucementMessage`: `id` won, and this is its term.
+    pub fn construct_leader_announcement_message(&self, id: &NodeId, term: &Term) -> Message {
+        self.message(&ElectionContent::Announcement { id: id.clone(), term: term.clone() })
+    }
+
+    fn message(&self, content: &ElectionContent) -> Message {
+        Message::new(MessageType::Election, self.node.as_str()).saying(content)
+    }
+
+    /// The diagram's `ParseMessage`: the content of an ELECTION message, if such a one can be.
+    pub fn parse_message(msg: &Message) -> Result<ElectionContent, RequestError> {
+        let invalid = |reason: String| RequestError::InvalidField {
+            message_id: msg.message_id.clone(),
+            reason,
+        };
+        if msg.message_type != MessageType::Election {
+            return Err(invalid(format!("{} is not ELECTION", msg.message_type)));
+        }
+        let content: ElectionContent =
+            msg.content.parse().map_err(|error| invalid(error.to_string()))?;
+        let counter = match &content {
+            ElectionContent::Probe { k, d, .. } if !(1..=hops(*k)).contains(d) => {
+                return Err(invalid(format!("a probe of phase {k} has no hop {d}")));
+            }
+            ElectionContent::Probe { counter, .. } | ElectionContent::Reply { counter, .. } => {
+                *counter
+            }
+            ElectionContent::Announcement { id, term } if term.leader.node_id() != *id => {
+                return Err(invalid(format!("{id} cannot win the term {term}")));
+            }
+            ElectionContent::Announcement { term, .. } => term.counter,
+        };
+        if !(1..=COUNTER_MAX).contains(&counter) {
+            return Err(invalid(format!("rounds count from 1 to {COUNTER_MAX}, not {counter}")));
+        }
+        Ok(content)
+    }
+
+    fn neighbor(&self, side: Side) -> Option<&NodeId> {
+        match side {
+            Side::Left => self.left.as_ref(),
+            Side::Right => self.right.as_ref(),
+        }
+    }
+
+    fn send(&self, side: Side, msg: &Message, cm: &dyn Transport) {
+        if let Some(neighbor) = self.neighbor(side) {
+            cm.send_to_node(neighbor, msg);
+        }
+    }
+
+    /// Whether a message of round `counter` still matters; a higher round is adopted on the way.
+    fn enter_round(&mut self, counter: u64, now: Instant) -> bool {
+        let over = self.term.as_ref().is_some_and(|term| counter <= term.counter);
+        if over || counter < self.counter {
+            return false;
+        }
+        if counter > self.counter {
+            self.counter = counter;
+            self.drop_candidacy();
+        }
+        if self.deadline.is_none() {
+            self.deadline = Some(now + self.patience());
+        }
+        true
+    }
+
+    fn drop_candidacy(&mut self) {
+        (self.standing, self.k, self.reply_counter, self.replied) = (false, 0, 0, None);
+        self.deadline = None;
+    }
+
+    /// How long this server waits for a round's outcome.
+    fn patience(&self) -> Duration {
+        let timeout = self.timing.election_timeout;
+        // FNV-1a: the same on every machine and in every run, which a play relies on.
+        let hash = self.node.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+        let stagger = timeout / 128 * ((hash >> 32) % 64) as u32;
+        timeout * (1 << self.given_up.min(DOUBLINGS_MAX)) + stagger
+    }
+
+    /// Stands in the current round, from phase 0.
+    fn stand(&mut self, now: Instant, cm: &dyn Transport) {
+        self.drop_candidacy();
+        self.standing = true;
+        self.deadline = Some(now + self.patience());
+        if self.left.is_none() || self.right.is_none() {
+            self.become_leader(cm);
+        } else {
+            self.probe_both_ways(cm);
+        }
+    }
+
+    fn probe_both_ways(&self, cm: &dyn Transport) {
+        for side in [Side::Left, Side::Right] {
+            self.send(side, &self.construct_election_message(&self.node, self.k, 1, side), cm);
+        }
+    }
+
+    fn become_leader(&mut self, cm: &dyn Transport) {
+        let term = Term { counter: self.counter, leader: self.incarnation.clone() };
+        let msg = self.construct_leader_announcement_message(&self.node, &term);
+        self.conclude(term);
+        self.send(Side::Right, &msg, cm);
+    }
+
+    /// Takes over an outcome. A candidacy in a later round goes on.
+    fn conclude(&mut self, term: Term) {
+        if self.counter <= term.counter {
+            self.counter = term.counter;
+            self.drop_candidacy();
+        }
+        self.term = Some(term);
+        self.following = true;
+        self.given_up = 0;
+    }
+
+    fn handle_probe(&mut self, probe: Probe, now: Instant, cm: &dyn Transport) {
+        let Probe { id, k, d, toward } = probe;
+        match id.cmp(&self.node) {
+            // Swallow it: this server outranks the candidate.
+            Ordering::Less if self.standing => {}
+            Ordering::Less => self.stand(now, cm),
+            // Our own probe came all the way round: nobody outranks us. An echo from a former life, in
+            // a round in which this one does not stand, proves nothing.
+            Ordering::Equal if self.standing && k == self.k => self.become_leader(cm),
+            Ordering::Equal => {}
+            Ordering::Greater if d < hops(k) => {
+                let msg = self.construct_election_message(&id, k, d + 1, toward);
+                self.send(toward, &msg, cm);
+            }
+            Ordering::Greater => {
+                let back = toward.opposite();
+                self.send(back, &self.construct_reply_message(&id, k, back), cm);
+            }
+        }
+    }
+
+    fn handle_reply(&mut self, id: &NodeId, k: u32, toward: Side, cm: &dyn Transport) {
+        if *id != self.node {
+            self.send(toward, &self.construct_reply_message(id, k, toward), cm);
+        } else if self.standing && k == self.k && self.replied != Some(toward) {
+            self.replied = Some(toward);
+            self.reply_counter += 1;
+            if self.reply_counter == 2 {
+                (self.k, self.reply_counter, self.replied) = (self.k + 1, 0, None);
+                self.probe_both_ways(cm);
+            }
+        }
+    }
+
+    fn handle_announcement(&mut self, id: &NodeId, term: Term, cm: &dyn Transport) {
+        if term.counter < self.counter || Some(&term) <= self.term.as_ref() {
+            return; // Stale, or once round already: the winner stops its own here.
+        }
+        let msg = self.construct_leader_announcement_message(id, &term);
+        self.conclude(term);
+        // Of a former life of this server: it has been everywhere, and nobody leads.
+        if *id != self.node {
+            self.send(Side::Right, &msg, cm);
+        }
+    }
+}
+
+/// A probe of the current round.
+struct Probe {
+    id: NodeId,
+    k: u32,
+    d: u64,
+    toward: Side,
+}
+
+/// How far a probe of phase `k` travels: 2^k hops, 0 for a phase that no ring needs.
+fn hops(k: u32) -> u64 {
+    1u64.checked_shl(k).unwrap_or(0)
+}
+
+impl Election for ElectionModule {
+    fn handle_message(&mut self, msg: &Message, now: Instant, cm: &dyn Transport) {
+        match Self::parse_message(msg) {
+            Ok(ElectionContent::Probe { id, counter, k, d, toward }) => {
+                if self.enter_round(counter, now) {
+                    self.handle_probe(Probe { id, k, d, toward }, now, cm);
+                }
+            }
+            Ok(ElectionContent::Reply { id, counter, k, toward }) => {
+                if self.enter_round(counter, now) {
+                    self.handle_reply(&id, k, toward, cm);
+                }
+            }
+            Ok(ElectionContent::Announcement { id, term }) => {
+                self.handle_announcement(&id, term, cm);
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn start_election(&mut self, now: Instant, cm: &dyn Transport) {
+        self.counter = (self.counter + 1).min(COUNTER_MAX);
+        self.stand(now, cm);
+    }
+
+    fn ring_changed(
+        &mut self,
+        left: Option<&NodeId>,
+        right: Option<&NodeId>,
+        now: Instant,
+        cm: &dyn Transport,
+    ) {
+        self.left = left.cloned();
+        self.right = right.cloned();
+        if self.standing {
+            self.start_election(now, cm);
+        }
+    }
+
+    fn tick(&mut self, now: Instant, cm: &dyn Transport) {
+        if self.deadline.is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        self.given_up += 1;
+        self.deadline = None;
+        if self.standing {
+            self.start_election(now, cm);
+        } else {
+            self.forget_leader(); // The round's candidate is lost; whoever looks for a leader elects.
+        }
+    }
+
+    fn observe_term(&mut self, term: &Term) -> bool {
+        let higher = Some(term) > self.term.as_ref() && term.counter <= COUNTER_MAX;
+        if higher {
+            self.conclude(term.clone());
+        }
+        higher
+    }
+
+    fn forget_leader(&mut self) {
+        self.following = false;
+    }
+
+    fn state(&self) -> ServerState {
+        match self.leader() {
+            _ if self.standing => ServerState::ElectionInProgress,
+            Some(leader) if leader == self.node => ServerState::Leader,
+            Some(_) => ServerState::Follower,
+            None => ServerState::Looking,
+        }
+    }
+
+    fn term(&self) -> Option<&Term> {
+        self.term.as_ref()
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        let term = self.term.as_ref().filter(|_| self.following)?;
+        let leader = term.leader.node_id();
+        // A former life of this server won that term; this one did not.
+        (leader != self.node || term.leader == self.incarnation).then_some(leader)
+    }
+}
+
+#[cfg(test)]
+mod tests;
