@@ -1,1 +1,441 @@
-//! Stub.
+//! The settings of a server: where they come from, what they may be.
+//!
+//! ```text
+//!   flags ──▶ environment ──▶ settings file ──▶ defaults        the first that says something wins
+//!   --listen  ROUNDTABLE_LISTEN  {"listen": …}  127.0.0.1:7001
+//! ```
+//!
+//! [`Settings`] is what was said, [`ServerConfig`] what it means: complete, checked, nothing left to parse.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+use log::LevelFilter;
+use serde::Deserialize;
+
+use crate::domain::NodeId;
+use crate::domain::ids::name_fault;
+use crate::error::StartError;
+
+/// The port that servers and clients find each other on, when nothing else is said.
+pub const DISCOVERY_PORT: u16 = 5007;
+/// The cluster's name, when nothing else is said.
+pub const CLUSTER: &str = "roundtable";
+/// The longest frame that is taken, in bytes, when nothing else is said.
+pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
+
+/// Which of the three designs a cluster runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Design {
+    /// Hirschberg-Sinclair, causal rooms, anti-entropy.
+    Ring,
+}
+
+impl Design {
+    /// Those that this version has.
+    pub const ALL: [Self; 1] = [Self::Ring];
+}
+
+impl fmt::Display for Design {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ring => "ring",
+        })
+    }
+}
+
+impl FromStr for Design {
+    type Err = StartError;
+
+    fn from_str(text: &str) -> Result<Self, StartError> {
+        if let Some(design) = Self::ALL.into_iter().find(|design| design.to_string() == text) {
+            return Ok(design);
+        }
+        let problem = match text {
+            "sequencer" | "raft" => "is not built yet",
+            _ => "does not exist",
+        };
+        let built = Self::ALL.map(|design| design.to_string()).join(", ");
+        usage(format!("the design {text:?} {problem}; this version has: {built}"))
+    }
+}
+
+/// What was said about a server, by flags, the environment or a file. The file is a JSON object with the
+/// same names in `snake_case`; a name that is not one of these is refused.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The server's name, unique in its cluster
+    #[arg(long, env = "ROUNDTABLE_ID", hide_env = true)]
+    pub id: Option<String>,
+    /// Where to listen, for servers and clients [default: 127.0.0.1:7001]
+    #[arg(long, env = "ROUNDTABLE_LISTEN", hide_env = true, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// What others are told instead of the listening address
+    #[arg(long, env = "ROUNDTABLE_ADVERTISE", hide_env = true, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// Which design to run: ring [default: ring]
+    #[arg(long, env = "ROUNDTABLE_DESIGN", hide_env = true)]
+    pub design: Option<String>,
+    /// Servers of other clusters are refused [default: roundtable]
+    #[arg(long, env = "ROUNDTABLE_CLUSTER", hide_env = true, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// Some other servers, where broadcast does not reach
+    #[arg(
+        long,
+        env = "ROUNDTABLE_PEERS",
+        hide_env = true,
+        value_name = "HOST:PORT,…",
+        value_delimiter = ','
+    )]
+    pub peers: Option<Vec<String>>,
+    /// The UDP port of discovery [default: 5007]
+    #[arg(long, env = "ROUNDTABLE_DISCOVERY_PORT", hide_env = true, value_name = "PORT")]
+    pub discovery_port: Option<u16>,
+    /// Find others through --peers alone
+    #[arg(long, env = "ROUNDTABLE_NO_DISCOVERY", hide_env = true, value_parser = BoolishValueParser::new())]
+    #[arg(conflicts_with = "discovery_port")]
+    pub no_discovery: bool,
+    /// The data folder [default: data/ID]
+    #[arg(long, env = "ROUNDTABLE_DATA", hide_env = true, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Set a damaged log aside and fetch what it held from the others
+    #[arg(long)]
+    #[serde(skip)]
+    pub repair: bool,
+    /// Rooms that exist from the start
+    #[arg(
+        long,
+        env = "ROUNDTABLE_ROOMS",
+        hide_env = true,
+        value_name = "ROOM,…",
+        value_delimiter = ','
+    )]
+    pub rooms: Option<Vec<String>>,
+    /// How many servers found the cluster (designs sequencer and raft)
+    #[arg(long, env = "ROUNDTABLE_BOOTSTRAP_EXPECT", hide_env = true, value_name = "N")]
+    pub bootstrap_expect: Option<usize>,
+    /// A JSON file with settings, for what no flag and no variable says
+    #[arg(long, env = "ROUNDTABLE_CONFIG", hide_env = true, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// How often servers say that they are alive [default: 100]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_HEARTBEAT_INTERVAL_MS",
+        hide_env = true,
+        value_name = "MS",
+        help_heading = "Tuning"
+    )]
+    pub heartbeat_interval_ms: Option<u64>,
+    /// A server silent for so long is dead [default: 800]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_SERVER_TIMEOUT_MS",
+        hide_env = true,
+        value_name = "MS",
+        help_heading = "Tuning"
+    )]
+    pub server_timeout_ms: Option<u64>,
+    /// The longest frame that is taken [default: 1048576]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_FRAME_BYTES_MAX",
+        hide_env = true,
+        value_name = "BYTES",
+        help_heading = "Tuning"
+    )]
+    pub frame_bytes_max: Option<usize>,
+    /// A client with more than this unread is disconnected [default: 8388608]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_CLIENT_QUEUE_BYTES",
+        hide_env = true,
+        value_name = "BYTES",
+        help_heading = "Tuning"
+    )]
+    pub client_queue_bytes: Option<usize>,
+    /// A log file longer than this is followed by a new one [default: 67108864]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_SEGMENT_BYTES",
+        hide_env = true,
+        value_name = "BYTES",
+        help_heading = "Tuning"
+    )]
+    pub segment_bytes: Option<u64>,
+    /// How much to log: error, warn, info, debug, trace, off [default: `RUST_LOG`, or info]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_LOG",
+        hide_env = true,
+        value_name = "LEVEL",
+        help_heading = "Tuning"
+    )]
+    pub log: Option<String>,
+}
+
+/// Everything that a server needs to know before it starts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerConfig {
+    /// Its name.
+    pub id: NodeId,
+    /// Where it listens; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// What others are told, `host:port`; see [`advertised`](Self::advertised).
+    pub advertise: Option<String>,
+    /// The address of this machine that others are told when no `advertise` is given.
+    pub advertise_ip: IpAddr,
+    /// What it runs.
+    pub design: Design,
+    /// The cluster's name.
+    pub cluster: String,
+    /// Some other servers, `host:port`, its own address not among them.
+    pub peers: Vec<String>,
+    /// The UDP port of discovery; `None` when there is none.
+    pub discovery_port: Option<u16>,
+    /// The data folder. It need not exist.
+    pub data: PathBuf,
+    /// Whether a damaged log is set aside.
+    pub repair: bool,
+    /// Rooms that exist from the start.
+    pub rooms: Vec<String>,
+    /// How many servers found the cluster (designs `sequencer` and `raft`).
+    pub bootstrap_expect: usize,
+    /// How often servers say that they are alive, in milliseconds.
+    pub heartbeat_interval_ms: u64,
+    /// A server silent for so long is dead, in milliseconds.
+    pub server_timeout_ms: u64,
+    /// The longest frame that is taken, in bytes.
+    pub frame_bytes_max: usize,
+    /// How much may wait for a client to read it, in bytes.
+    pub client_queue_bytes: usize,
+    /// A log file longer than this is followed by a new one, in bytes.
+    pub segment_bytes: u64,
+    /// How much to log; `None` leaves it to `RUST_LOG`, or info.
+    pub log: Option<LevelFilter>,
+}
+
+impl ServerConfig {
+    /// What others are told, `host:port`, once the server listens on `port`.
+    pub fn advertised(&self, port: u16) -> String {
+        let chosen = || SocketAddr::new(self.advertise_ip, port).to_string();
+        self.advertise.clone().unwrap_or_else(chosen)
+    }
+}
+
+impl Settings {
+    /// Reads the settings file if one is named, fills in what is missing and checks it all.
+    pub fn resolve(self) -> Result<ServerConfig, StartError> {
+        match self.config.clone() {
+            Some(path) => self.or(Self::from_file(&path)?).check(),
+            None => self.check(),
+        }
+    }
+
+    /// The settings in the JSON file at `path`.
+    pub fn from_file(path: &Path) -> Result<Self, StartError> {
+        let refuse = |reason: &dyn fmt::Display| {
+            StartError::Usage(format!("the settings file {}: {reason}", path.display()))
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| refuse(&error))?;
+        serde_json::from_str(&text).map_err(|error| refuse(&error))
+    }
+
+    /// These settings, and `other`'s where these say nothing.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            id: self.id.or(other.id),
+            listen: self.listen.or(other.listen),
+            advertise: self.advertise.or(other.advertise),
+            design: self.design.or(other.design),
+            cluster: self.cluster.or(other.cluster),
+            peers: self.peers.or(other.peers),
+            // One setting in two words: a port said here outweighs a "no" said there.
+            no_discovery: self.no_discovery
+                || (other.no_discovery && self.discovery_port.is_none()),
+            discovery_port: self.discovery_port.or(other.discovery_port),
+            data: self.data.or(other.data),
+            repair: self.repair || other.repair,
+            rooms: self.rooms.or(other.rooms),
+            bootstrap_expect: self.bootstrap_expect.or(other.bootstrap_expect),
+            config: self.config.or(other.config),
+            heartbeat_interval_ms: self.heartbeat_interval_ms.or(other.heartbeat_interval_ms),
+            server_timeout_ms: self.server_timeout_ms.or(other.server_timeout_ms),
+            frame_bytes_max: self.frame_bytes_max.or(other.frame_bytes_max),
+            client_queue_bytes: self.client_queue_bytes.or(other.client_queue_bytes),
+            segment_bytes: self.segment_bytes.or(other.segment_bytes),
+            log: self.log.or(other.log),
+        }
+    }
+
+    fn check(self) -> Result<ServerConfig, StartError> {
+        let Some(id) = self.id else {
+            return usage("the server needs a name: give --id, or set ROUNDTABLE_ID".into());
+        };
+        check_node_id(&id)?;
+        let listen_text = self.listen.unwrap_or_else(|| "127.0.0.1:7001".into());
+        let listen = resolve_listen(&listen_text)?;
+        let cluster = self.cluster.unwrap_or_else(|| CLUSTER.into());
+        check_name("--cluster", &cluster)?;
+        let rooms = listed(self.rooms);
+        rooms.iter().try_for_each(|room| check_name("--rooms", room))?;
+        let mut peers = listed(self.peers);
+        peers.iter().try_for_each(|peer| check_address("--peers", peer).map(drop))?;
+        if let Some(advertise) = &self.advertise {
+            check_advertise(advertise)?;
+        }
+        let own = [Some(listen_text), Some(listen.to_string()), self.advertise.clone()];
+        peers.retain(|peer| !own.contains(&Some(peer.clone())));
+        let config = ServerConfig {
+            data: self.data.unwrap_or_else(|| Path::new("data").join(&id)),
+            id: id.into(),
+            listen,
+            advertise_ip: advertised_ip(listen.ip(), self.advertise.is_some())?,
+            advertise: self.advertise,
+            design: self.design.as_deref().unwrap_or("ring").parse()?,
+            cluster,
+            bootstrap_expect: self.bootstrap_expect.unwrap_or(1 + peers.len()),
+            peers,
+            discovery_port: (!self.no_discovery)
+                .then_some(self.discovery_port.unwrap_or(DISCOVERY_PORT)),
+            repair: self.repair,
+            rooms,
+            heartbeat_interval_ms: self.heartbeat_interval_ms.unwrap_or(100),
+            server_timeout_ms: self.server_timeout_ms.unwrap_or(800),
+            frame_bytes_max: self.frame_bytes_max.unwrap_or(FRAME_BYTES_MAX),
+            client_queue_bytes: self.client_queue_bytes.unwrap_or(8 * 1024 * 1024),
+            segment_bytes: self.segment_bytes.unwrap_or(64 * 1024 * 1024),
+            log: self.log.map(|level| parse_level(&level)).transpose()?,
+        };
+        check_numbers(&config)?;
+        Ok(config)
+    }
+}
+
+fn usage<T>(text: String) -> Result<T, StartError> {
+    Err(StartError::Usage(text))
+}
+
+/// The items of a list that is allowed to have empty ones, as a trailing comma or an empty variable makes.
+pub(crate) fn listed(items: Option<Vec<String>>) -> Vec<String> {
+    let items = items.unwrap_or_default();
+    items.iter().map(|item| item.trim().to_string()).filter(|item| !item.is_empty()).collect()
+}
+
+fn check_numbers(config: &ServerConfig) -> Result<(), StartError> {
+    let least = |name: &str, value: u64, least: u64, why: &str| {
+        if value < least {
+            return usage(format!("--{name} {value} is less than {least}, {why}"));
+        }
+        Ok(())
+    };
+    let interval = config.heartbeat_interval_ms;
+    least("heartbeat-interval-ms", interval, 10, "which would be all that the network does")?;
+    least(
+        "server-timeout-ms",
+        config.server_timeout_ms,
+        3 * interval,
+        "three times --heartbeat-interval-ms; one late heartbeat would kill a server",
+    )?;
+    least(
+        "frame-bytes-max",
+        config.frame_bytes_max as u64,
+        4096,
+        "too small for the servers' own",
+    )?;
+    least(
+        "client-queue-bytes",
+        config.client_queue_bytes as u64,
+        config.frame_bytes_max as u64,
+        "--frame-bytes-max; not one long message would fit",
+    )?;
+    least("segment-bytes", config.segment_bytes, 4096, "a file for every few messages")?;
+    least("bootstrap-expect", config.bootstrap_expect as u64, 1, "and somebody has to begin")
+}
+
+/// Says why `name` cannot be what `flag` gives.
+pub(crate) fn check_name(flag: &str, name: &str) -> Result<(), StartError> {
+    match name_fault(name) {
+        Some(fault) => usage(format!("{flag} {name:?} {fault}; choose another name")),
+        None => Ok(()),
+    }
+}
+
+fn check_node_id(id: &str) -> Result<(), StartError> {
+    check_name("--id", id)?;
+    // Log lines are split at spaces, and the data folder is named for the id.
+    if id.contains(|c: char| c.is_whitespace() || c == '/' || c == '\\') || id.starts_with('.') {
+        return usage(format!(
+            "--id {id:?} has a space or a slash or starts with a dot; use a plain name such as n1"
+        ));
+    }
+    Ok(())
+}
+
+/// Splits `host:port`; the host may be a name that only others can resolve.
+pub(crate) fn check_address(flag: &str, address: &str) -> Result<(String, u16), StartError> {
+    let split = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    match split.and_then(|(host, port)| Some((host.to_string(), port.parse::<u16>().ok()?))) {
+        Some((_, 0)) => {
+            usage(format!("{flag} {address}: port 0 cannot be connected to; name the real port"))
+        }
+        Some(parts) => Ok(parts),
+        None => usage(format!("{flag} {address:?} is not HOST:PORT, such as 127.0.0.1:7001")),
+    }
+}
+
+fn check_advertise(address: &str) -> Result<(), StartError> {
+    let (host, _) = check_address("--advertise", address)?;
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    if ip.is_ok_and(|ip| ip.is_unspecified()) {
+        return usage(format!(
+            "--advertise {address} is no address that others can connect to; \
+             give the address of this machine in their network"
+        ));
+    }
+    Ok(())
+}
+
+fn resolve_listen(address: &str) -> Result<SocketAddr, StartError> {
+    let refuse = |reason: String| usage(format!("--listen {address:?} {reason}"));
+    match address.to_socket_addrs().map(|mut addresses| addresses.next()) {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => refuse("has no address".into()),
+        Err(error) => refuse(format!("is not HOST:PORT, such as 127.0.0.1:7001 ({error})")),
+    }
+}
+
+/// What to tell others: where we listen, or for a wildcard the address from which this machine would speak to the
+/// outside.
+fn advertised_ip(listen: IpAddr, advertise_given: bool) -> Result<IpAddr, StartError> {
+    if advertise_given || !listen.is_unspecified() {
+        return Ok(listen);
+    }
+    // Connecting a UDP socket sends nothing; it only chooses a route. The address is one for documentation.
+    let route =
+        if listen.is_ipv4() { ("0.0.0.0:0", "192.0.2.1:9") } else { ("[::]:0", "[2001:db8::1]:9") };
+    let outward = UdpSocket::bind(route.0)
+        .and_then(|socket| socket.connect(route.1).and_then(|()| socket.local_addr()));
+    match outward {
+        Ok(address) if !address.ip().is_unspecified() => Ok(address.ip()),
+        _ => usage(format!(
+            "--listen {listen} is every address of this machine, and none leads outward; \
+             say with --advertise HOST:PORT where others reach it"
+        )),
+    }
+}
+
+fn parse_level(level: &str) -> Result<LevelFilter, StartError> {
+    level.parse().or_else(|_| {
+        usage(format!("--log {level:?} is none of error, warn, info, debug, trace, off"))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -357,8 +357,7 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Listen { source, .. } => Some(source),
-            Self::Data { source: Some(source), .. } => Some(source),
+            Self::Listen { source, .. } | Self::Data { source: Some(source), .. } => Some(source),
             _ => None,
         }
     }

@@ -1,3 +1,7 @@
-//! The command line.
+//! The command line: see [`roundtable::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    roundtable::cli::main(std::env::args_os())
+}

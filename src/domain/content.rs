@@ -28,6 +28,8 @@ pub enum Position {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClientJoin {
     /// Chosen by the client, names its session across reconnects; a random text of 1 to 64 characters.
+    /// Empty when it was left out, which the server refuses by the field's name.
+    #[serde(default)]
     pub session: String,
     /// Where a design authenticates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,7 +94,8 @@ pub struct ServerAddress {
     pub address: String,
 }
 
-/// DISCOVERY, asked and answered over UDP and TCP.
+/// DISCOVERY, asked and answered over UDP and TCP. Servers also tell each other whom they are connected to
+/// with it: membership spreads from one peer to all.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum DiscoveryContent {
@@ -101,7 +104,7 @@ pub enum DiscoveryContent {
         /// The cluster's name; servers of others stay silent.
         cluster: String,
     },
-    /// A server says that it exists.
+    /// A server says that it exists, or that another one does.
     Server {
         /// The cluster's name.
         cluster: String,
@@ -207,8 +210,6 @@ pub struct Hello {
     pub address: String,
     /// The program's version, for the log.
     pub version: String,
-    /// Every server that it knows alive: membership spreads along these.
-    pub servers: Vec<ServerAddress>,
     /// The last election that it knows.
     pub term: Option<Term>,
 }
@@ -247,6 +248,9 @@ pub enum ElectionContent {
         counter: u64,
         /// The phase that it answers.
         k: u32,
+        /// How many hops it has travelled, from 1: no more than the probe did. Without a bound it would
+        /// circle for ever where two servers see different rings.
+        d: u64,
         /// Which way it travels, back to the candidate.
         toward: Side,
     },
@@ -330,6 +334,9 @@ pub struct Presence {
     pub session: String,
     /// Grows with each reconnect of the session, so that the latest connection wins everywhere.
     pub epoch: u64,
+    /// With CLIENT_LEAVE: only the connection was lost, the user may be back at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub away: bool,
 }
 
 /// ACK between servers: how far the sender has come with the receiver's own messages in `room_id`.
@@ -343,9 +350,10 @@ pub struct Held {
     pub synced: u64,
 }
 
-/// SYNC between servers.
+/// SYNC between servers. Tagged from outside (`{"messages": {…}}`), unlike the others: a batch is then read
+/// in one pass, and the contents of its messages stay raw.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum SyncContent {
     /// This is how far I am with these rooms.
     Clocks {
@@ -360,7 +368,7 @@ pub enum SyncContent {
         messages: Vec<Message>,
         /// The sender's clock: what it had delivered when it sent the last of them.
         clock: VectorClock,
-        /// Whether more follow without being asked for.
+        /// Whether the sender has more; the receiver asks for it when it has taken these.
         more: bool,
     },
     /// Who is online here, and in which rooms. Replaces what the receiver knew of the sender.
@@ -391,4 +399,29 @@ pub struct SessionPresence {
     pub epoch: u64,
     /// The rooms that it is in.
     pub rooms: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::MessageType;
+
+    #[test]
+    fn a_batch_of_messages_reads_back_the_same() {
+        let mut chat = Message::new(MessageType::Chat, "alice").with_id("a-1").in_room("lobby");
+        chat.content = "hello".into();
+        let messages =
+            vec![chat, Message::new(MessageType::Heartbeat, "n1").saying(&Joined::default())];
+        let content = SyncContent::Messages { messages, clock: VectorClock::new(), more: true };
+        let sync = Message::new(MessageType::Sync, "n1").saying(&content);
+        let read = Message::deserialize(&sync.serialize()).unwrap();
+        assert_eq!(read.content.parse::<SyncContent>().unwrap(), content);
+    }
+
+    #[test]
+    fn a_position_is_a_clock_or_a_number() {
+        let clock: Position = serde_json::from_str(r#"{"n1.1-0000":3}"#).unwrap();
+        assert!(matches!(clock, Position::Clock(clock) if clock.get(&"n1.1-0000".into()) == 3));
+        assert_eq!(serde_json::from_str::<Position>("7").unwrap(), Position::Sequence(7));
+    }
 }

@@ -1,1 +1,407 @@
-//! Stub.
+//! All connections of one program, and the way from a name to one of them.
+//!
+//! ```text
+//!    step under the node's lock          after the lock is gone
+//!    ───────────────────────────         ──────────────────────────────
+//!    send_to_node, send_to_conn, …  ──▶  flush(): one write per connection
+//!    dial                           ──▶  take_dials()
+//!    send_udp                       ──▶  take_datagrams()
+//! ```
+//!
+//! As [`Transport`] and [`Network`] it only queues: it takes leaf locks for a moment, never blocks and never calls back. The
+//! thread that stepped does the rest after it unlocked the node, once for everything that the step sent.
+//!
+//! Source: class-diagram.txt, `ConnectionManager`. Servers and clients use the same one.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use log::{Level, debug, log_enabled, trace};
+use parking_lot::Mutex;
+
+use super::framing::Framing;
+use super::outgoing::Overflow;
+use super::tcp_connection::{ConnectionSettings, TCPConnection};
+use super::transport::{ConnId, Network, Transport};
+use crate::domain::{Frame, Message, NodeId};
+use crate::error::RequestError;
+use crate::threads::Threads;
+
+/// How long dialling one address may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Between servers a frame may be this many times as long as a client's: it carries a message with its stamp, or
+/// a batch of them.
+const PEER_FRAMES: usize = 8;
+
+/// What a reader thread tells its callback.
+#[derive(Debug)]
+pub enum Received {
+    /// All frames that one read completed, in order; never empty. After an error that
+    /// [closes](RequestError::closes), always the last item, the connection is closed: queue the reply now.
+    Batch(Vec<Result<Message, RequestError>>),
+    /// The last call: nothing more will come, and nothing can be sent.
+    Closed {
+        /// Why, in words for the log.
+        reason: String,
+    },
+}
+
+/// All connections of one program.
+#[derive(Debug)]
+pub struct ConnectionManager {
+    settings: ConnectionSettings,
+    threads: Threads,
+    next_id: AtomicU64,
+    /// Every connection until its reader has ended. This lock and those below are leaves: nothing else is locked
+    /// under them.
+    connections: Mutex<BTreeMap<ConnId, Arc<TCPConnection>>>,
+    active_connections_peer_to_peer: Mutex<BTreeMap<NodeId, Arc<TCPConnection>>>,
+    active_connections_server_to_client: Mutex<BTreeMap<String, Arc<TCPConnection>>>,
+    /// Under which name a connection is in one of the two maps above.
+    bindings: Mutex<BTreeMap<ConnId, Binding>>,
+    /// Those with something to flush.
+    dirty: Mutex<Vec<Arc<TCPConnection>>>,
+    dials: Mutex<Vec<String>>,
+    datagrams: Mutex<Vec<Datagram>>,
+}
+
+/// A message to send over UDP; to everyone on the discovery port when the address is `None`.
+pub type Datagram = (Message, Option<SocketAddr>);
+
+#[derive(Debug)]
+enum Binding {
+    Peer(NodeId),
+    Client(String),
+}
+
+impl ConnectionManager {
+    /// No connections yet. Their threads will be among `threads`.
+    pub fn new(settings: ConnectionSettings, threads: Threads) -> Self {
+        Self {
+            settings,
+            threads,
+            next_id: AtomicU64::new(1),
+            connections: Mutex::default(),
+            active_connections_peer_to_peer: Mutex::default(),
+            active_connections_server_to_client: Mutex::default(),
+            bindings: Mutex::default(),
+            dirty: Mutex::default(),
+            dials: Mutex::default(),
+            datagrams: Mutex::default(),
+        }
+    }
+
+    /// Dials `ip` (an address or a name), waiting [`CONNECT_TIMEOUT`] for each address that it stands for. What is
+    /// sent on the connection is length-prefixed. Blocks.
+    pub fn connect_to(&self, ip: &str, port: u16) -> io::Result<Arc<TCPConnection>> {
+        self.connect_to_any((ip, port).to_socket_addrs()?)
+    }
+
+    /// [`connect_to`](Self::connect_to) for an address in one piece, `host:port`.
+    pub fn connect_to_address(&self, address: &str) -> io::Result<Arc<TCPConnection>> {
+        self.connect_to_any(address.to_socket_addrs()?)
+    }
+
+    fn connect_to_any(
+        &self,
+        addresses: impl Iterator<Item = SocketAddr>,
+    ) -> io::Result<Arc<TCPConnection>> {
+        let mut last_error = io::Error::new(ErrorKind::NotFound, "the name has no address");
+        for address in addresses {
+            match dial(address) {
+                Ok(socket) => return self.register(socket, Some(Framing::LengthPrefixed)),
+                Err(error) => last_error = error,
+            }
+        }
+        Err(last_error)
+    }
+
+    /// Makes a connection of an accepted socket. It speaks the framing of its first byte. Fails when the other side
+    /// is gone already.
+    pub fn wrap_socket(&self, socket: TcpStream) -> io::Result<Arc<TCPConnection>> {
+        self.register(socket, None)
+    }
+
+    /// Starts a thread `reader-<peer>` that does [`read_connection`](Self::read_connection). Fails, and closes the
+    /// connection, when the system has no room for another thread; `callback` is not called then.
+    pub fn listen_to_connection(
+        self: &Arc<Self>,
+        conn: &Arc<TCPConnection>,
+        callback: impl FnMut(Received) -> ControlFlow<()> + Send + 'static,
+    ) -> io::Result<()> {
+        let (manager, reader) = (Arc::clone(self), Arc::clone(conn));
+        let body = move || manager.read_connection(&reader, callback);
+        let started = self.threads.spawn(&format!("reader-{}", conn.peer()), body);
+        if started.is_err() {
+            conn.close();
+            self.forget(conn.id());
+        }
+        started
+    }
+
+    /// Reads `conn` on this thread until it ends, the callback breaks off, or something comes that cannot be
+    /// understood. Then it is unbound, the callback is told [`Received::Closed`], what is queued is sent, and it is closed and
+    /// forgotten.
+    pub fn read_connection(
+        &self,
+        conn: &Arc<TCPConnection>,
+        mut callback: impl FnMut(Received) -> ControlFlow<()>,
+    ) {
+        let reason = read_until_end(conn, &mut callback);
+        self.unbind(conn.id());
+        debug!("{} ({}) ends: {reason}", conn.id(), conn.peer());
+        let _ = callback(Received::Closed { reason });
+        conn.finish();
+        self.forget(conn.id());
+    }
+
+    /// Drops what is known of a connection. [`read_connection`](Self::read_connection) does it at its end.
+    pub fn forget(&self, conn: ConnId) {
+        self.connections.lock().remove(&conn);
+        self.unbind(conn);
+    }
+
+    /// The connection `conn`, while it is not forgotten.
+    pub fn connection(&self, conn: ConnId) -> Option<Arc<TCPConnection>> {
+        self.connections.lock().get(&conn).cloned()
+    }
+
+    /// The connection to `node_id`, if one is bound.
+    pub fn peer(&self, node_id: &NodeId) -> Option<Arc<TCPConnection>> {
+        self.active_connections_peer_to_peer.lock().get(node_id).cloned()
+    }
+
+    /// The connection of the session `session`, if one is bound.
+    pub fn client(&self, session: &str) -> Option<Arc<TCPConnection>> {
+        self.active_connections_server_to_client.lock().get(session).cloned()
+    }
+
+    /// How many connections there are, bound or not.
+    pub fn count(&self) -> usize {
+        self.connections.lock().len()
+    }
+
+    /// Writes what was queued since the last call: one write per connection. Never blocks.
+    pub fn flush(&self) {
+        let dirty = std::mem::take(&mut *self.dirty.lock());
+        for conn in dirty {
+            conn.unmark_dirty();
+            conn.flush();
+        }
+    }
+
+    /// Takes the addresses (`host:port`) that are to be dialled.
+    pub fn take_dials(&self) -> Vec<String> {
+        std::mem::take(&mut self.dials.lock())
+    }
+
+    /// Takes the messages that are to be sent over UDP.
+    pub fn take_datagrams(&self) -> Vec<Datagram> {
+        std::mem::take(&mut self.datagrams.lock())
+    }
+
+    /// For shutdown: sends what can be sent at once and closes every connection. Call it after the stop signal: what is
+    /// registered later closes itself.
+    pub fn close_all(&self) {
+        let connections: Vec<_> = self.connections.lock().values().cloned().collect();
+        for conn in connections {
+            conn.flush();
+            conn.close();
+        }
+    }
+
+    fn register(
+        &self,
+        socket: TcpStream,
+        framing: Option<Framing>,
+    ) -> io::Result<Arc<TCPConnection>> {
+        let id = ConnId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let conn = TCPConnection::new(id, socket, framing, &self.settings, &self.threads)?;
+        let conn = Arc::new(conn);
+        self.connections.lock().insert(id, Arc::clone(&conn));
+        // `close_all` may have looked before the insertion; then the signal was given before this look.
+        if self.threads.is_stopped() {
+            conn.close();
+            self.forget(id);
+            return Err(io::Error::new(ErrorKind::ConnectionAborted, "this program is stopping"));
+        }
+        Ok(conn)
+    }
+
+    fn queue(&self, conn: &Arc<TCPConnection>, frame: &Frame) {
+        conn.queue(frame);
+        self.mark_dirty(conn);
+    }
+
+    fn mark_dirty(&self, conn: &Arc<TCPConnection>) {
+        if conn.mark_dirty() {
+            self.dirty.lock().push(Arc::clone(conn));
+        }
+    }
+
+    /// Closes `conn` with the next flush. Its name is free at once.
+    fn close_later(&self, conn: &Arc<TCPConnection>) {
+        self.unbind(conn.id());
+        conn.stop_queueing();
+        self.mark_dirty(conn);
+    }
+
+    /// Takes `conn` out of the map that it is bound in, unless another connection has its place by now.
+    fn unbind(&self, conn: ConnId) {
+        let binding = self.bindings.lock().remove(&conn);
+        match binding {
+            Some(Binding::Peer(node_id)) => {
+                remove_if(&mut self.active_connections_peer_to_peer.lock(), &node_id, conn);
+            }
+            Some(Binding::Client(session)) => {
+                remove_if(&mut self.active_connections_server_to_client.lock(), &session, conn);
+            }
+            None => {}
+        }
+    }
+
+    /// What follows a binding: the former connection is closed, and a reader that ended meanwhile is not left behind.
+    fn after_bind(&self, conn: &Arc<TCPConnection>, former: Option<Arc<TCPConnection>>) {
+        if let Some(former) = former.filter(|former| former.id() != conn.id()) {
+            self.close_later(&former);
+        }
+        if conn.is_closing() || self.connection(conn.id()).is_none() {
+            self.unbind(conn.id());
+        }
+    }
+}
+
+impl Transport for ConnectionManager {
+    fn send_to_node(&self, node_id: &NodeId, msg: &Message) {
+        if let Some(conn) = self.peer(node_id) {
+            self.queue(&conn, &msg.to_frame());
+        }
+    }
+
+    fn broadcast_to_all(&self, msg: &Message) {
+        let peers: Vec<_> = self.active_connections_peer_to_peer.lock().values().cloned().collect();
+        let frame = msg.to_frame();
+        for conn in peers {
+            self.queue(&conn, &frame);
+        }
+    }
+}
+
+impl Network for ConnectionManager {
+    fn send_to_conn(&self, conn: ConnId, frame: &Frame) {
+        if let Some(conn) = self.connection(conn) {
+            self.queue(&conn, frame);
+        }
+    }
+
+    fn spare_bytes(&self, conn: ConnId) -> usize {
+        let waiting = self.connection(conn).map_or(usize::MAX, |conn| conn.waiting());
+        (self.settings.client_queue_bytes_max / 4).saturating_sub(waiting)
+    }
+
+    fn close(&self, conn: ConnId) {
+        if let Some(conn) = self.connection(conn) {
+            self.close_later(&conn);
+        }
+    }
+
+    fn resume(&self, conn: ConnId) {
+        if let Some(conn) = self.connection(conn) {
+            conn.resume();
+        }
+    }
+
+    fn bind_peer(&self, conn: ConnId, node_id: &NodeId) {
+        let Some(conn) = self.connection(conn) else { return };
+        self.unbind(conn.id());
+        conn.set_bound(self.settings.peer_queue_bytes_max, Overflow::Reset);
+        conn.set_frame_bytes_max(self.settings.frame_bytes_max * PEER_FRAMES);
+        self.bindings.lock().insert(conn.id(), Binding::Peer(node_id.clone()));
+        let former =
+            self.active_connections_peer_to_peer.lock().insert(node_id.clone(), Arc::clone(&conn));
+        self.after_bind(&conn, former);
+    }
+
+    fn bind_client(&self, conn: ConnId, session: &str) {
+        let Some(conn) = self.connection(conn) else { return };
+        self.unbind(conn.id());
+        self.bindings.lock().insert(conn.id(), Binding::Client(session.into()));
+        let former = self
+            .active_connections_server_to_client
+            .lock()
+            .insert(session.into(), Arc::clone(&conn));
+        self.after_bind(&conn, former);
+    }
+
+    fn dial(&self, address: &str) {
+        self.dials.lock().push(address.into());
+    }
+
+    fn send_udp(&self, msg: &Message, to: Option<SocketAddr>) {
+        self.datagrams.lock().push((msg.clone(), to));
+    }
+}
+
+/// Hands batches to `callback` until the connection ends, and says why it did.
+fn read_until_end(
+    conn: &TCPConnection,
+    callback: &mut impl FnMut(Received) -> ControlFlow<()>,
+) -> String {
+    loop {
+        let received = conn.receive_batch();
+        if conn.is_closing() {
+            // Whoever closed it has done with it; what came last is nobody's.
+            return "closed by this side".into();
+        }
+        let batch = match received {
+            Ok(batch) if batch.is_empty() => return "closed by the other side".into(),
+            Ok(batch) => batch,
+            Err(error) => return error.to_string(),
+        };
+        let fault = batch.last().and_then(|item| item.as_ref().err());
+        let fault = fault.filter(|error| error.closes()).map(ToString::to_string);
+        trace_batch(conn, &batch);
+        let flow = callback(Received::Batch(batch));
+        if let Some(fault) = fault {
+            return fault;
+        }
+        if flow.is_break() {
+            return "closed by this side".into();
+        }
+    }
+}
+
+fn trace_batch(conn: &TCPConnection, batch: &[Result<Message, RequestError>]) {
+    if log_enabled!(Level::Trace) {
+        for item in batch {
+            let text = item.as_ref().map_or_else(ToString::to_string, Message::serialize);
+            trace!("{} from {}: {text}", conn.id(), conn.peer());
+        }
+    }
+}
+
+/// Connects to `address`.
+fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
+    // Dialling a free port of one's own machine can, rarely, end at oneself: the system had chosen that very port for
+    // the calling side.
+    if socket.local_addr()? == socket.peer_addr()? {
+        return Err(ErrorKind::ConnectionRefused.into());
+    }
+    Ok(socket)
+}
+
+fn remove_if<K: Ord>(map: &mut BTreeMap<K, Arc<TCPConnection>>, key: &K, conn: ConnId) {
+    if map.get(key).is_some_and(|bound| bound.id() == conn) {
+        map.remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,12 +3,12 @@
 //! Must not know: rooms, elections, clocks. It moves frames and says which connection they came from.
 //!
 //! ```text
-//!    algorithms ──▶ Transport / Network (traits) ──▶ ConnectionManager ──▶ Link ──▶ socket
+//!    algorithms ──▶ Transport / Network (traits) ──▶ ConnectionManager ──▶ TCPConnection ──▶ socket
 //!    reader thread: socket ──▶ framing ──▶ Message ──▶ callback
 //! ```
 //!
 //! Reading order: [`transport`] (what the algorithms see), [`framing`], [`tcp_connection`],
-//! [`outgoing`], [`connection_manager`], [`udp_handler`].
+//! [`outgoing`], [`connection_manager`], [`listener`], [`udp_handler`].
 
 pub mod transport;
 
@@ -20,6 +20,12 @@ pub mod outgoing;
 
 pub mod connection_manager;
 
+pub mod listener;
+
 pub mod udp_handler;
 
+pub use connection_manager::{ConnectionManager, Received};
+pub use listener::{accept_loop, bind_listener, wake_listener};
+pub use tcp_connection::{ConnectionSettings, TCPConnection};
 pub use transport::{ConnId, Network, Transport};
+pub use udp_handler::UDPHandler;

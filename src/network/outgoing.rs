@@ -1,1 +1,429 @@
-//! Stub.
+//! The bytes that wait to be sent to one connection.
+//!
+//! ```text
+//!    a thread that steps ── queue ──▶ [frame][frame][frame] ◀── flush: send what the socket takes at once
+//!      (never blocks)                         │
+//!                                             └──▶ writer-<peer>: the rest, with blocking writes;
+//!                                                  started when needed, ends when nothing waits
+//! ```
+//!
+//! Promise: frames leave whole and in the order of [`Outgoing::queue`], and queueing never blocks. A thread may write
+//! only while no older byte waits for the writer thread, or later bytes would overtake earlier ones.
+//!
+//! Price: what waits is bounded. Over the bound a link to a server is reset, which the anti-entropy between servers
+//! repairs; a client gets ERROR `SLOW_CONSUMER` after the frames that are partly on their way, and is closed.
+//!
+//! Closing after the last byte is done in two steps: first only the sending half is shut, then both, when the reader
+//! has seen the other side close or after [`LINGER`]. Shutting both at once could make the kernel answer a client that
+//! is still writing with a reset, which would swallow the ERROR that explains the closing.
+
+#![expect(clippy::disallowed_methods, reason = "the shell reads the clock: closing has a deadline")]
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use log::{debug, info, warn};
+use parking_lot::{Condvar, Mutex};
+use socket2::SockRef;
+
+use super::framing::Framing;
+use crate::domain::Frame;
+use crate::error::RequestError;
+use crate::threads::Threads;
+
+/// How long a connection that is being closed may take to accept what waits for it.
+pub const CLOSE_FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the other side gets to close its half after ours.
+pub const LINGER: Duration = Duration::from_secs(1);
+
+/// How often a blocked writer thread looks whether it should give up.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The writer thread takes whole frames of about so many bytes at a time. What it holds can no longer be cut.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// A buffer larger than this is given back as soon as it is empty, in bytes.
+const IDLE_BYTES_MAX: usize = 4 * 1024;
+
+/// The flag of `send` for trying without waiting. Each call asks for itself; `set_nonblocking` would reach the reader too.
+const MSG_DONTWAIT: i32 =
+    if cfg!(any(target_os = "linux", target_os = "android")) { 0x40 } else { 0x80 };
+
+/// What happens when more waits than may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// A client: drop what has not begun to leave, say SLOW_CONSUMER, close.
+    SlowConsumer,
+    /// A server: close at once. What is lost is repaired when the link is back.
+    Reset,
+}
+
+/// What the writer thread does next.
+enum Next {
+    /// Write what it took.
+    Write,
+    /// All is sent, and the connection is to be closed.
+    Close,
+    /// All is sent. The next byte that cannot leave at once starts another writer.
+    Rest,
+}
+
+/// The sending half of one connection.
+#[derive(Debug)]
+pub struct Outgoing {
+    socket: Arc<TcpStream>,
+    peer: SocketAddr,
+    /// Starts the writer.
+    threads: Threads,
+    /// Who says SLOW_CONSUMER.
+    sender_id: Arc<str>,
+    /// Gets a token when closing begins, so that a reader that waits for a resume looks again.
+    resume: Sender<()>,
+    /// A leaf: nothing else is locked, and nothing blocks, under it.
+    state: Mutex<State>,
+    /// Signalled when the reader has ended or the socket is shut, for a writer that lingers.
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    /// What waits is `bytes[head..]`; what is before was sent.
+    bytes: Vec<u8>,
+    head: usize,
+    /// Where each frame ends in `bytes`, of those that end after `head`.
+    ends: VecDeque<usize>,
+    /// `head` is inside a frame.
+    mid_frame: bool,
+    /// How many bytes the writer thread holds; `None` when there is no such thread. Nobody else may write while there is.
+    in_hand: Option<usize>,
+    bytes_max: usize,
+    overflow: Overflow,
+    /// Nothing more is queued; give up at this time.
+    closing: Option<Instant>,
+    /// Shut down both ways.
+    closed: bool,
+    /// Nobody reads from the socket any more.
+    reader_ended: bool,
+}
+
+impl Outgoing {
+    /// Nothing waits yet. `bytes_max` bounds what may, `sender_id` signs the ERROR of a slow client, `resume` gets a
+    /// token when closing begins.
+    pub fn new(
+        socket: Arc<TcpStream>,
+        peer: SocketAddr,
+        bytes_max: usize,
+        sender_id: Arc<str>,
+        resume: Sender<()>,
+        threads: Threads,
+    ) -> Self {
+        let state = State {
+            bytes: Vec::new(),
+            head: 0,
+            ends: VecDeque::new(),
+            mid_frame: false,
+            in_hand: None,
+            bytes_max,
+            overflow: Overflow::SlowConsumer,
+            closing: None,
+            closed: false,
+            reader_ended: false,
+        };
+        let state = Mutex::new(state);
+        Self { socket, peer, threads, sender_id, resume, state, changed: Condvar::new() }
+    }
+
+    /// Sets how much may wait, in bytes, and what happens over it.
+    pub fn set_bound(&self, bytes_max: usize, overflow: Overflow) {
+        let mut state = self.state.lock();
+        (state.bytes_max, state.overflow) = (bytes_max, overflow);
+    }
+
+    /// Lets `frame` wait for the next [`flush`](Self::flush). Lost when the connection is closing.
+    pub fn queue(&self, frame: &Frame, framing: Framing) {
+        let mut state = self.state.lock();
+        if state.closing.is_some() || state.closed {
+            return;
+        }
+        let bytes = framing.framed_bytes(frame.len());
+        if state.waiting() + bytes > state.bytes_max {
+            // Perhaps nobody has tried yet: a step can queue a lot at once. An error shows again in `flush`.
+            let _ = state.send_now(&self.socket);
+        }
+        if state.waiting() + bytes <= state.bytes_max {
+            state.put(frame, framing);
+            return;
+        }
+        let bytes_max = state.bytes_max;
+        if state.overflow == Overflow::SlowConsumer {
+            state.cut();
+            let error = RequestError::SlowConsumer { bytes_max };
+            state.put(&error.to_message(&self.sender_id).to_frame(), framing);
+            state.closing = Some(Instant::now() + CLOSE_FLUSH_TIMEOUT);
+            drop(state);
+            self.resume();
+            info!("{} reads too slowly: more than {bytes_max} bytes wait; closing it", self.peer);
+        } else {
+            drop(state);
+            warn!("resetting the link to {}: more than {bytes_max} bytes wait", self.peer);
+            self.close();
+        }
+    }
+
+    /// Sends what the socket takes at once and leaves the rest to the writer thread. Never blocks.
+    pub fn flush(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        if state.in_hand.is_some() || state.closed {
+            return;
+        }
+        match state.send_now(&self.socket) {
+            Ok(true) if state.closing.is_none() => return,
+            Ok(true) if state.reader_ended => {
+                drop(state);
+                self.close();
+                return;
+            }
+            Ok(_) => state.in_hand = Some(0),
+            Err(error) => {
+                drop(state);
+                debug!("cannot send to {}: {error}", self.peer);
+                self.close();
+                return;
+            }
+        }
+        drop(state);
+        let writer = Arc::clone(self);
+        let name = format!("writer-{}", self.peer);
+        if let Err(error) = self.threads.spawn(&name, move || writer.write_rest()) {
+            warn!("closing {}: cannot start a thread for what waits for it: {error}", self.peer);
+            self.close();
+        }
+    }
+
+    /// Queues nothing more, sends what waits, then closes; at the latest after [`CLOSE_FLUSH_TIMEOUT`].
+    pub fn close_after_flush(self: &Arc<Self>) {
+        self.stop_queueing();
+        self.flush();
+    }
+
+    /// Queues nothing more; the next [`flush`](Self::flush) closes when all is sent.
+    pub fn stop_queueing(&self) {
+        let deadline = Instant::now() + CLOSE_FLUSH_TIMEOUT;
+        self.state.lock().closing.get_or_insert(deadline);
+        self.resume();
+    }
+
+    /// Shuts the socket down both ways, now. Readers and writers of it wake up.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.in_hand = None;
+        state.clear();
+        drop(state);
+        self.changed.notify_all();
+        self.resume();
+        // An error means that it is down already.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Whether nothing more is sent: it is closing, or closed.
+    pub fn is_closing(&self) -> bool {
+        let state = self.state.lock();
+        state.closing.is_some() || state.closed
+    }
+
+    /// Says that nobody reads from the socket any more: nothing is to be waited for when it is closed.
+    pub fn reader_ended(&self) {
+        self.state.lock().reader_ended = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until the socket is shut both ways. Bounded by the two timeouts above once closing began.
+    pub fn wait_closed(&self) {
+        let mut state = self.state.lock();
+        while !state.closed {
+            self.changed.wait(&mut state);
+        }
+    }
+
+    fn resume(&self) {
+        // Full means that a token is there already, which is all that matters.
+        let _ = self.resume.try_send(());
+    }
+
+    /// How many bytes wait, those included that the writer thread holds.
+    pub fn waiting(&self) -> usize {
+        self.state.lock().waiting()
+    }
+
+    /// The writer thread.
+    fn write_rest(&self) {
+        if let Err(error) = self.try_write_rest() {
+            debug!("cannot send to {}: {error}", self.peer);
+            self.close();
+        }
+    }
+
+    fn try_write_rest(&self) -> io::Result<()> {
+        // Seen by blocking writes only; without it a blocked one would not notice the deadline.
+        self.socket.set_write_timeout(Some(WRITE_TIMEOUT))?;
+        let mut chunk = Vec::new();
+        loop {
+            match self.next_chunk(&mut chunk) {
+                Next::Write => self.write_chunk(&chunk)?,
+                Next::Close => break self.linger(),
+                Next::Rest => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the next whole frames into `chunk`, and decides in the same breath what to do when there are none:
+    /// whoever flushes after that finds `in_hand` as it is then.
+    fn next_chunk(&self, chunk: &mut Vec<u8>) -> Next {
+        let mut state = self.state.lock();
+        chunk.clear();
+        state.in_hand = Some(0);
+        if !state.closed && state.head < state.bytes.len() {
+            state.take_frames(chunk);
+            return Next::Write;
+        }
+        state.clear();
+        if state.closing.is_some() {
+            return Next::Close;
+        }
+        state.in_hand = None;
+        Next::Rest
+    }
+
+    fn write_chunk(&self, mut chunk: &[u8]) -> io::Result<()> {
+        while !chunk.is_empty() {
+            match (&*self.socket).write(chunk) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => chunk = &chunk[count..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) => {}
+                Err(error) => return Err(error),
+            }
+            let state = self.state.lock();
+            let overdue = state.closing.is_some_and(|deadline| Instant::now() >= deadline);
+            if state.closed || (overdue && !chunk.is_empty()) {
+                return Err(ErrorKind::TimedOut.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Shuts our half, gives the other side a moment to shut its own, then closes.
+    fn linger(&self) {
+        let _ = self.socket.shutdown(Shutdown::Write);
+        let deadline = Instant::now() + LINGER;
+        let mut state = self.state.lock();
+        while !state.reader_ended && !state.closed {
+            if self.changed.wait_until(&mut state, deadline).timed_out() {
+                break;
+            }
+        }
+        drop(state);
+        self.close();
+    }
+}
+
+impl State {
+    fn waiting(&self) -> usize {
+        self.bytes.len() - self.head + self.in_hand.unwrap_or(0)
+    }
+
+    fn put(&mut self, frame: &Frame, framing: Framing) {
+        framing.put(frame, &mut self.bytes);
+        self.ends.push_back(self.bytes.len());
+    }
+
+    /// Sends without blocking unless older bytes wait for the writer thread. True when nothing is left.
+    fn send_now(&mut self, socket: &TcpStream) -> io::Result<bool> {
+        if self.in_hand.is_some() {
+            return Ok(false);
+        }
+        while self.head < self.bytes.len() {
+            let rest = &self.bytes[self.head..];
+            match SockRef::from(socket).send_with_flags(rest, MSG_DONTWAIT) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => self.advance(self.head + count),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.compact();
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.clear();
+        Ok(true)
+    }
+
+    /// Notes that everything before `head` has left.
+    fn advance(&mut self, head: usize) {
+        self.head = head;
+        // A frame that ends exactly here is done; with one more before it we stand between two.
+        let mut last_end = None;
+        while self.ends.front().is_some_and(|end| *end <= head) {
+            last_end = self.ends.pop_front();
+        }
+        self.mid_frame = last_end != Some(head);
+    }
+
+    /// Takes the rest of the frame that is partly sent and as many whole ones as fit a chunk, at least one.
+    fn take_frames(&mut self, chunk: &mut Vec<u8>) {
+        let limit = self.head + CHUNK_BYTES;
+        let fitting = self.ends.partition_point(|end| *end <= limit);
+        let end = self.ends.get(fitting.saturating_sub(1)).copied().unwrap_or(self.bytes.len());
+        chunk.extend_from_slice(&self.bytes[self.head..end]);
+        self.in_hand = Some(chunk.len());
+        self.advance(end);
+        self.compact();
+    }
+
+    /// Gives sent bytes back once they are half of the buffer, so that each byte is moved at most once on average.
+    fn compact(&mut self) {
+        if self.head == self.bytes.len() {
+            self.clear();
+        } else if self.head > self.bytes.len() / 2 {
+            let head = std::mem::take(&mut self.head);
+            self.bytes.drain(..head);
+            self.ends.iter_mut().for_each(|end| *end -= head);
+            self.bytes.shrink_to(2 * self.bytes.len());
+        }
+    }
+
+    /// Drops what has not begun to leave.
+    fn cut(&mut self) {
+        let keep = if self.mid_frame { self.ends.front().copied() } else { None };
+        self.bytes.truncate(keep.unwrap_or(self.head));
+        self.ends.truncate(usize::from(keep.is_some()));
+    }
+
+    /// Forgets everything that waits, and gives large buffers back.
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.head = 0;
+        self.mid_frame = false;
+        if self.bytes.capacity() > IDLE_BYTES_MAX {
+            self.bytes = Vec::new();
+            self.ends = VecDeque::new();
+        }
+    }
+}
+
+/// Whether a blocking call gave up waiting; which kind that is differs between systems.
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,10 @@ pub trait Network: Transport {
     /// Queues one serialised message on a connection, whoever is at its other end.
     fn send_to_conn(&self, conn: ConnId, frame: &Frame);
 
+    /// How many bytes can be queued on a connection now so that it stays well below its bound; 0 when it has
+    /// enough to send, or is gone.
+    fn spare_bytes(&self, conn: ConnId) -> usize;
+
     /// Sends what is queued, then closes. The end is reported like any other lost connection.
     fn close(&self, conn: ConnId);
 
@@ -135,6 +139,9 @@ impl Network for Outbox {
         // What servers send is always a message; an Outbox exists in tests only.
         let msg = Message::decode(frame).expect("a serialised message");
         self.push(Sent::ToConn(conn, msg));
+    }
+    fn spare_bytes(&self, _conn: ConnId) -> usize {
+        usize::MAX
     }
     fn close(&self, conn: ConnId) {
         self.push(Sent::Close(conn));

@@ -3,10 +3,55 @@
 //! Must not know (outside [`shell`]): sockets, files, clocks, threads. A part is handed `now`, a message or
 //! a tick, and speaks through [`Transport`](crate::network::Transport),
 //! [`Network`](crate::network::Network) and [`Storage`](crate::storage::Storage).
+//!
+//! # Lock order
+//!
+//! 1. the node (`Shell::node`): taken first, held for one batch of steps, never across a blocking call;
+//! 2. leaves, one at a time, for a moment: the maps of `ConnectionManager`, the queue of each
+//!    connection, the buffer of `FileLog`, the handles of `Threads`, the label of the log.
+//!
+//! Nothing is locked while a leaf is held. Channels are sent to with `try_send` while the node is held.
+
+pub mod step;
 
 pub mod election;
+
 pub mod failure_detector;
+
 pub mod metadata;
+
+pub mod multicast;
+
+pub mod presence;
+
+pub mod server_node;
+
+mod clients;
+mod connections;
+mod discovery;
+mod leadership;
+pub mod peers;
+mod replay;
+pub mod ring;
+mod rooms;
+mod sessions;
+mod snapshot;
+mod sync;
+
+pub mod shell;
+
+#[cfg(test)]
+mod test_cluster;
+#[cfg(test)]
+mod tests;
+
+pub use election::ElectionModule;
+pub use failure_detector::FailureDetector;
+pub use metadata::MetadataStore;
+pub use multicast::CausalMulticastHandler;
+pub use ring::RingNeighbor;
+pub use server_node::ServerNode;
+pub use step::{Flow, Step};
 
 use std::fmt;
 

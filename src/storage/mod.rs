@@ -2,8 +2,8 @@
 //!
 //! Must not know: what the messages mean. It appends lines, syncs them, and reads them back.
 //!
-//! Reading order: [`record`] (a line), [`segment`] (a file), [`file_log`] (the log and its
-//! writer), [`data_folder`] (everything under `--data`).
+//! Reading order: [`record`] (a line), [`segment`] (a file), [`recovery`] (what a crash leaves),
+//! [`file_log`] (the log and its writer), [`data_folder`] (everything under `--data`).
 
 use std::fmt::Debug;
 
@@ -13,9 +13,15 @@ pub mod record;
 
 pub mod segment;
 
+pub mod recovery;
+
 pub mod file_log;
 
 pub mod data_folder;
+
+pub use data_folder::DataFolder;
+pub use file_log::{FileLog, LogEvent, LogOptions};
+pub use recovery::Recovery;
 
 /// Counts appended records, from 1; a record is durable when the log has synced up to its index.
 pub type LogIndex = u64;

@@ -1,1 +1,256 @@
-//! Stub.
+//! The files of the log: `00000001.jsonl`, `00000002.jsonl`, … in one folder.
+//!
+//! ```text
+//!   00000001.jsonl   00000002.jsonl   00000003.jsonl
+//!   full, synced     full, synced     the tail: the writer appends here
+//! ```
+//!
+//! Numbers count from 1 without a gap. Only the tail is ever written. A new tail begins only when the
+//! one before it is synced, and its entry in the folder is synced before anything is written to it, so
+//! a crash can leave an unfinished line only at the end of the last segment.
+
+use std::fmt::Debug;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use super::record;
+use crate::domain::Message;
+
+/// The name of segment `number`, such as `00000001.jsonl`.
+pub fn file_name(number: u64) -> String {
+    format!("{number:08}.jsonl")
+}
+
+/// The numbers of the segments in `folder`, from the lowest. Files of other names are left alone.
+pub fn list(folder: &Path) -> io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".jsonl")?.parse().ok());
+        numbers.extend(number.filter(|number| *name == *file_name(*number)));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Makes the entries of `folder` durable: files that were created, renamed or removed in it.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Creates `folder` and those above it that are missing, and syncs each new entry.
+pub fn create_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = match folder.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    create_folder(parent)?;
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && folder.is_dir() => {}
+        result => result?,
+    }
+    sync_folder(parent)
+}
+
+/// Gives the file at `path` a second name, `<name>.damaged-<n>` with the first `n` that is free, and
+/// returns it. Nothing is overwritten, and a crash leaves the file under at least one of its names.
+pub fn link_aside(path: &Path) -> io::Result<PathBuf> {
+    let mut count = 1u64;
+    loop {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".damaged-{count}"));
+        let aside = PathBuf::from(name);
+        match fs::hard_link(path, &aside) {
+            Ok(()) => return Ok(aside),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => count += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// How the reading of a segment ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// After a complete line, or in an empty file.
+    Whole,
+    /// In the middle of a line.
+    Torn {
+        /// How much of that line there is, in bytes.
+        bytes: u64,
+    },
+    /// At a complete line that is not as it was written, or at a place that cannot be read.
+    Damaged {
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// What [`read`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Scan {
+    /// How many records are sound, counted from the beginning.
+    pub records: u64,
+    /// How long they are together, in bytes.
+    pub good_bytes: u64,
+    /// What came after them.
+    pub end: End,
+}
+
+/// Reads the segment at `path` up to its end or the first fault, and hands each record to `visit`.
+pub fn read(path: &Path, visit: &mut dyn FnMut(Message)) -> io::Result<Scan> {
+    let mut file = BufReader::with_capacity(256 * 1024, File::open(path)?);
+    let mut scan = Scan { records: 0, good_bytes: 0, end: End::Whole };
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if let Err(error) = file.read_until(b'\n', &mut line) {
+            scan.end = End::Damaged { reason: format!("it cannot be read: {error}") };
+            return Ok(scan);
+        }
+        match line.split_last() {
+            None => return Ok(scan),
+            Some((b'\n', text)) => match record::decode(text) {
+                Ok(message) => visit(message),
+                Err(reason) => {
+                    scan.end = End::Damaged { reason };
+                    return Ok(scan);
+                }
+            },
+            Some(_) => {
+                scan.end = End::Torn { bytes: line.len() as u64 };
+                return Ok(scan);
+            }
+        }
+        scan.records += 1;
+        scan.good_bytes += line.len() as u64;
+    }
+}
+
+/// The calls that can fail on a real disk; tests put a failing disk in their place.
+pub(super) trait Disk: Debug + Send + Sync {
+    /// Creates the file at `path`, which must not exist.
+    fn create(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().append(true).create_new(true).open(path)
+    }
+
+    /// Writes a beginning of `bytes` and returns its length, as [`Write::write`] does.
+    fn write(&self, mut file: &File, bytes: &[u8]) -> io::Result<usize> {
+        file.write(bytes)
+    }
+
+    /// Makes what was written durable.
+    fn sync(&self, file: &File) -> io::Result<()> {
+        file.sync_data()
+    }
+}
+
+/// The disk of the operating system.
+#[derive(Debug)]
+pub(super) struct SystemDisk;
+
+impl Disk for SystemDisk {}
+
+/// Why a batch was not written.
+#[derive(Debug)]
+pub(super) enum WriteError {
+    /// There is no space, or no right to more of it. The segment is as before; the same call can succeed later.
+    Full(io::Error),
+    /// Anything else. What the file holds is not known any more.
+    Broken(io::Error),
+}
+
+/// The last segment, open for appending.
+#[derive(Debug)]
+pub(super) struct Tail {
+    disk: Box<dyn Disk>,
+    folder: PathBuf,
+    number: u64,
+    file: File,
+    /// How much of the file holds complete batches, in bytes.
+    good_bytes: u64,
+    segment_bytes: u64,
+}
+
+impl Tail {
+    /// Opens segment `number` of `folder`, or creates it, to append to it. What it holds is durable then, even
+    /// if the process that wrote it died before its sync.
+    pub(super) fn open(
+        disk: Box<dyn Disk>,
+        folder: &Path,
+        number: u64,
+        segment_bytes: u64,
+    ) -> io::Result<Self> {
+        let file =
+            OpenOptions::new().append(true).create(true).open(folder.join(file_name(number)))?;
+        file.sync_data()?;
+        sync_folder(folder)?;
+        let good_bytes = file.metadata()?.len();
+        Ok(Self { disk, folder: folder.into(), number, file, good_bytes, segment_bytes })
+    }
+
+    /// Writes `batch`, which holds whole lines, to this segment or, when it would grow beyond its size, to a new one.
+    /// It is durable after [`sync`](Self::sync).
+    pub(super) fn write(&mut self, batch: &[u8]) -> Result<(), WriteError> {
+        let bytes = batch.len() as u64;
+        if self.good_bytes > 0 && self.good_bytes + bytes > self.segment_bytes {
+            self.rotate()?;
+        }
+        if let Err(error) = self.write_all(batch) {
+            // A part of the batch may be there. Without this cut, the next try would write after it.
+            self.file.set_len(self.good_bytes).map_err(|error| self.broken("cut back", &error))?;
+            return Err(self.full_or_broken("write", error));
+        }
+        self.good_bytes += bytes;
+        Ok(())
+    }
+
+    /// Makes everything durable that was written. After an error nothing is known about what is on the disk: the
+    /// system may have dropped what it could not write, and a second call may succeed all the same.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.disk.sync(&self.file).map_err(|error| self.explain("sync", &error))
+    }
+
+    fn write_all(&self, mut rest: &[u8]) -> io::Result<()> {
+        while !rest.is_empty() {
+            match self.disk.write(&self.file, rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins the next segment. The present one is synced: each batch is, before the next one is written.
+    fn rotate(&mut self) -> Result<(), WriteError> {
+        let next = self.folder.join(file_name(self.number + 1));
+        self.file =
+            self.disk.create(&next).map_err(|error| self.full_or_broken("follow", error))?;
+        self.number += 1;
+        self.good_bytes = 0;
+        sync_folder(&self.folder).map_err(|error| self.broken("enter into the folder", &error))
+    }
+
+    fn full_or_broken(&self, tried: &str, error: io::Error) -> WriteError {
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                WriteError::Full(error)
+            }
+            _ => self.broken(tried, &error),
+        }
+    }
+
+    fn broken(&self, tried: &str, error: &io::Error) -> WriteError {
+        WriteError::Broken(self.explain(tried, error))
+    }
+
+    fn explain(&self, tried: &str, error: &io::Error) -> io::Error {
+        let path = self.folder.join(file_name(self.number));
+        io::Error::new(error.kind(), format!("cannot {tried} {}: {error}", path.display()))
+    }
+}

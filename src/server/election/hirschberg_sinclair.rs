@@ -129,9 +129,9 @@ impl ElectionModule {
     }
 
     /// The diagram's `ConstructReplyMessage`: nobody on this side outranks `id` in phase `k`.
-    pub fn construct_reply_message(&self, id: &NodeId, k: u32, toward: Side) -> Message {
+    pub fn construct_reply_message(&self, id: &NodeId, k: u32, d: u64, toward: Side) -> Message {
         let (id, counter) = (id.clone(), self.counter);
-        self.message(&ElectionContent::Reply { id, counter, k, toward })
+        self.message(&ElectionContent::Reply { id, counter, k, d, toward })
     }
 
     /// The diagram's `ConstructLeaderAnnoucementMessage`: `id` won, and this is its term.
@@ -155,8 +155,10 @@ impl ElectionModule {
         let content: ElectionContent =
             msg.content.parse().map_err(|error| invalid(error.to_string()))?;
         let counter = match &content {
-            ElectionContent::Probe { k, d, .. } if !(1..=hops(*k)).contains(d) => {
-                return Err(invalid(format!("a probe of phase {k} has no hop {d}")));
+            ElectionContent::Probe { k, d, .. } | ElectionContent::Reply { k, d, .. }
+                if !(1..=hops(*k)).contains(d) =>
+            {
+                return Err(invalid(format!("a message of phase {k} has no hop {d}")));
             }
             ElectionContent::Probe { counter, .. } | ElectionContent::Reply { counter, .. } => {
                 *counter
@@ -213,7 +215,7 @@ impl ElectionModule {
         let hash = self.node.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
         });
-        let stagger = timeout / 128 * ((hash >> 32) % 64) as u32;
+        let stagger = timeout / 2 * ((hash >> 32) as u32 % 64) / 64;
         timeout * (1 << self.given_up.min(DOUBLINGS_MAX)) + stagger
     }
 
@@ -269,14 +271,17 @@ impl ElectionModule {
             }
             Ordering::Greater => {
                 let back = toward.opposite();
-                self.send(back, &self.construct_reply_message(&id, k, back), cm);
+                self.send(back, &self.construct_reply_message(&id, k, 1, back), cm);
             }
         }
     }
 
-    fn handle_reply(&mut self, id: &NodeId, k: u32, toward: Side, cm: &dyn Transport) {
+    fn handle_reply(&mut self, id: &NodeId, (k, d): (u32, u64), toward: Side, cm: &dyn Transport) {
         if *id != self.node {
-            self.send(toward, &self.construct_reply_message(id, k, toward), cm);
+            // A reply that has come as far as its probe went has missed the candidate: the ring changed.
+            if d < hops(k) {
+                self.send(toward, &self.construct_reply_message(id, k, d + 1, toward), cm);
+            }
         } else if self.standing && k == self.k && self.replied != Some(toward) {
             self.replied = Some(toward);
             self.reply_counter += 1;
@@ -321,9 +326,9 @@ impl Election for ElectionModule {
                     self.handle_probe(Probe { id, k, d, toward }, now, cm);
                 }
             }
-            Ok(ElectionContent::Reply { id, counter, k, toward }) => {
+            Ok(ElectionContent::Reply { id, counter, k, d, toward }) => {
                 if self.enter_round(counter, now) {
-                    self.handle_reply(&id, k, toward, cm);
+                    self.handle_reply(&id, (k, d), toward, cm);
                 }
             }
             Ok(ElectionContent::Announcement { id, term }) => {

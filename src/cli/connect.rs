@@ -1,0 +1,46 @@
+//! From `--connect` or discovery to servers that answer.
+
+use std::ops::ControlFlow;
+
+use super::args::{ClientArgs, ConnectArgs};
+use crate::client::{ChatClient, ClientSettings};
+use crate::domain::content::ServerAddress;
+use crate::error::StartError;
+
+/// A client that is connected, in no room yet.
+pub(super) fn client(args: &ClientArgs) -> Result<ChatClient, StartError> {
+    let named = args.connect.addresses()?;
+    let client = ChatClient::new(ClientSettings {
+        username: args.name.clone(),
+        cluster: args.connect.cluster.clone(),
+        frame_bytes_max: args.frame_bytes_max,
+    })?;
+    let addresses = or_found(named, &args.connect, |port, found| {
+        client.discover_server(port, found);
+    })?;
+    client.start_any(&addresses)?;
+    Ok(client)
+}
+
+/// `named`, or when none are what `discover` finds first. It is handed the port and what takes an answer.
+pub(super) fn or_found(
+    named: Vec<String>,
+    args: &ConnectArgs,
+    discover: impl FnOnce(u16, &mut dyn FnMut(&[ServerAddress]) -> ControlFlow<()>),
+) -> Result<Vec<String>, StartError> {
+    if !named.is_empty() {
+        return Ok(named);
+    }
+    let mut addresses = Vec::new();
+    discover(args.discovery_port, &mut |servers| {
+        addresses = servers.iter().map(|server| server.address.clone()).collect();
+        if addresses.is_empty() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    if addresses.is_empty() {
+        return Err(StartError::Other(format!(
+            "no server of the cluster {:?} answers on UDP port {}; start one, or name one with --connect HOST:PORT",
+            args.cluster, args.discovery_port
+        )));
+    }
+    Ok(addresses)
+}

@@ -1,0 +1,210 @@
+//! `roundtable status`: how the cluster is, for people and for programs.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::Duration;
+
+use super::Outcome;
+use super::args::{Format, StatusArgs};
+use super::connect::or_found;
+use super::render::visible;
+use crate::client::discovery::discover;
+use crate::client::query_status;
+use crate::domain::NodeId;
+use crate::domain::content::{Liveness, RoomStatus, Status};
+use crate::error::StartError;
+use crate::network::UDPHandler;
+
+/// How long discovery waits for an answer.
+const DISCOVERY_LIMIT: Duration = Duration::from_secs(2);
+
+/// Asks the servers in turn and prints the first answer.
+pub fn run(args: &StatusArgs) -> Result<Outcome, StartError> {
+    let no_socket = |error| StartError::Other(format!("cannot open a UDP socket: {error}"));
+    let udp = UDPHandler::bind(0).map_err(no_socket)?;
+    let addresses = or_found(args.connect.addresses()?, &args.connect, |port, found| {
+        discover(&udp, &args.connect.cluster, port, DISCOVERY_LIMIT, found);
+    })?;
+    let mut failures = Vec::new();
+    for address in addresses {
+        match query_status(&address) {
+            Ok(status) => return Ok(print(&status, args.format)),
+            Err(error) => failures.push(format!("{address}: {error}")),
+        }
+    }
+    Err(StartError::Other(format!("no server answers ({})", failures.join("; "))))
+}
+
+fn print(status: &Status, format: Format) -> Outcome {
+    let text = match format {
+        Format::Text => table(status),
+        // Serialising cannot fail: only string keys.
+        Format::Json => serde_json::to_string(status).unwrap_or_default() + "\n",
+    };
+    // Whoever closed standard output has read enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Outcome::Done
+}
+
+/// The status as tables for people.
+pub fn table(status: &Status) -> String {
+    let leader = status.leader.as_ref().map_or("-", NodeId::as_str);
+    let summary = [
+        ("node", status.node.to_string()),
+        ("state", status.state.clone()),
+        ("leader", leader.into()),
+        ("term", status.term.to_string()),
+        ("design", status.design.clone()),
+        ("cluster", status.cluster.clone()),
+        ("ring", ring(&status.ring)),
+    ];
+    let mut text = String::new();
+    for (name, value) in summary {
+        let _ = writeln!(text, "{name:<8} {}", visible(&value));
+    }
+    let mut servers = vec![["SERVER", "ADDRESS", "STATE", "HEARD"].map(String::from)];
+    for server in &status.servers {
+        let liveness = match server.state {
+            Liveness::Alive => "alive",
+            Liveness::Suspect => "suspect",
+            Liveness::Dead => "dead",
+        };
+        let heard = match server.last_heartbeat_ms {
+            Some(_) if server.id == status.node => "-".into(),
+            Some(ms) => format!("{ms} ms ago"),
+            None => "never".into(),
+        };
+        servers.push([server.id.to_string(), server.address.clone(), liveness.into(), heard]);
+    }
+    text.push('\n');
+    text.push_str(&columns(&servers));
+    text.push('\n');
+    text.push_str(&rooms_table(&status.rooms));
+    text
+}
+
+/// The rooms as a table for people.
+pub fn rooms_table(rooms: &[RoomStatus]) -> String {
+    let titles = ["ROOM", "HOST", "REPLICAS", "MESSAGES", "MEMBERS"].map(String::from);
+    let mut rows = vec![titles];
+    for room in rooms {
+        let replicas: Vec<&str> = room.replicas.iter().map(NodeId::as_str).collect();
+        rows.push([
+            room.room_id.clone(),
+            room.host.as_ref().map_or("-", NodeId::as_str).into(),
+            replicas.join(" "),
+            room.messages.to_string(),
+            members(&room.members),
+        ]);
+    }
+    columns(&rows)
+}
+
+/// `n1 -> n2 -> n3 -> n1`.
+fn ring(ids: &[NodeId]) -> String {
+    let closed = ids.iter().chain(ids.first().filter(|_| ids.len() > 1));
+    let names: Vec<&str> = closed.map(NodeId::as_str).collect();
+    names.join(" -> ")
+}
+
+/// How many names a row shows.
+const MEMBERS_SHOWN: usize = 8;
+
+fn members(names: &[String]) -> String {
+    let shown = names.iter().take(MEMBERS_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MEMBERS_SHOWN) {
+        0 => format!("{} {shown}", names.len()).trim_end().into(),
+        more => format!("{} {shown} and {more} more", names.len()),
+    }
+}
+
+/// Rows under each other, each column as wide as its widest cell.
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let rows: Vec<[String; N]> =
+        rows.iter().map(|row| row.each_ref().map(|cell| visible(cell))).collect();
+    let mut widths = [0; N];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in &rows {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(text, "{}", cells.join("  ").trim_end());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::content::ServerStatus;
+
+    #[test]
+    fn a_status_is_a_head_and_two_aligned_tables() {
+        let server = |id: &str, state, heard| ServerStatus {
+            id: id.into(),
+            address: format!("127.0.0.1:700{}", &id[1..]),
+            state,
+            last_heartbeat_ms: heard,
+        };
+        let status = Status {
+            node: "n1".into(),
+            state: "FOLLOWER".into(),
+            leader: Some("n3".into()),
+            term: 2,
+            design: "ring".into(),
+            cluster: "roundtable".into(),
+            servers: vec![
+                server("n1", Liveness::Alive, Some(0)),
+                server("n2", Liveness::Dead, None),
+                server("n3", Liveness::Suspect, Some(1400)),
+            ],
+            ring: vec!["n1".into(), "n3".into()],
+            rooms: vec![RoomStatus {
+                room_id: "lobby\u{7}".into(),
+                host: Some("n1".into()),
+                replicas: vec!["n1".into(), "n3".into()],
+                members: vec!["alice".into(), "bob".into()],
+                messages: 12,
+            }],
+        };
+        let expected = r"node     n1
+state    FOLLOWER
+leader   n3
+term     2
+design   ring
+cluster  roundtable
+ring     n1 -> n3 -> n1
+
+SERVER  ADDRESS         STATE    HEARD
+n1      127.0.0.1:7001  alive    -
+n2      127.0.0.1:7002  dead     never
+n3      127.0.0.1:7003  suspect  1400 ms ago
+
+ROOM         HOST  REPLICAS  MESSAGES  MEMBERS
+lobby\u{7}  n1    n1 n3     12        2 alice, bob
+";
+        // The header is padded to the width of the escaped name.
+        let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(squeezed(&table(&status)), squeezed(expected));
+        let text = table(&status);
+        let rows: Vec<&str> = text.lines().skip(8).take(4).collect();
+        assert_eq!(rows, expected.lines().skip(8).take(4).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_ring_of_one_is_just_its_server() {
+        assert_eq!(ring(&["n1".into()]), "n1");
+        assert_eq!(ring(&[]), "");
+    }
+
+    #[test]
+    fn long_lists_of_members_are_cut() {
+        let names: Vec<String> = (0..20).map(|n| format!("u{n}")).collect();
+        assert_eq!(members(&names), "20 u0, u1, u2, u3, u4, u5, u6, u7 and 12 more");
+        assert_eq!(members(&[]), "0");
+    }
+}

@@ -1,0 +1,156 @@
+//! Connections as the server logic sees them: what they turned out to be, what they wait for, how they end.
+//!
+//! A request that cannot be taken yet is not queued: its connection is read no further, and the same request
+//! is handed in again when something changed. After [`WAIT_MAX`] it is refused, and the client tries elsewhere.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::ServerNode;
+use super::step::{Flow, Step};
+use crate::domain::NodeId;
+use crate::error::RequestError;
+use crate::network::ConnId;
+
+/// How long a connection may be silent before it says CLIENT_JOIN or HELLO.
+pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client waits for something temporary before it is told to try elsewhere.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// What a connection has turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Nothing was said yet.
+    New,
+    /// Another server.
+    Peer(NodeId),
+    /// A client's session.
+    Client(String),
+}
+
+/// A connection as the server logic sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Conn {
+    /// Who is at the other end.
+    pub(super) role: Role,
+    /// The remote address, for the log.
+    pub(super) addr: SocketAddr,
+    /// The address that was dialled when this server opened it.
+    pub(super) dialled: Option<String>,
+    /// When it was opened.
+    pub(super) opened_at: Instant,
+    /// The request that cannot be taken yet.
+    pub(super) waiting: Option<Waiting>,
+}
+
+/// Why a connection is not read further for a while.
+#[derive(Clone, Debug)]
+pub(super) struct Waiting {
+    /// Since when.
+    pub(super) since: Instant,
+    /// What the client is told when it lasts longer than [`WAIT_MAX`].
+    pub(super) error: RequestError,
+}
+
+/// Why a request is not done: it has to wait, or it is refused.
+#[derive(Clone, Debug)]
+pub(super) enum Hindrance {
+    /// Not yet; the error is for a client that waited too long.
+    Wait(RequestError),
+    /// No.
+    Refuse(RequestError),
+}
+
+impl From<RequestError> for Hindrance {
+    fn from(error: RequestError) -> Self {
+        Self::Refuse(error)
+    }
+}
+
+/// A local client: its connection, and the user behind it.
+#[derive(Clone, Debug)]
+pub(super) struct LocalClient {
+    /// The way to it.
+    pub(super) conn: ConnId,
+    /// The user's name.
+    pub(super) user: String,
+    /// When it connected: rooms that it was in before are its own again only if it joins them soon.
+    pub(super) since: Instant,
+    /// Whether rooms of a former connection may still be unclaimed.
+    pub(super) resuming: bool,
+}
+
+impl ServerNode {
+    /// Answers what came of a request: nothing more, a wait, or an error.
+    pub(super) fn conclude(
+        &mut self,
+        conn: ConnId,
+        done: Result<(), Hindrance>,
+        step: &Step,
+    ) -> Flow {
+        let error = match done {
+            Ok(()) => {
+                if let Some(conn) = self.conns.get_mut(&conn) {
+                    conn.waiting = None;
+                }
+                return if self.conns.contains_key(&conn) { Flow::Done } else { Flow::Close };
+            }
+            Err(Hindrance::Refuse(error)) => error,
+            Err(Hindrance::Wait(error)) => {
+                let Some(conn) = self.conns.get_mut(&conn) else { return Flow::Close };
+                let waiting =
+                    conn.waiting.get_or_insert(Waiting { since: step.now, error: error.clone() });
+                if step.now < waiting.since + WAIT_MAX {
+                    waiting.error = error;
+                    return Flow::Wait;
+                }
+                error
+            }
+        };
+        self.refuse(conn, &error, step)
+    }
+
+    /// Sends `error` to `conn`, and closes it where the error says so.
+    pub(super) fn refuse(&mut self, conn: ConnId, error: &RequestError, step: &Step) -> Flow {
+        let Some(known) = self.conns.get_mut(&conn) else { return Flow::Close };
+        known.waiting = None;
+        let level = if error.closes() { log::Level::Info } else { log::Level::Debug };
+        log::log!(level, "refused {} {}: {error}", known.addr, error.code());
+        let frame = error.to_message(self.server_id.as_str()).to_frame();
+        step.cm.send_to_conn(conn, &frame);
+        if !error.closes() {
+            return Flow::Done;
+        }
+        self.close(conn, "refused", step);
+        Flow::Close
+    }
+
+    /// Ends a connection from this side.
+    pub(super) fn close(&mut self, conn: ConnId, reason: &str, step: &Step) {
+        step.cm.close(conn);
+        // A reader that waits has to wake to see the end.
+        step.cm.resume(conn);
+        self.handle_closed(conn, reason, step);
+    }
+
+    /// Connections that said nothing for too long, and requests that waited too long.
+    pub(super) fn check_connections(&mut self, step: &Step) {
+        let mut silent = Vec::new();
+        for (id, conn) in &self.conns {
+            if conn.role == Role::New && step.now >= conn.opened_at + HELLO_TIMEOUT {
+                silent.push(*id);
+            }
+            if conn.waiting.as_ref().is_some_and(|waiting| step.now >= waiting.since + WAIT_MAX) {
+                // Handed in once more, the request is refused.
+                step.cm.resume(*id);
+            }
+        }
+        for conn in silent {
+            if self.conns.get(&conn).is_some_and(|conn| conn.waiting.is_none()) {
+                let seconds = HELLO_TIMEOUT.as_secs();
+                self.refuse(conn, &RequestError::HelloTimeout { seconds }, step);
+            }
+        }
+    }
+}

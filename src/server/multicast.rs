@@ -1,0 +1,358 @@
+//! Causal multicast among the replicas of a room: nobody sees an answer before its question.
+//!
+//! ```text
+//!   n1 ──(1) stamp {n1:1} ─┬──▶ n2   ready: deliver, log, confirm to n1
+//!      client's CHAT       └──▶ n3   not ready: hold back, ask for what is missing
+//!   n1 ◀──(2) held 1 ──────── n2     two servers hold it: n1 shows it to its members
+//!   n1 ◀──(3) synced 1 ────── n2     on two disks: n1 acknowledges it
+//! ```
+//!
+//! The server that a client is connected to stamps its message with the room's vector clock and sends it
+//! to the other replicas. A stamp names only the entries that changed since that server's message
+//! before it, which has to be delivered first anyway. A replica delivers a message when everything
+//! that its sender had seen is here ([`VectorClock::is_causally_ready`]) and holds it back until then.
+//!
+//! **Held, shown, acknowledged.** A replica *holds* a message when it has delivered it, so that its causal
+//! past is there too. What a client has seen must survive the crash of the server that showed it: a message
+//! is *shown* when min(2, live) servers hold it, in the order of delivery; *acknowledged* when it is on
+//! min(2, live) disks, after it was shown.
+//!
+//! **Repair.** SYNC compares clocks and sends what the other lacks ([`super::sync`]).
+//!
+//! Promise: causal order per room; no acknowledged message is lost while servers fail one at a time.
+//! Price: r - 1 messages and two small confirmations each among r replicas; a clock entry per incarnation.
+//! Leaves out: one order for concurrent messages; two replicas may show them differently.
+//!
+//! Source: class-diagram.txt, `CausalMulticastHandler`; Birman, Schiper and Stephenson (1991).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::step::Step;
+use crate::domain::content::Held;
+use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, VectorClock};
+use crate::network::Transport;
+use crate::storage::LogIndex;
+
+/// Messages that one room holds back at most. More are dropped; SYNC brings them again.
+pub const HOLD_BACK_MAX: usize = 10_000;
+
+/// An acknowledgement that is owed to a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingAck {
+    /// Where the message stands in the room's history.
+    pub place: usize,
+    /// Whose message it is.
+    pub session: String,
+    /// Its id.
+    pub message_id: String,
+}
+
+/// What became of a stamped message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Delivered, perhaps with others that had waited for it.
+    Delivered,
+    /// It waits in the hold-back queue for its causal past.
+    HeldBack,
+    /// It was here already, or is no stamped message at all.
+    Ignored,
+}
+
+/// What [`CausalMulticastHandler::settle`] found to be due.
+#[derive(Debug, Default, PartialEq)]
+pub struct Settled {
+    /// The places to show now, repeats among them.
+    pub shown: Range<usize>,
+    /// The acknowledgements to send now, after what is shown.
+    pub acked: Vec<PendingAck>,
+}
+
+/// What a replica knows of a room besides its messages: who else holds what.
+#[derive(Clone, Debug, Default)]
+pub struct Replication {
+    /// The servers that get this room's messages.
+    pub replicas: BTreeSet<NodeId>,
+    /// What others have delivered, as far as is known.
+    pub held: BTreeMap<NodeId, VectorClock>,
+    /// What others have on disk, as far as is known.
+    pub synced_by: BTreeMap<NodeId, VectorClock>,
+    /// What is on this server's disk.
+    pub synced: VectorClock,
+    /// How many places of the history were shown.
+    pub shown: usize,
+    /// What the messages before `shown` count: the position of every member here.
+    pub shown_clock: VectorClock,
+    /// Whether this copy was compared with another replica's since it was made.
+    pub caught_up: bool,
+    /// The room's clock at this server's last stamp: later stamps name what changed since.
+    last_stamp: VectorClock,
+    /// Acknowledgements owed, in the order of their messages as far as they are this server's own.
+    acks: VecDeque<PendingAck>,
+}
+
+impl Replication {
+    /// Whether one of the servers `live` is known to hold what `origin` stamped with `count`.
+    fn held_elsewhere(&self, live: &BTreeSet<NodeId>, origin: &Incarnation, count: u64) -> bool {
+        live.is_empty() || covered(&self.held, live, origin, count)
+    }
+
+    /// The same for their disks.
+    fn synced_elsewhere(&self, live: &BTreeSet<NodeId>, origin: &Incarnation, count: u64) -> bool {
+        live.is_empty() || covered(&self.synced_by, live, origin, count)
+    }
+
+    /// Whether `node_id` is known to hold everything that `room` holds here.
+    pub fn is_covered_by(&self, node_id: &NodeId, room: &Room) -> bool {
+        self.held.get(node_id).is_some_and(|held| held.covers(&room.clock))
+    }
+}
+
+fn covered(
+    clocks: &BTreeMap<NodeId, VectorClock>,
+    live: &BTreeSet<NodeId>,
+    origin: &Incarnation,
+    count: u64,
+) -> bool {
+    clocks.iter().any(|(node_id, clock)| live.contains(node_id) && clock.get(origin) >= count)
+}
+
+/// Stamps, orders and spreads the messages of all rooms of one server.
+#[derive(Debug)]
+pub struct CausalMulticastHandler {
+    /// Who stamps here: this life of this server.
+    incarnation: Incarnation,
+    /// Per room that has a copy here.
+    replication: BTreeMap<String, Replication>,
+    /// What was appended to the log and is not reported synced yet: index, room, place.
+    unsynced: VecDeque<(LogIndex, String, usize)>,
+    /// Rooms in which something happened since they were settled last.
+    touched: BTreeSet<String>,
+    /// Whose messages were delivered or synced since they were confirmed last.
+    to_confirm: BTreeSet<(String, Incarnation)>,
+}
+
+impl CausalMulticastHandler {
+    /// A handler that stamps as `incarnation`.
+    pub fn new(incarnation: Incarnation) -> Self {
+        Self {
+            incarnation,
+            replication: BTreeMap::new(),
+            unsynced: VecDeque::new(),
+            touched: BTreeSet::new(),
+            to_confirm: BTreeSet::new(),
+        }
+    }
+
+    /// What is known of the replicas of `room_id`; made empty when the room is new.
+    pub fn replication(&mut self, room_id: &str) -> &mut Replication {
+        if !self.replication.contains_key(room_id) {
+            self.replication.insert(room_id.into(), Replication::default());
+        }
+        // Inserted above when it was missing.
+        self.replication.get_mut(room_id).expect("just made")
+    }
+
+    /// What is known of the replicas of `room_id`, if there is a copy of it here.
+    pub fn replication_of(&self, room_id: &str) -> Option<&Replication> {
+        self.replication.get(room_id)
+    }
+
+    /// Remembers that `room_id` has to be settled.
+    pub fn touch(&mut self, room_id: &str) {
+        if !self.touched.contains(room_id) {
+            self.touched.insert(room_id.into());
+        }
+    }
+
+    /// Takes out the rooms in which something happened.
+    pub fn take_touched(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Takes a message that this server's log held when it started: no log, no multicast, it is synced.
+    pub fn recover(&mut self, msg: Message, room: &mut Room) {
+        let msg = Arc::new(msg);
+        if room.add_message(msg.clone()).is_some()
+            && let Some((origin, count)) = msg.stamp()
+        {
+            self.replication(&room.room_id).synced.raise(origin, count);
+            self.touch(&room.room_id);
+        }
+    }
+
+    /// Stamps `msg`, a client's new message in `room`: the room's next one of this incarnation.
+    pub fn stamp(&mut self, msg: &mut Message, room: &Room) {
+        let incarnation = self.incarnation.clone();
+        let replication = self.replication(&room.room_id);
+        let mut stamp = room.clock.beyond(&replication.last_stamp);
+        let count = room.clock.get(&incarnation) + 1;
+        stamp.raise(&incarnation, count);
+        replication.last_stamp = room.clock.clone();
+        replication.last_stamp.raise(&incarnation, count);
+        msg.origin = Some(incarnation);
+        msg.vector_clock = Some(stamp);
+    }
+
+    /// Takes a stamped message: delivers it and what had waited for it, or holds it back.
+    pub fn handle_chat_message(&mut self, msg: Message, room: &mut Room, step: &Step) -> Delivery {
+        let Some((origin, count)) = msg.stamp() else { return Delivery::Ignored };
+        if count <= room.clock.get(origin) {
+            return Delivery::Ignored;
+        }
+        if is_ready(&msg, room) {
+            self.deliver_and_multicast(msg, room, step);
+            self.check_queue_recursively(room, step);
+            return Delivery::Delivered;
+        }
+        let waits = room.hold_back_queue.iter().any(|held| held.stamp() == Some((origin, count)));
+        if !waits && room.hold_back_queue.len() < HOLD_BACK_MAX {
+            room.hold_back_queue.push(msg);
+        }
+        Delivery::HeldBack
+    }
+
+    /// Delivers a ready message: history, log; to the other replicas when it was stamped here, else it
+    /// is to be confirmed to who stamped it.
+    fn deliver_and_multicast(&mut self, msg: Message, room: &mut Room, step: &Step) {
+        let msg = Arc::new(msg);
+        let Some(place) = room.add_message(msg.clone()) else { return };
+        let index = step.log.append(&msg);
+        self.unsynced.push_back((index, room.room_id.clone(), place));
+        self.touch(&room.room_id);
+        if msg.origin.as_ref() == Some(&self.incarnation) {
+            self.multicast(&msg, room, step.cm);
+        } else if let Some(origin) = &msg.origin {
+            self.to_confirm.insert((room.room_id.clone(), origin.clone()));
+        }
+    }
+
+    /// Delivers what became ready in the hold-back queue, until nothing does: each delivery can be what
+    /// another one waited for.
+    fn check_queue_recursively(&mut self, room: &mut Room, step: &Step) {
+        while let Some(at) = room.hold_back_queue.iter().position(|msg| is_ready(msg, room)) {
+            let msg = room.hold_back_queue.swap_remove(at);
+            self.deliver_and_multicast(msg, room, step);
+        }
+        let clock = &room.clock;
+        room.hold_back_queue
+            .retain(|msg| msg.stamp().is_some_and(|(origin, count)| count > clock.get(origin)));
+    }
+
+    /// Sends a stamped message to the other replicas of `room`.
+    pub fn multicast(&self, msg: &Message, room: &Room, cm: &dyn Transport) {
+        let Some(replication) = self.replication.get(&room.room_id) else { return };
+        for node_id in &replication.replicas {
+            cm.send_to_node(node_id, msg);
+        }
+    }
+
+    /// Owes an acknowledgement for the message at `place` of `room`.
+    pub fn owe_ack(&mut self, room_id: &str, ack: PendingAck) {
+        let acks = &mut self.replication(room_id).acks;
+        if !acks.contains(&ack) {
+            acks.push_back(ack);
+        }
+        self.touch(room_id);
+    }
+
+    /// How many acknowledgements `session` waits for in `room_id`.
+    pub fn owed_acks(&self, room_id: &str) -> usize {
+        self.replication.get(room_id).map_or(0, |replication| replication.acks.len())
+    }
+
+    /// Everything appended up to `index` is on this server's disk.
+    pub fn on_synced(&mut self, index: LogIndex, rooms: &BTreeMap<String, Room>) {
+        while self.unsynced.front().is_some_and(|(at, _, _)| *at <= index) {
+            let Some((_, room_id, place)) = self.unsynced.pop_front() else { return };
+            let Some(room) = rooms.get(&room_id) else { continue };
+            let (origin, count) = room.stamp_at(place);
+            if let Some(replication) = self.replication.get_mut(&room_id) {
+                replication.synced.raise(origin, count);
+            }
+            if *origin != self.incarnation {
+                self.to_confirm.insert((room_id.clone(), origin.clone()));
+            }
+            self.touch(&room_id);
+        }
+    }
+
+    /// `node_id` has delivered what `clock` counts, in `room_id`.
+    pub fn note_held(&mut self, node_id: &NodeId, room_id: &str, clock: &VectorClock) {
+        self.replication(room_id).held.entry(node_id.clone()).or_default().merge(clock);
+        self.touch(room_id);
+    }
+
+    /// `node_id` says how far it is with this server's own messages in `room_id`.
+    pub fn handle_held(&mut self, node_id: &NodeId, room_id: &str, held: &Held) {
+        let Some(replication) = self.replication.get_mut(room_id) else { return };
+        replication.held.entry(node_id.clone()).or_default().raise(&held.origin, held.held);
+        replication.synced_by.entry(node_id.clone()).or_default().raise(&held.origin, held.synced);
+        self.touch(room_id);
+    }
+
+    /// Forgets what `node_id` held: it may come back without it.
+    pub fn forget_node(&mut self, node_id: &NodeId) {
+        for replication in self.replication.values_mut() {
+            replication.held.remove(node_id);
+            replication.synced_by.remove(node_id);
+        }
+    }
+
+    /// What is due in `room`, when `live` are the other live servers: messages that enough servers hold,
+    /// acknowledgements of those on enough disks.
+    pub fn settle(&mut self, room: &Room, live: &BTreeSet<NodeId>) -> Settled {
+        let Some(replication) = self.replication.get_mut(&room.room_id) else {
+            return Settled::default();
+        };
+        let first = replication.shown;
+        while replication.shown < room.message_history.len() {
+            let (origin, count) = room.stamp_at(replication.shown);
+            if !replication.held_elsewhere(live, origin, count) {
+                break;
+            }
+            replication.shown_clock.raise(origin, count);
+            replication.shown += 1;
+        }
+        let mut acked = Vec::new();
+        let acks = std::mem::take(&mut replication.acks);
+        for ack in acks {
+            let (origin, count) = room.stamp_at(ack.place);
+            let due = ack.place < replication.shown
+                && replication.synced.get(origin) >= count
+                && replication.synced_elsewhere(live, origin, count);
+            if due {
+                acked.push(ack);
+            } else {
+                replication.acks.push_back(ack);
+            }
+        }
+        Settled { shown: first..replication.shown, acked }
+    }
+
+    /// Confirms to the servers that stamped them what was delivered and synced since the last call.
+    pub fn send_confirmations(&mut self, rooms: &BTreeMap<String, Room>, me: &NodeId, step: &Step) {
+        for (room_id, origin) in std::mem::take(&mut self.to_confirm) {
+            let (Some(room), Some(replication)) =
+                (rooms.get(&room_id), self.replication.get(&room_id))
+            else {
+                continue;
+            };
+            let held = Held {
+                held: room.clock.get(&origin),
+                synced: replication.synced.get(&origin),
+                origin: origin.clone(),
+            };
+            let msg = Message::new(MessageType::Ack, me.as_str()).in_room(room_id).saying(&held);
+            step.cm.send_to_node(&origin.node_id(), &msg);
+        }
+    }
+}
+
+fn is_ready(msg: &Message, room: &Room) -> bool {
+    match (&msg.origin, &msg.vector_clock) {
+        (Some(origin), Some(stamp)) => room.clock.is_causally_ready(stamp, origin),
+        _ => false,
+    }
+}

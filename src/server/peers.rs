@@ -1,0 +1,424 @@
+//! Links between servers: one connection per pair, whoever dialled.
+//!
+//! ```text
+//!   n1 ── dials ──▶ HELLO ──────▶ n2      cluster, design, id and disk id are checked,
+//!   n1 ◀─────────── HELLO ─────── n2      then both bind the connection and tell the other
+//!                                         what it may have missed (presence, clocks, rooms)
+//! ```
+//!
+//! When both dial at once there are two connections for a moment. Both sides keep the one that the lower
+//! id dialled; between two that the same side dialled, the newer one. What was lost on the other is repaired
+//! by what is told at each bind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::ServerNode;
+use super::connections::Role;
+use super::step::{Flow, Step};
+use crate::domain::content::{
+    ErrorContent, Heartbeat, Held, Hello, Liveness, Presence, SyncContent,
+};
+use crate::domain::{Message, MessageType, NodeId};
+use crate::error::RequestError;
+use crate::network::ConnId;
+
+/// The pause after the first failed dial; it doubles up to [`DIAL_PAUSE_MAX`].
+const DIAL_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between two dials of an address.
+const DIAL_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How much later the higher id of a pair dials, so that both seldom dial at once.
+const DIAL_STAGGER: Duration = Duration::from_millis(200);
+
+/// The addresses to dial, and when.
+#[derive(Debug, Default)]
+pub struct Dials {
+    wanted: BTreeMap<String, Dial>,
+    /// Addresses from `--peers`: they are tried for ever.
+    seeds: BTreeSet<String>,
+    /// Which server answered at an address; this server itself for its own.
+    known: BTreeMap<String, NodeId>,
+    /// This server's own addresses, found out by dialling them.
+    own: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+struct Dial {
+    at: Instant,
+    pause: Duration,
+    under_way: bool,
+}
+
+impl Dials {
+    /// Dials `seeds` from `now` on, and never `own`.
+    pub fn new(seeds: &[String], own: &str, now: Instant) -> Self {
+        let mut dials = Self { seeds: seeds.iter().cloned().collect(), ..Self::default() };
+        dials.own.insert(own.into());
+        for seed in seeds {
+            dials.want(seed, now);
+        }
+        dials
+    }
+
+    /// Whose turn it is first between `me` and `other`: the lower id's.
+    pub fn stagger(me: &NodeId, other: &NodeId) -> Duration {
+        if me < other { Duration::ZERO } else { DIAL_STAGGER }
+    }
+
+    /// Dials `address` from now on until it is connected.
+    pub fn want(&mut self, address: &str, now: Instant) {
+        self.want_after(address, Duration::ZERO, now);
+    }
+
+    /// The same, not before `pause` has passed.
+    pub fn want_after(&mut self, address: &str, pause: Duration, now: Instant) {
+        if !self.own.contains(address) && !self.wanted.contains_key(address) {
+            let dial = Dial { at: now + pause, pause: DIAL_PAUSE, under_way: false };
+            self.wanted.insert(address.into(), dial);
+        }
+    }
+
+    /// The addresses to dial now. One that led to a server among `connected` is left alone.
+    pub fn due(&mut self, now: Instant, connected: &[&NodeId]) -> Vec<String> {
+        let Self { wanted, known, own, seeds } = self;
+        wanted.retain(|address, dial| {
+            let reached = known.get(address).is_some_and(|id| connected.contains(&id));
+            dial.under_way || (!own.contains(address) && (!reached || seeds.contains(address)))
+        });
+        let mut due = Vec::new();
+        for (address, dial) in wanted {
+            let reached = known.get(address).is_some_and(|id| connected.contains(&id));
+            if !dial.under_way && !reached && dial.at <= now {
+                dial.under_way = true;
+                due.push(address.clone());
+            }
+        }
+        due
+    }
+
+    /// A dial of `address` did not work, or the connection ended: again after a pause.
+    pub fn failed(&mut self, address: &str, now: Instant) {
+        if let Some(dial) = self.wanted.get_mut(address) {
+            dial.under_way = false;
+            dial.at = now + dial.pause;
+            dial.pause = (dial.pause * 2).min(DIAL_PAUSE_MAX);
+        }
+    }
+
+    /// `id` answered at `address`.
+    pub fn reached(&mut self, address: &str, id: &NodeId) {
+        self.known.insert(address.into(), id.clone());
+        if let Some(dial) = self.wanted.get_mut(address) {
+            dial.pause = DIAL_PAUSE;
+        }
+    }
+
+    /// Whether every seed has answered once; false when there are none.
+    pub fn all_reached(&self) -> bool {
+        let is_reached = |seed| self.known.contains_key(seed) || self.own.contains(seed);
+        !self.seeds.is_empty() && self.seeds.iter().all(is_reached)
+    }
+
+    /// `address` is this server's own.
+    pub fn is_own(&mut self, address: &str) {
+        self.own.insert(address.into());
+    }
+}
+
+impl ServerNode {
+    /// The first frame to another server.
+    pub(super) fn hello(&self) -> Message {
+        Message::new(MessageType::Hello, self.server_id.as_str()).saying(&Hello {
+            cluster: self.config.cluster.clone(),
+            design: self.config.design.clone(),
+            id: self.server_id.clone(),
+            disk_id: self.config.disk_id.clone(),
+            incarnation: self.config.incarnation.clone(),
+            address: self.config.address.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            term: self.election_module.term().cloned(),
+        })
+    }
+
+    /// A HELLO: checks who it is, and binds the connection or refuses it.
+    pub(super) fn handle_hello(
+        &mut self,
+        conn: ConnId,
+        msg: &Message,
+        step: &Step,
+    ) -> Result<(), RequestError> {
+        let hello: Hello = parse(msg)?;
+        let dialled = self.conns.get(&conn).and_then(|conn| conn.dialled.clone());
+        self.check_cluster(&hello)?;
+        if hello.incarnation == self.config.incarnation {
+            self.met_oneself(conn, dialled, step);
+            return Ok(());
+        }
+        self.check_identity(&hello)?;
+        if let Some(address) = &dialled {
+            self.dials.reached(address, &hello.id);
+        }
+        if !self.wins(conn, dialled.is_some(), &hello) {
+            self.close(conn, "another connection to the same server is kept", step);
+            return Ok(());
+        }
+        if dialled.is_none() {
+            step.cm.send_to_conn(conn, &self.hello().to_frame());
+        }
+        self.link_up(conn, &hello, step);
+        Ok(())
+    }
+
+    fn check_cluster(&self, hello: &Hello) -> Result<(), RequestError> {
+        let Hello { cluster, design, id, .. } = hello;
+        let (my_cluster, my_design) = (&self.config.cluster, &self.config.design);
+        let me = &self.server_id;
+        if cluster != my_cluster {
+            let reason = format!("{id} belongs to the cluster {cluster:?}, {me} to {my_cluster:?}");
+            return Err(RequestError::WrongCluster { reason });
+        }
+        if design != my_design {
+            let reason = format!("{id} runs the design {design:?}, {me} runs {my_design:?}");
+            return Err(RequestError::WrongCluster { reason });
+        }
+        Ok(())
+    }
+
+    /// Refuses a second server under an id that is taken while its owner is connected.
+    fn check_identity(&self, hello: &Hello) -> Result<(), RequestError> {
+        let in_use = |address: &str| {
+            Err(RequestError::NodeIdInUse { id: hello.id.to_string(), address: address.into() })
+        };
+        if hello.id == self.server_id {
+            return in_use(&self.config.address);
+        }
+        match self.servers.get(&hello.id) {
+            Some(info) if info.conn.is_some() && info.disk_id.as_ref() != Some(&hello.disk_id) => {
+                in_use(&info.address)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The other end is this server: its own address stood among the peers, or discovery gave it back.
+    fn met_oneself(&mut self, conn: ConnId, dialled: Option<String>, step: &Step) {
+        if let Some(address) = dialled {
+            self.dials.is_own(&address);
+            self.close(conn, "this is the server's own address", step);
+        } else {
+            // The dialling end has to read who answered, to know the address as its own.
+            step.cm.send_to_conn(conn, &self.hello().to_frame());
+        }
+    }
+
+    /// Whether `conn` is kept rather than the connection to the same server that stands already.
+    fn wins(&self, conn: ConnId, dialled_here: bool, hello: &Hello) -> bool {
+        let Some(info) = self.servers.get(&hello.id) else { return true };
+        let Some(old) = info.conn.filter(|old| *old != conn) else { return true };
+        if info.incarnation.as_ref() != Some(&hello.incarnation) {
+            return true;
+        }
+        let old_dialled_here = self.conns.get(&old).is_some_and(|old| old.dialled.is_some());
+        let kept_if_dialled_here = self.server_id < hello.id;
+        dialled_here == old_dialled_here || dialled_here == kept_if_dialled_here
+    }
+
+    /// The connection to a server stands: it counts as alive, and is told what it may have missed.
+    fn link_up(&mut self, conn: ConnId, hello: &Hello, step: &Step) {
+        let node_id = hello.id.clone();
+        let info = self.update_neighbour_id(hello);
+        let was_live = info.is_live();
+        info.liveness = Liveness::Alive;
+        let old = info.conn.replace(conn).filter(|old| *old != conn);
+        if let Some(old) = old {
+            self.close(old, "replaced by a newer connection", step);
+        }
+        if let Some(conn) = self.conns.get_mut(&conn) {
+            conn.role = Role::Peer(node_id.clone());
+        }
+        step.cm.bind_peer(conn, &node_id);
+        self.causal_multicast_handler.forget_node(&node_id);
+        self.failure_detector.heard_server(&node_id, step.now);
+        log::info!("connected to {node_id} at {} (version {})", hello.address, hello.version);
+        self.introduce(&node_id, step);
+        if let Some(term) = &hello.term {
+            self.election_module.observe_term(term);
+        }
+        let sessions = self.presence.of_node(&self.server_id);
+        let presence = SyncContent::Presence { sessions };
+        let me = self.server_id.as_str();
+        step.cm.send_to_node(&node_id, &Message::new(MessageType::Sync, me).saying(&presence));
+        if was_live {
+            self.reconcile_rooms(step);
+        } else {
+            self.recompute_ring(step);
+        }
+        self.send_clocks(&node_id, step);
+        self.progress = true;
+    }
+
+    /// Tells a server that is new here of the others, and the others of it.
+    fn introduce(&self, newcomer: &NodeId, step: &Step) {
+        for (id, info) in self.servers.iter().filter(|(_, info)| info.conn.is_some()) {
+            let Some(msg) = self.news_of(info) else { continue };
+            if id == newcomer {
+                step.cm.broadcast_to_all(&msg);
+            } else {
+                step.cm.send_to_node(newcomer, &msg);
+            }
+        }
+    }
+
+    /// The connection `conn` to a server was lost. It is suspect until it is dialled again or times out.
+    pub(super) fn link_down(&mut self, node_id: &NodeId, conn: ConnId, reason: &str, step: &Step) {
+        let Some(info) = self.servers.get_mut(node_id) else { return };
+        if info.conn != Some(conn) {
+            return;
+        }
+        info.conn = None;
+        if info.is_live() {
+            info.liveness = Liveness::Suspect;
+            log::info!("lost the connection to {node_id}: {reason}");
+        }
+        let address = info.address.clone();
+        // Dial at once, whoever dialled before: a refusal tells at once that the server is gone.
+        self.dials.want(&address, step.now);
+        self.dial_servers(step);
+    }
+
+    /// A message from another server, on the connection that stands to it.
+    pub(super) fn process_peer_message(
+        &mut self,
+        conn: ConnId,
+        node_id: &NodeId,
+        msg: &Message,
+        step: &Step,
+    ) -> Flow {
+        if self.servers.get(node_id).and_then(|info| info.conn) != Some(conn) {
+            return Flow::Close;
+        }
+        let recovered = self.failure_detector.heard_server(node_id, step.now);
+        if recovered.is_some() {
+            self.servers.entry(node_id.clone()).and_modify(|info| info.liveness = Liveness::Alive);
+        }
+        if let Err(error) = self.dispatch_peer_message(node_id, msg, step) {
+            log::warn!("{node_id} sent a {} that is ignored: {error}", msg.message_type);
+        }
+        if self.conns.contains_key(&conn) { Flow::Done } else { Flow::Close }
+    }
+
+    fn dispatch_peer_message(
+        &mut self,
+        from: &NodeId,
+        msg: &Message,
+        step: &Step,
+    ) -> Result<(), RequestError> {
+        match msg.message_type {
+            MessageType::Heartbeat => self.handle_heartbeat(from, &parse(msg)?, step),
+            MessageType::Election => {
+                self.election_module.handle_message(msg, step.now, step.cm);
+            }
+            MessageType::MetadataUpdate => self.handle_metadata(msg, step),
+            MessageType::Chat => self.handle_peer_chat(from, msg, step),
+            MessageType::Sync => self.handle_sync(from, parse(msg)?, &msg.room_id, step),
+            MessageType::Ack => {
+                let held: Held = parse(msg)?;
+                self.causal_multicast_handler.handle_held(from, &msg.room_id, &held);
+            }
+            MessageType::ClientJoin
+            | MessageType::ClientLeave
+            | MessageType::JoinRoom
+            | MessageType::LeaveRoom => {
+                let presence: Presence = parse(msg)?;
+                self.handle_presence(from, msg, &presence, step);
+            }
+            MessageType::Error => {
+                let error: ErrorContent = parse(msg)?;
+                if error.code == RequestError::ServerStopping.code() {
+                    self.server_failed(from, "it stopped", step);
+                    return Ok(());
+                }
+                log::warn!("{from} answers {}: {}", error.code, error.reason);
+                self.check_id_taken(&error);
+            }
+            MessageType::Discovery => self.handle_server_discovery(&parse(msg)?, false, step),
+            // Of another life of the same connection, or a question that needs no answer here.
+            MessageType::Hello | MessageType::Status => {}
+        }
+        Ok(())
+    }
+
+    fn handle_heartbeat(&mut self, from: &NodeId, heartbeat: &Heartbeat, step: &Step) {
+        if let Some(term) = &heartbeat.term {
+            self.election_module.observe_term(term);
+        }
+        let behind = self.metadata_store.is_behind(heartbeat.metadata.as_ref());
+        if behind && self.leader_id().as_ref() == Some(from) {
+            self.sync_metadata(from, step);
+        }
+    }
+
+    /// The other end of a dialled connection does not want it.
+    pub(super) fn handle_refusal(&mut self, conn: ConnId, msg: &Message, step: &Step) {
+        let dialled = self.conns.get(&conn).and_then(|conn| conn.dialled.clone());
+        if let (Ok(error), Some(address)) = (msg.content.parse::<ErrorContent>(), dialled) {
+            log::warn!("{address} refuses this server: {} ({})", error.reason, error.code);
+            self.check_id_taken(&error);
+        }
+        self.close(conn, "refused by the other side", step);
+    }
+
+    /// Of two servers with one id the one that is still starting gives way.
+    fn check_id_taken(&mut self, error: &ErrorContent) {
+        if error.code == "NODE_ID_IN_USE" && !self.ready {
+            self.fatal = Some(error.reason.clone());
+        }
+    }
+}
+
+/// The typed content of `msg`.
+pub(super) fn parse<T: serde::de::DeserializeOwned>(msg: &Message) -> Result<T, RequestError> {
+    msg.content.parse().map_err(|error| RequestError::InvalidField {
+        message_id: msg.message_id.clone(),
+        reason: format!("content of {}: {error}", msg.message_type),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    #[test]
+    fn an_address_is_dialled_once_at_a_time_and_again_after_a_growing_pause() {
+        let now = start();
+        let mut dials = Dials::new(&["a:1".into(), "own:1".into()], "own:1", now);
+        assert_eq!(dials.due(now, &[]), ["a:1"]);
+        assert!(dials.due(now, &[]).is_empty(), "under way");
+        dials.failed("a:1", now);
+        assert!(dials.due(now, &[]).is_empty(), "pausing");
+        assert_eq!(dials.due(now + DIAL_PAUSE, &[]), ["a:1"]);
+        dials.failed("a:1", now + DIAL_PAUSE);
+        assert!(dials.due(now + DIAL_PAUSE * 2, &[]).is_empty(), "the pause has doubled");
+        assert_eq!(dials.due(now + DIAL_PAUSE * 3, &[]), ["a:1"]);
+    }
+
+    #[test]
+    fn a_connected_server_is_left_alone_and_a_lost_seed_is_dialled_again() {
+        let now = start();
+        let n2 = NodeId::from("n2");
+        let mut dials = Dials::new(&["a:1".into()], "own:1", now);
+        dials.due(now, &[]);
+        dials.reached("a:1", &n2);
+        dials.failed("a:1", now); // the dialled connection ended; another one to n2 stands
+        let later = now + DIAL_PAUSE_MAX;
+        assert!(dials.due(later, &[&n2]).is_empty());
+        assert_eq!(dials.due(later, &[]), ["a:1"]);
+    }
+
+    #[test]
+    fn the_lower_id_of_a_pair_dials_first() {
+        let (n2, n10) = (NodeId::from("n2"), NodeId::from("n10"));
+        assert!(Dials::stagger(&n2, &n10) < Dials::stagger(&n10, &n2));
+    }
+}

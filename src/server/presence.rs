@@ -1,0 +1,280 @@
+//! Who is online where, and in which rooms: every server knows it of all servers.
+//!
+//! Each server announces its own sessions (CLIENT_JOIN, JOIN_ROOM and their opposites) to all others, and
+//! the whole list when a link comes up. A session that connects again, anywhere, gets a higher *epoch*,
+//! so that the latest connection wins on every server. A session whose connection or server was lost is
+//! *away* for a grace time before it is said to have left: a client that reconnects is not news.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::domain::NodeId;
+use crate::domain::content::SessionPresence;
+
+/// How long a lost session may take to come back before others are told that it left.
+pub const GRACE: Duration = Duration::from_secs(4);
+
+/// One user's session, wherever it is connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// The user's name.
+    pub user: String,
+    /// The server that it is, or was last, connected to.
+    pub node: NodeId,
+    /// Counts its connections.
+    pub epoch: u64,
+    /// The rooms that it is in.
+    pub rooms: BTreeSet<String>,
+    /// Since when its connection is lost, if it is.
+    pub away_since: Option<Instant>,
+}
+
+/// The sessions of all servers, by session, name and room.
+#[derive(Debug, Default)]
+pub struct Presence {
+    sessions: BTreeMap<String, SessionInfo>,
+    /// User name to the sessions under it: more than one only while a clash is being settled.
+    names: BTreeMap<String, BTreeSet<String>>,
+    /// Room to its sessions.
+    rooms: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Presence {
+    /// Nobody is online.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What is known of `session`.
+    pub fn get(&self, session: &str) -> Option<&SessionInfo> {
+        self.sessions.get(session)
+    }
+
+    /// The other session, not away, that holds the name `user`.
+    pub fn holder_of_name(&self, user: &str, except: &str) -> Option<(&str, &SessionInfo)> {
+        let sessions = self.names.get(user)?.iter().filter(|session| *session != except);
+        sessions
+            .filter_map(|session| self.sessions.get_key_value(session))
+            .map(|(session, info)| (session.as_str(), info))
+            .find(|(_, info)| info.away_since.is_none())
+    }
+
+    /// `session` of `user` is connected to `node` now. False when a later connection of it is known; the
+    /// rooms that it was in stay.
+    pub fn join(&mut self, session: &str, user: &str, node: &NodeId, epoch: u64) -> bool {
+        if let Some(info) = self.sessions.get_mut(session) {
+            // Two servers that count the same epoch settle it alike everywhere: the lower id wins.
+            if epoch < info.epoch || (epoch == info.epoch && *node > info.node) {
+                return false;
+            }
+            info.node = node.clone();
+            info.epoch = epoch;
+            info.away_since = None;
+            return true;
+        }
+        let info = SessionInfo {
+            user: user.into(),
+            node: node.clone(),
+            epoch,
+            rooms: BTreeSet::new(),
+            away_since: None,
+        };
+        self.sessions.insert(session.into(), info);
+        self.names.entry(user.into()).or_default().insert(session.into());
+        true
+    }
+
+    /// `session` enters `room_id`. False when it is in it already, or unknown.
+    pub fn enter(&mut self, session: &str, room_id: &str) -> bool {
+        let Some(info) = self.sessions.get_mut(session) else { return false };
+        self.rooms.entry(room_id.into()).or_default().insert(session.into());
+        info.rooms.insert(room_id.into())
+    }
+
+    /// `session` leaves `room_id`. False when it was not in it.
+    pub fn leave(&mut self, session: &str, room_id: &str) -> bool {
+        let Some(info) = self.sessions.get_mut(session) else { return false };
+        let left = info.rooms.remove(room_id);
+        remove_from(&mut self.rooms, room_id, session);
+        left
+    }
+
+    /// `session` is gone for good. Returns what was known of it.
+    pub fn remove(&mut self, session: &str) -> Option<SessionInfo> {
+        let info = self.sessions.remove(session)?;
+        remove_from(&mut self.names, &info.user, session);
+        for room_id in &info.rooms {
+            remove_from(&mut self.rooms, room_id, session);
+        }
+        Some(info)
+    }
+
+    /// The connection of `session` was lost at `now`.
+    pub fn set_away(&mut self, session: &str, now: Instant) {
+        if let Some(info) = self.sessions.get_mut(session) {
+            info.away_since.get_or_insert(now);
+        }
+    }
+
+    /// `session` is not away, whatever was said before: what follows is for good.
+    pub fn set_present(&mut self, session: &str) {
+        if let Some(info) = self.sessions.get_mut(session) {
+            info.away_since = None;
+        }
+    }
+
+    /// The server `node` was lost at `now`, and with it all its connections.
+    pub fn set_node_away(&mut self, node: &NodeId, now: Instant) {
+        for info in self.sessions.values_mut().filter(|info| info.node == *node) {
+            info.away_since.get_or_insert(now);
+        }
+    }
+
+    /// The sessions that are away for longer than [`GRACE`].
+    pub fn expired(&self, now: Instant) -> Vec<String> {
+        let is_over = |info: &SessionInfo| info.away_since.is_some_and(|at| now >= at + GRACE);
+        let over = self.sessions.iter().filter(|(_, info)| is_over(info));
+        over.map(|(session, _)| session.clone()).collect()
+    }
+
+    /// A session of `user` whose connection was lost, other than `except`.
+    pub fn away_session_of(&self, user: &str, except: &str) -> Option<String> {
+        let mut sessions = self.names.get(user)?.iter().filter(|session| *session != except);
+        let is_away = |session: &&String| {
+            self.sessions.get(*session).is_some_and(|info| info.away_since.is_some())
+        };
+        sessions.find(is_away).cloned()
+    }
+
+    /// The rooms that `session` is in.
+    pub fn rooms_of(&self, session: &str) -> Vec<String> {
+        self.sessions
+            .get(session)
+            .map_or_else(Vec::new, |info| info.rooms.iter().cloned().collect())
+    }
+
+    /// The sessions that are connected to `node`.
+    pub fn connected_to(&self, node: &NodeId) -> Vec<String> {
+        let there = |info: &SessionInfo| info.node == *node && info.away_since.is_none();
+        let sessions = self.sessions.iter().filter(|(_, info)| there(info));
+        sessions.map(|(session, _)| session.clone()).collect()
+    }
+
+    /// The sessions of `node`, as it tells them to others.
+    pub fn of_node(&self, node: &NodeId) -> BTreeMap<String, SessionPresence> {
+        let here = self.sessions.iter().filter(|(_, info)| info.node == *node);
+        let connected = here.filter(|(_, info)| info.away_since.is_none());
+        connected
+            .map(|(session, info)| {
+                let rooms = info.rooms.iter().cloned().collect();
+                let presence =
+                    SessionPresence { user: info.user.clone(), epoch: info.epoch, rooms };
+                (session.clone(), presence)
+            })
+            .collect()
+    }
+
+    /// The sessions in `room_id`, on all servers.
+    pub fn sessions_in(&self, room_id: &str) -> impl Iterator<Item = (&str, &SessionInfo)> {
+        let sessions = self.rooms.get(room_id).into_iter().flatten();
+        sessions
+            .filter_map(|session| self.sessions.get(session).map(|info| (session.as_str(), info)))
+    }
+
+    /// The names of the users in `room_id`, sorted, each once.
+    pub fn users_in(&self, room_id: &str) -> Vec<String> {
+        let users: BTreeSet<&str> =
+            self.sessions_in(room_id).map(|(_, info)| info.user.as_str()).collect();
+        users.into_iter().map(str::to_string).collect()
+    }
+
+    /// How many sessions are in `room_id`.
+    pub fn count_in(&self, room_id: &str) -> usize {
+        self.rooms.get(room_id).map_or(0, BTreeSet::len)
+    }
+
+    /// The servers that have a member of `room_id` connected.
+    pub fn nodes_in(&self, room_id: &str) -> BTreeSet<NodeId> {
+        let present = self.sessions_in(room_id).filter(|(_, info)| info.away_since.is_none());
+        present.map(|(_, info)| info.node.clone()).collect()
+    }
+}
+
+fn remove_from(index: &mut BTreeMap<String, BTreeSet<String>>, key: &str, session: &str) {
+    if let Some(sessions) = index.get_mut(key) {
+        sessions.remove(session);
+        if sessions.is_empty() {
+            index.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    fn presence() -> Presence {
+        let mut presence = Presence::new();
+        assert!(presence.join("s1", "alice", &"n1".into(), 1));
+        assert!(presence.join("s2", "bob", &"n2".into(), 1));
+        presence
+    }
+
+    #[test]
+    fn the_latest_connection_of_a_session_wins_and_keeps_its_rooms() {
+        let mut presence = presence();
+        assert!(presence.enter("s1", "lobby"));
+        assert!(presence.join("s1", "alice", &"n2".into(), 2));
+        assert!(!presence.join("s1", "alice", &"n1".into(), 1), "an old announcement arrives late");
+        assert_eq!(presence.get("s1").unwrap().node, "n2".into());
+        assert_eq!(presence.users_in("lobby"), ["alice"]);
+    }
+
+    #[test]
+    fn a_tie_of_two_connections_is_settled_alike_everywhere() {
+        let (mut one, mut two) = (presence(), presence());
+        one.join("s1", "alice", &"n3".into(), 5);
+        one.join("s1", "alice", &"n2".into(), 5);
+        two.join("s1", "alice", &"n2".into(), 5);
+        two.join("s1", "alice", &"n3".into(), 5);
+        assert_eq!(one.get("s1"), two.get("s1"));
+        assert_eq!(one.get("s1").unwrap().node, "n2".into());
+    }
+
+    #[test]
+    fn a_name_is_held_by_a_session_that_is_not_away() {
+        let mut presence = presence();
+        assert!(presence.holder_of_name("alice", "s1").is_none(), "one's own name is free");
+        assert!(presence.holder_of_name("alice", "s9").is_some());
+        presence.set_away("s1", start());
+        assert!(presence.holder_of_name("alice", "s9").is_none());
+    }
+
+    #[test]
+    fn a_lost_session_leaves_after_the_grace_time_unless_it_came_back() {
+        let mut presence = presence();
+        presence.enter("s1", "lobby");
+        presence.enter("s2", "lobby");
+        presence.set_node_away(&"n1".into(), start());
+        presence.set_away("s2", start());
+        assert!(presence.nodes_in("lobby").is_empty());
+        presence.join("s2", "bob", &"n1".into(), 2);
+        assert!(presence.expired(start() + GRACE / 2).is_empty());
+        assert_eq!(presence.expired(start() + GRACE), ["s1"]);
+        assert_eq!(presence.remove("s1").unwrap().rooms.len(), 1);
+        assert_eq!(presence.users_in("lobby"), ["bob"]);
+        assert_eq!(presence.count_in("lobby"), 1);
+    }
+
+    #[test]
+    fn a_server_tells_only_its_own_connected_sessions() {
+        let mut presence = presence();
+        presence.enter("s1", "lobby");
+        let told = presence.of_node(&"n1".into());
+        assert_eq!(told.keys().collect::<Vec<_>>(), ["s1"]);
+        assert_eq!(told["s1"].rooms, ["lobby"]);
+        presence.set_away("s1", start());
+        assert!(presence.of_node(&"n1".into()).is_empty());
+    }
+}

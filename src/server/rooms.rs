@@ -1,0 +1,230 @@
+//! Rooms on several servers: who replicates them, what their members are shown.
+//!
+//! ```text
+//!   replicas(room) = host, its right neighbour, every server with a member in it
+//! ```
+//!
+//! The host is named by the leader in `room_locations`; the rest follows from what every server knows (the
+//! ring, the presence), so replicas need no messages of their own to agree. A server that becomes a replica
+//! makes an empty copy and asks another replica for what it lacks ([`super::sync`]).
+
+use std::collections::BTreeSet;
+
+use super::ServerNode;
+use super::multicast::{Delivery, PendingAck};
+use super::step::Step;
+use crate::domain::content::Position;
+use crate::domain::{Content, Frame, Message, MessageType, NodeId, Room, VectorClock};
+use crate::network::ConnId;
+
+impl ServerNode {
+    /// The servers that keep the messages of `room_id`, as far as they are live.
+    pub fn replicas_of(&self, room_id: &str) -> BTreeSet<NodeId> {
+        let mut replicas = self.presence.nodes_in(room_id);
+        if let Some(host) = self.metadata_store.host(room_id) {
+            replicas.insert(host.clone());
+            replicas.extend(self.right_of(host));
+        }
+        if self.wanted_rooms.contains_key(room_id) {
+            replicas.insert(self.server_id.clone());
+        }
+        replicas.retain(|id| {
+            *id == self.server_id
+                || self.servers.get(id).is_some_and(super::ring::ServerInfo::is_live)
+        });
+        replicas
+    }
+
+    /// The copy of `room_id` here, made empty when there is none.
+    pub fn create_room(&mut self, room_id: &str) -> &mut Room {
+        if !self.managed_rooms.contains_key(room_id) {
+            self.managed_rooms.insert(room_id.into(), Room::new(room_id));
+        }
+        let host = self.metadata_store.host(room_id).cloned();
+        // Inserted above when it was missing.
+        let room = self.managed_rooms.get_mut(room_id).expect("just made");
+        room.host = host;
+        room
+    }
+
+    /// Brings one room in line with who replicates it now; makes a copy here when this server does.
+    pub(super) fn reconcile_room(&mut self, room_id: &str, step: &Step) {
+        let replicas = self.replicas_of(room_id);
+        let replicates = replicas.contains(&self.server_id);
+        if !replicates && !self.managed_rooms.contains_key(room_id) {
+            return;
+        }
+        self.create_room(room_id);
+        let mut others = replicas;
+        others.remove(&self.server_id);
+        let replication = self.causal_multicast_handler.replication(room_id);
+        let newcomers: Vec<NodeId> = others.difference(&replication.replicas).cloned().collect();
+        replication.replicas = others;
+        // A newcomer learns at once how far this copy is, and asks for what it lacks.
+        for node_id in newcomers {
+            self.send_clock(&node_id, room_id, step);
+        }
+        self.check_caught_up(room_id, step);
+        self.causal_multicast_handler.touch(room_id);
+    }
+
+    /// Does so for every room: the ring changed.
+    pub(super) fn reconcile_rooms(&mut self, step: &Step) {
+        let located = self.metadata_store.room_locations().keys();
+        let rooms: BTreeSet<String> = located.chain(self.managed_rooms.keys()).cloned().collect();
+        for room_id in rooms {
+            self.reconcile_room(&room_id, step);
+        }
+    }
+
+    /// All rooms have to be settled: another number of servers is live.
+    pub(super) fn touch_all_rooms(&mut self) {
+        for room_id in self.managed_rooms.keys() {
+            self.causal_multicast_handler.touch(room_id);
+        }
+    }
+
+    /// A CHAT that another server stamped.
+    pub(super) fn handle_peer_chat(&mut self, from: &NodeId, msg: &Message, step: &Step) {
+        let Some(stamp) = msg.vector_clock.clone() else { return };
+        self.create_room(&msg.room_id);
+        let Some(room) = self.managed_rooms.get_mut(&msg.room_id) else { return };
+        let handler = &mut self.causal_multicast_handler;
+        let delivery = handler.handle_chat_message(msg.clone(), room, step);
+        if delivery != Delivery::Ignored {
+            // Who sent it has delivered it, and with it all that it names.
+            handler.note_held(from, &msg.room_id, &stamp);
+        }
+        if delivery == Delivery::HeldBack {
+            self.ask_for_missing(from, &msg.room_id, step);
+        }
+    }
+
+    /// Stamps a member's new message and spreads it; its ACK follows when the promise holds.
+    pub(super) fn publish(&mut self, session: &str, user: &str, msg: &Message, step: &Step) {
+        let Some(room) = self.managed_rooms.get_mut(&msg.room_id) else { return };
+        let handler = &mut self.causal_multicast_handler;
+        let place = room.places_of(session, &msg.message_id).first().copied();
+        let place = place.unwrap_or_else(|| {
+            let mut stamped = Message::new(MessageType::Chat, user)
+                .with_id(&msg.message_id)
+                .in_room(&msg.room_id);
+            stamped.content = Content::Text(msg.content.text().into());
+            stamped.session = Some(session.into());
+            stamped.timestamp = Some(step.wall_ms);
+            handler.stamp(&mut stamped, room);
+            handler.handle_chat_message(stamped, room, step);
+            // One's own next message is always ready: its past is what was delivered here.
+            room.places_of(session, &msg.message_id)[0]
+        });
+        let message_id = msg.message_id.clone();
+        handler.owe_ack(&msg.room_id, PendingAck { place, session: session.into(), message_id });
+    }
+
+    /// Shows and acknowledges what became due in the rooms where something happened.
+    pub(super) fn settle_rooms(&mut self, step: &Step) {
+        let touched = self.causal_multicast_handler.take_touched();
+        if touched.is_empty() || !self.ready {
+            // Not ready: other servers may hold more; nobody is connected to be shown anything.
+            for room_id in touched {
+                self.causal_multicast_handler.touch(&room_id);
+            }
+            return;
+        }
+        let live = self.live_others();
+        for room_id in touched {
+            self.settle_room(&room_id, &live, step);
+        }
+    }
+
+    fn settle_room(&mut self, room_id: &str, live: &BTreeSet<NodeId>, step: &Step) {
+        let Some(room) = self.managed_rooms.get(room_id) else { return };
+        let before = self
+            .causal_multicast_handler
+            .replication_of(room_id)
+            .map_or_else(VectorClock::new, |replication| replication.shown_clock.clone());
+        let settled = self.causal_multicast_handler.settle(room, live);
+        if !settled.shown.is_empty() {
+            self.progress = true;
+        }
+        let conns = self.member_conns(room);
+        if !conns.is_empty() {
+            let mut position = before;
+            for place in settled.shown {
+                let (origin, count) = room.stamp_at(place);
+                position.raise(origin, count);
+                if !room.is_repeat(place) {
+                    let frame = delivered(&room.message_history[place], &position);
+                    for conn in &conns {
+                        step.cm.send_to_conn(*conn, &frame);
+                    }
+                }
+            }
+        }
+        for ack in settled.acked {
+            self.send_ack(&ack, room_id, step);
+        }
+    }
+
+    /// The connections of the members of `room` that are connected here.
+    pub(super) fn member_conns(&self, room: &Room) -> Vec<ConnId> {
+        let clients = room.client_ids.iter().filter_map(|session| self.clients.get(session));
+        clients.map(|client| client.conn).collect()
+    }
+
+    fn send_ack(&self, ack: &PendingAck, room_id: &str, step: &Step) {
+        let Some(client) = self.clients.get(&ack.session) else { return };
+        let mut msg = Message::new(MessageType::Ack, self.server_id.as_str())
+            .with_id(&ack.message_id)
+            .in_room(room_id);
+        let is_member = self
+            .managed_rooms
+            .get(room_id)
+            .is_some_and(|room| room.client_ids.contains(&ack.session));
+        if is_member
+            && let Some(replication) = self.causal_multicast_handler.replication_of(room_id)
+        {
+            msg.position = Some(Position::Clock(replication.shown_clock.clone()));
+        }
+        step.cm.send_to_conn(client.conn, &msg.to_frame());
+    }
+
+    /// Tells the members of `room_id` here that `user` came or left.
+    pub(super) fn notify_members(
+        &self,
+        message_type: MessageType,
+        room_id: &str,
+        user: &str,
+        except: &str,
+        step: &Step,
+    ) {
+        let Some(room) = self.managed_rooms.get(room_id) else { return };
+        let frame = Message::new(message_type, user).in_room(room_id).to_frame();
+        for session in room.client_ids.iter().filter(|session| *session != except) {
+            if let Some(client) = self.clients.get(session) {
+                step.cm.send_to_conn(client.conn, &frame);
+            }
+        }
+    }
+}
+
+/// Whether any stamp of the message at `place`, a repeat's included, is covered by `after`.
+pub(super) fn is_covered(room: &Room, place: usize, after: Option<&VectorClock>) -> bool {
+    let key = room.message_history[place].duplicate_key();
+    let (Some(after), Some((session, message_id))) = (after, key) else { return false };
+    room.places_of(session, message_id).iter().any(|place| {
+        let (origin, count) = room.stamp_at(*place);
+        after.get(origin) >= count
+    })
+}
+
+/// A message as members see it: without the session and the stamp, with the position after it.
+pub(super) fn delivered(msg: &Message, position: &VectorClock) -> Frame {
+    let mut shown = Message::new(MessageType::Chat, msg.sender_id.as_str())
+        .with_id(msg.message_id.as_str())
+        .in_room(msg.room_id.as_str());
+    shown.content = msg.content.clone();
+    shown.timestamp = msg.timestamp;
+    shown.position = Some(Position::Clock(position.clone()));
+    shown.to_frame()
+}

@@ -1,0 +1,366 @@
+//! `ServerNode`: one server, whole, as a state machine.
+//!
+//! ```text
+//!   reader threads ─┐                            ┌─▶ cm (Network): frames to connections, dials
+//!   election        ├─ lock ─▶ ServerNode ───────┤
+//!   heartbeat-mon.  │          process_message   └─▶ log (Storage): records to sync
+//!   timeout-checker │          on_…, tick_…
+//!   log-writer     ─┘          settle            (all of them only queue; the thread
+//!                                                 unlocks, then flushes)
+//! ```
+//!
+//! It owns the parts of the class diagram and decides nothing that a part can decide. It does no I/O: a
+//! thread (or the simulator) locks it, hands in a message, a tick or the end of a sync, calls
+//! [`settle`](ServerNode::settle) once for the batch, unlocks, and only then lets the queued bytes go.
+//!
+//! The methods that concern one matter stand together: [`super::ring`] (membership and neighbours),
+//! [`super::peers`] (links between servers), [`super::discovery`] (UDP), [`super::leadership`] (elections
+//! and room locations), [`super::clients`] (requests), [`super::rooms`] (replicas, members,
+//! delivery), [`super::sync`] (anti-entropy), [`super::snapshot`] (STATUS).
+//!
+//! Source: class-diagram.txt, `ServerNode`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::ServerState;
+use super::connections::{Conn, Hindrance, LocalClient, Role};
+use super::election::hirschberg_sinclair::ElectionTiming;
+use super::election::{Election, ElectionModule};
+use super::failure_detector::{DetectorTiming, FailureDetector};
+use super::metadata::MetadataStore;
+use super::multicast::CausalMulticastHandler;
+use super::peers::Dials;
+use super::presence::Presence;
+use super::replay::Replay;
+use super::ring::{RingNeighbor, ServerInfo};
+use super::step::{Flow, Step};
+use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term, VectorClock};
+use crate::error::RequestError;
+use crate::network::ConnId;
+use crate::storage::LogIndex;
+
+/// How long silence may last, in all parts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// Of servers and clients.
+    pub detector: DetectorTiming,
+    /// Of an election without an outcome.
+    pub election: ElectionTiming,
+}
+
+/// What a server is told about itself when it is made. Addresses are `host:port`.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Its id.
+    pub server_id: NodeId,
+    /// This life of it.
+    pub incarnation: Incarnation,
+    /// The random name of its data folder.
+    pub disk_id: String,
+    /// What others are told to dial.
+    pub address: String,
+    /// The cluster that it belongs to.
+    pub cluster: String,
+    /// The design that it runs, such as `ring`.
+    pub design: String,
+    /// Servers to dial at the start, besides those that discovery finds.
+    pub peers: Vec<String>,
+    /// Rooms that exist from the start.
+    pub rooms: Vec<String>,
+    /// Whether it broadcasts on the discovery port.
+    pub discovery: bool,
+    /// Heartbeats and timeouts.
+    pub timing: Timing,
+}
+
+/// One server of the cluster, without its sockets, files and threads.
+#[derive(Debug)]
+pub struct ServerNode {
+    /// Its id.
+    pub server_id: NodeId,
+    /// The host part of its advertised address.
+    pub ip_address: String,
+    /// The port of its advertised address.
+    pub port: u16,
+    /// Everything else that it was told at the start.
+    pub config: NodeConfig,
+    /// The neighbour with the next lower id, `None` when alone.
+    pub left_neighbor: Option<RingNeighbor>,
+    /// The neighbour with the next higher id, `None` when alone.
+    pub right_neighbor: Option<RingNeighbor>,
+    /// Every other server ever heard of.
+    pub servers: BTreeMap<NodeId, ServerInfo>,
+    /// The rooms that have a copy here.
+    pub managed_rooms: BTreeMap<String, Room>,
+    /// Who leads.
+    pub election_module: Box<dyn Election>,
+    /// Who is alive.
+    pub failure_detector: FailureDetector,
+    /// Where rooms live.
+    pub metadata_store: MetadataStore,
+    /// What rooms say.
+    pub causal_multicast_handler: CausalMulticastHandler,
+    /// Who is online, on all servers.
+    pub presence: Presence,
+    /// The connections that are open.
+    pub(super) conns: BTreeMap<ConnId, Conn>,
+    /// The clients that are connected here, by session.
+    pub(super) clients: BTreeMap<String, LocalClient>,
+    /// Addresses to dial, and when.
+    pub(super) dials: Dials,
+    /// When it was started.
+    pub(super) started_at: Instant,
+    /// Whether clients are taken: others had time to answer, and a leader is known.
+    pub(super) ready: bool,
+    /// The clients' rooms that are waited for: this server replicates them before it has a member.
+    pub(super) wanted_rooms: BTreeMap<String, Instant>,
+    /// When each room was requested from the leader last.
+    pub(super) room_requests: BTreeMap<String, Instant>,
+    /// When each (server, room) was asked for missing messages last.
+    pub(super) sync_requests: BTreeMap<(NodeId, String), Instant>,
+    /// Who sent batches of which rooms, and the room's clock with them: to be confirmed when on disk.
+    pub(super) sync_sources: BTreeMap<(String, NodeId), VectorClock>,
+    /// When replicas are compared next.
+    pub(super) anti_entropy_at: Instant,
+    /// Sessions that are still being shown the past of a room.
+    pub(super) replays: BTreeMap<(String, String), Replay>,
+    /// When it said over UDP that it exists last.
+    pub(super) discovery_at: Option<Instant>,
+    /// The term that was acted upon last.
+    pub(super) acted_term: (Option<Term>, Option<NodeId>),
+    /// Until when this server, newly leading, waits for reports of rooms.
+    pub(super) rehome_at: Option<Instant>,
+    /// Something changed that waiting clients may have waited for.
+    pub(super) progress: bool,
+    /// Why the node must not go on (another node has its id); the shell ends it.
+    pub(super) fatal: Option<String>,
+}
+
+impl ServerNode {
+    /// A server that knows nobody yet, started at `now`.
+    pub fn new(config: NodeConfig, now: Instant) -> Self {
+        let (ip_address, port) = split_address(&config.address);
+        let node = config.server_id.clone();
+        let election =
+            ElectionModule::new(node.clone(), config.incarnation.clone(), config.timing.election);
+        Self {
+            ip_address,
+            port,
+            left_neighbor: None,
+            right_neighbor: None,
+            servers: BTreeMap::new(),
+            managed_rooms: BTreeMap::new(),
+            election_module: Box::new(election),
+            failure_detector: FailureDetector::new(node.clone(), config.timing.detector),
+            metadata_store: MetadataStore::new(node.clone()),
+            causal_multicast_handler: CausalMulticastHandler::new(config.incarnation.clone()),
+            presence: Presence::new(),
+            conns: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            dials: Dials::new(&config.peers, &config.address, now),
+            started_at: now,
+            ready: false,
+            wanted_rooms: BTreeMap::new(),
+            room_requests: BTreeMap::new(),
+            sync_requests: BTreeMap::new(),
+            sync_sources: BTreeMap::new(),
+            anti_entropy_at: now,
+            replays: BTreeMap::new(),
+            discovery_at: None,
+            acted_term: (None, None),
+            rehome_at: None,
+            progress: false,
+            fatal: None,
+            server_id: node,
+            config,
+        }
+    }
+
+    /// Takes a message that the log held, in the order of the log, before the server is started.
+    pub fn recover(&mut self, msg: Message) {
+        let room_id = msg.room_id.clone();
+        let room = self.managed_rooms.entry(room_id.clone()).or_insert_with(|| Room::new(room_id));
+        self.causal_multicast_handler.recover(msg, room);
+    }
+
+    /// The leader that this server follows, or itself; `None` while none is known.
+    pub fn leader_id(&self) -> Option<NodeId> {
+        self.election_module.leader()
+    }
+
+    /// Where this server stands in the election of a leader.
+    pub fn state(&self) -> ServerState {
+        self.election_module.state()
+    }
+
+    /// How many rooms this server hosts, by `room_locations`.
+    pub fn number_of_rooms(&self) -> usize {
+        let hosts = self.metadata_store.room_locations().values();
+        hosts.filter(|host| **host == self.server_id).count()
+    }
+
+    /// Whether clients are taken.
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Whether `conn` is the connection of another server.
+    pub fn is_peer(&self, conn: ConnId) -> bool {
+        self.conns.get(&conn).is_some_and(|conn| matches!(conn.role, Role::Peer(_)))
+    }
+
+    /// Why the node must end, if it must: the shell looks after every step.
+    pub fn fatal(&self) -> Option<&str> {
+        self.fatal.as_deref()
+    }
+
+    /// A connection was opened: accepted from `addr`, or `dialled` by this server. The diagram's
+    /// `handle_join(sock, addr)`; the socket stays outside and is called `conn` here.
+    pub fn handle_join(
+        &mut self,
+        conn: ConnId,
+        addr: SocketAddr,
+        dialled: Option<String>,
+        step: &Step,
+    ) {
+        let dials_out = dialled.is_some();
+        let opened_at = step.now;
+        self.conns.insert(conn, Conn { role: Role::New, addr, dialled, opened_at, waiting: None });
+        if dials_out {
+            step.cm.send_to_conn(conn, &self.hello().to_frame());
+        }
+    }
+
+    /// A connection ended, for the reason in words.
+    pub fn handle_closed(&mut self, conn: ConnId, reason: &str, step: &Step) {
+        let Some(ended) = self.conns.remove(&conn) else { return };
+        log::debug!("connection {conn} from {} ended: {reason}", ended.addr);
+        if let Some(address) = ended.dialled {
+            self.dials.failed(&address, step.now);
+        }
+        match ended.role {
+            Role::New => {}
+            Role::Peer(node_id) => self.link_down(&node_id, conn, reason, step),
+            Role::Client(session) => self.client_gone(&session, conn, step),
+        }
+    }
+
+    /// Takes one frame that `conn` brought: a message, or what was wrong with it.
+    pub fn process_frame(
+        &mut self,
+        conn: ConnId,
+        frame: &Result<Message, RequestError>,
+        step: &Step,
+    ) -> Flow {
+        match frame {
+            Ok(msg) => self.process_message(conn, msg, step),
+            Err(error) => self.refuse(conn, error, step),
+        }
+    }
+
+    /// Takes a message from `conn`. [`Flow::Wait`] leaves everything as it was: the same message is
+    /// handed in again later.
+    pub fn process_message(&mut self, conn: ConnId, msg: &Message, step: &Step) -> Flow {
+        let Some(role) = self.conns.get(&conn).map(|conn| conn.role.clone()) else {
+            return Flow::Close;
+        };
+        log::trace!("{conn} brings {}", msg.serialize());
+        let done = match role {
+            Role::New => self.process_first_message(conn, msg, step),
+            Role::Client(session) => self.process_client_message(conn, &session, msg, step),
+            Role::Peer(node_id) => {
+                return self.process_peer_message(conn, &node_id, msg, step);
+            }
+        };
+        self.conclude(conn, done, step)
+    }
+
+    /// The first message of a connection tells what it is.
+    fn process_first_message(
+        &mut self,
+        conn: ConnId,
+        msg: &Message,
+        step: &Step,
+    ) -> Result<(), Hindrance> {
+        match msg.message_type {
+            MessageType::Hello => self.handle_hello(conn, msg, step)?,
+            MessageType::ClientJoin => return self.handle_client_join(conn, msg, step),
+            MessageType::Status => self.answer_status(conn, msg, step),
+            MessageType::Discovery => self.answer_discovery(conn, msg, step),
+            // The other side of a dialled connection says why it does not want it.
+            MessageType::Error => self.handle_refusal(conn, msg, step),
+            message_type => {
+                let message_id = msg.message_id.clone();
+                return Err(RequestError::JoinFirst { message_id, message_type }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that the log was given up to `index` is on disk.
+    pub fn on_synced(&mut self, index: LogIndex) {
+        self.causal_multicast_handler.on_synced(index, &self.managed_rooms);
+    }
+
+    /// The tick of the heartbeat monitor.
+    pub fn tick_heartbeat(&mut self, step: &Step) {
+        let term = self.election_module.term();
+        self.failure_detector.send_heartbeat(step.cm, &self.metadata_store, term);
+        self.broadcast_server_discovery(step);
+    }
+
+    /// The tick of the timeout checker: silence, elections, dials, anti-entropy, requests that wait.
+    pub fn tick_timeouts(&mut self, step: &Step) {
+        self.check_silence(step);
+        self.election_module.tick(step.now, step.cm);
+        self.check_leadership(step);
+        self.rehome_when_due(step);
+        self.dial_servers(step);
+        self.anti_entropy(step);
+        self.check_connections(step);
+        self.expire_presence(step);
+    }
+
+    /// Says goodbye to everyone: clients go elsewhere, servers close the ring without waiting for silence.
+    pub fn stop(&mut self, step: &Step) {
+        let frame = RequestError::ServerStopping.to_message(self.server_id.as_str()).to_frame();
+        for (id, conn) in std::mem::take(&mut self.conns) {
+            if conn.role != Role::New {
+                step.cm.send_to_conn(id, &frame);
+            }
+            step.cm.close(id);
+            step.cm.resume(id);
+        }
+        self.clients.clear();
+    }
+
+    /// What a batch of steps owes, once: confirmations, messages to show, acknowledgements, and another
+    /// chance for what waits. Call it before unlocking.
+    pub fn settle(&mut self, step: &Step) {
+        self.act_on_leader(step);
+        self.confirm_batches(step);
+        self.settle_rooms(step);
+        self.pump_replays(step);
+        let me = self.server_id.clone();
+        self.causal_multicast_handler.send_confirmations(&self.managed_rooms, &me, step);
+        if std::mem::take(&mut self.progress) {
+            for (conn, _) in self.conns.iter().filter(|(_, conn)| conn.waiting.is_some()) {
+                step.cm.resume(*conn);
+            }
+        }
+    }
+
+    /// The other servers that are not dead, connected or not.
+    pub(super) fn live_others(&self) -> BTreeSet<NodeId> {
+        let live = self.servers.iter().filter(|(_, info)| info.is_live());
+        live.map(|(node_id, _)| node_id.clone()).collect()
+    }
+}
+
+/// Host and port of `host:port`; port 0 when there is none.
+fn split_address(address: &str) -> (String, u16) {
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+    (host.trim_matches(['[', ']']).to_string(), port.parse().unwrap_or(0))
+}

@@ -1,0 +1,142 @@
+//! From settings to a running server, and to its end: what `roundtable server` calls.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::iterator::Signals;
+
+use super::Outside;
+use crate::config::ServerConfig;
+use crate::error::StartError;
+use crate::logging::{self, NodeLabel};
+use crate::network::listener::bind_listener;
+use crate::network::tcp_connection::ConnectionSettings;
+use crate::server::ServerNode;
+use crate::server::failure_detector::DetectorTiming;
+use crate::server::server_node::{NodeConfig, Timing};
+use crate::storage::file_log::LogOptions;
+use crate::storage::{DataFolder, FileLog};
+use crate::threads::Threads;
+
+/// Runs a server until ctrl-c or SIGTERM. Returns why it could not start, or why it had to end.
+pub fn run(config: ServerConfig) -> Result<(), StartError> {
+    let label = NodeLabel::new(&config.id);
+    logging::init(config.log, label.clone());
+    let signals = Threads::new("signals");
+    let stop = stop_on_signals(&signals)?;
+    let made = Made::new(&config, label)?;
+    made.node.run(made.outside, &stop)
+}
+
+/// A node and its surroundings, ready to be started.
+struct Made {
+    node: ServerNode,
+    outside: Outside,
+    /// Keeps the data folder locked.
+    _folder: DataFolder,
+}
+
+impl Made {
+    /// Takes the port, opens the data folder and recovers the log.
+    #[expect(clippy::disallowed_methods, reason = "a start draws chance and reads the clock")]
+    fn new(config: &ServerConfig, label: NodeLabel) -> Result<Self, StartError> {
+        let mut rng = fastrand::Rng::new();
+        let listener = bind_listener(&config.listen.to_string())?;
+        let port = listener.local_addr().map_or(config.listen.port(), |address| address.port());
+        let design = config.design.to_string();
+        let mut folder =
+            DataFolder::open(&config.data, &config.id, &config.cluster, &design, &mut rng)?;
+        let address = config.advertised(port);
+        log::info!(
+            "{} of cluster {}, design {design}, at {address}, data in {}",
+            folder.incarnation(),
+            config.cluster,
+            config.data.display()
+        );
+        let make_node = |folder: &DataFolder| {
+            let node_config = NodeConfig {
+                server_id: config.id.clone(),
+                incarnation: folder.incarnation().clone(),
+                disk_id: folder.disk_id().into(),
+                address: address.clone(),
+                cluster: config.cluster.clone(),
+                design: design.clone(),
+                peers: config.peers.clone(),
+                rooms: config.rooms.clone(),
+                discovery: config.discovery_port.is_some(),
+                timing: timing(config),
+            };
+            ServerNode::new(node_config, std::time::Instant::now())
+        };
+        let options = LogOptions { segment_bytes: config.segment_bytes, ..LogOptions::default() };
+        let (log, node) = recover(config, &mut folder, &options, &mut rng, make_node)?;
+        let mut connections = ConnectionSettings::new(config.id.as_str());
+        connections.frame_bytes_max = config.frame_bytes_max;
+        connections.client_queue_bytes_max = config.client_queue_bytes;
+        let discovery_port = config.discovery_port;
+        let outside = Outside { listener, log, connections, discovery_port, label };
+        Ok(Self { node, outside, _folder: folder })
+    }
+}
+
+/// Opens the log into a new node. With `--repair` a damaged log is set aside, and the node counts as wiped.
+fn recover(
+    config: &ServerConfig,
+    folder: &mut DataFolder,
+    options: &LogOptions,
+    rng: &mut fastrand::Rng,
+    make_node: impl Fn(&DataFolder) -> ServerNode,
+) -> Result<(FileLog, ServerNode), StartError> {
+    let mut node = make_node(folder);
+    let path = folder.log_path();
+    let opened = FileLog::open(&path, options.clone(), false, |msg| node.recover(msg));
+    let (log, recovery) = match opened {
+        Err(StartError::DamagedLog { path: file, line, reason }) if config.repair => {
+            log::warn!("{} line {line} is damaged: {reason}; repairing", file.display());
+            // First: a crash from here on must not leave a repaired log under the old disk id.
+            folder.new_disk_id(rng)?;
+            node = make_node(folder);
+            FileLog::open(&path, options.clone(), true, |msg| node.recover(msg))?
+        }
+        other => other?,
+    };
+    log::info!("{recovery}");
+    Ok((log, node))
+}
+
+fn timing(config: &ServerConfig) -> Timing {
+    let mut timing = Timing::default();
+    timing.detector = DetectorTiming {
+        heartbeat_interval: Duration::from_millis(config.heartbeat_interval_ms),
+        server_timeout: Duration::from_millis(config.server_timeout_ms),
+        ..timing.detector
+    };
+    timing
+}
+
+/// A channel that is disconnected when ctrl-c or SIGTERM comes. A second signal ends the process at once.
+fn stop_on_signals(threads: &Threads) -> Result<Receiver<()>, StartError> {
+    let failed = |error| StartError::Other(format!("cannot listen for signals: {error}"));
+    let again = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        let second = Arc::clone(&again);
+        signal_hook::flag::register_conditional_shutdown(signal, 130, second).map_err(failed)?;
+        signal_hook::flag::register(signal, Arc::clone(&again)).map_err(failed)?;
+    }
+    // A file over the size limit is an error to handle, not a reason to die.
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(failed)?;
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let (give, stop) = bounded::<()>(0);
+    let wait = move || {
+        if let Some(signal) = signals.forever().next() {
+            let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+            log::info!("{name}: stopping");
+        }
+        drop(give);
+    };
+    threads.spawn("signals", wait).map_err(failed)?;
+    Ok(stop)
+}

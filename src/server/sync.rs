@@ -1,0 +1,246 @@
+//! Anti-entropy: replicas compare clocks and send what the other lacks.
+//!
+//! ```text
+//!   n1 ── clocks {lobby: held, synced, want} ──▶ n2     n2 lacks nothing that n1 has, n1 lacks some
+//!   n1 ◀──── messages [..256], more ───────────── n2     in n2's order of delivery: no causal gap
+//!   n1 ── clocks {lobby: …, want} ─────────────▶ n2     the receiver asks for the next batch
+//! ```
+//!
+//! It starts new replicas, heals restarts, partitions and lost frames, and answers a gap in the hold-back
+//! queue at once. The receiver asks for each batch, so it is never flooded. When all clocks are known to be
+//! equal nothing is sent.
+//!
+//! Source: the SYNC of class-diagram.txt; anti-entropy after Demers and others (1987).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::ServerNode;
+use super::multicast::Delivery;
+use super::step::Step;
+use crate::domain::content::{RoomClock, SyncContent};
+use crate::domain::{Message, MessageType, NodeId, VectorClock};
+
+/// Messages in one batch.
+pub(super) const SYNC_BATCH_MESSAGES: usize = 256;
+/// Bytes of text in one batch, about; a batch has at least one message.
+pub(super) const SYNC_BATCH_BYTES: usize = 256 * 1024;
+/// How often replicas compare clocks that are not known to be equal.
+const ANTI_ENTROPY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a question for missing messages stands before it is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+
+impl ServerNode {
+    fn sync(&self, content: &SyncContent) -> Message {
+        Message::new(MessageType::Sync, self.server_id.as_str()).saying(content)
+    }
+
+    /// How far this server is with `room_id`.
+    fn room_clock(&self, room_id: &str) -> RoomClock {
+        let held = self.managed_rooms.get(room_id).map(|room| room.clock.clone());
+        let replication = self.causal_multicast_handler.replication_of(room_id);
+        RoomClock {
+            held: held.unwrap_or_default(),
+            synced: replication.map(|replication| replication.synced.clone()).unwrap_or_default(),
+            want: self.replicas_of(room_id).contains(&self.server_id),
+        }
+    }
+
+    fn send_room_clocks(&self, to: &NodeId, rooms: BTreeSet<String>, reply: bool, step: &Step) {
+        if rooms.is_empty() {
+            return;
+        }
+        let rooms = rooms.into_iter().map(|room_id| {
+            let clock = self.room_clock(&room_id);
+            (room_id, clock)
+        });
+        let content = SyncContent::Clocks { rooms: rooms.collect(), reply };
+        step.cm.send_to_node(to, &self.sync(&content));
+    }
+
+    /// Tells `to` how far this server is with every room: a link came up.
+    pub(super) fn send_clocks(&self, to: &NodeId, step: &Step) {
+        self.send_room_clocks(to, self.managed_rooms.keys().cloned().collect(), false, step);
+    }
+
+    /// Tells `to` how far this server is with one room, and wants to know the same.
+    pub(super) fn send_clock(&self, to: &NodeId, room_id: &str, step: &Step) {
+        self.send_room_clocks(to, BTreeSet::from([room_id.to_string()]), true, step);
+    }
+
+    /// Asks `from` for what is missing in `room_id`, unless it was asked a moment ago.
+    pub(super) fn ask_for_missing(&mut self, from: &NodeId, room_id: &str, step: &Step) {
+        let key = (from.clone(), room_id.to_string());
+        let asked = self.sync_requests.get(&key);
+        if asked.is_none_or(|at| step.now >= *at + ASK_AGAIN) {
+            self.sync_requests.insert(key, step.now);
+            self.send_clock(from, room_id, step);
+        }
+    }
+
+    /// A SYNC from another server.
+    pub(super) fn handle_sync(
+        &mut self,
+        from: &NodeId,
+        content: SyncContent,
+        room_id: &str,
+        step: &Step,
+    ) {
+        match content {
+            SyncContent::Clocks { rooms, reply } => self.handle_clocks(from, rooms, reply, step),
+            SyncContent::Messages { messages, clock, more } => {
+                self.handle_messages(from, room_id, messages, &clock, more, step);
+            }
+            SyncContent::Presence { sessions } => {
+                self.handle_presence_snapshot(from, sessions, step);
+            }
+        }
+    }
+
+    /// `from` says how far it is: it is sent what it lacks, and asked for what is lacking here.
+    fn handle_clocks(
+        &mut self,
+        from: &NodeId,
+        rooms: BTreeMap<String, RoomClock>,
+        reply: bool,
+        step: &Step,
+    ) {
+        let mut answer = BTreeSet::new();
+        for (room_id, theirs) in rooms {
+            let mine = self.room_clock(&room_id);
+            let replicates = mine.want || self.managed_rooms.contains_key(&room_id);
+            if replicates {
+                let replication = self.causal_multicast_handler.replication(&room_id);
+                replication.held.insert(from.clone(), theirs.held.clone());
+                replication.synced_by.insert(from.clone(), theirs.synced.clone());
+                self.causal_multicast_handler.touch(&room_id);
+            }
+            if theirs.want && !theirs.held.covers(&mine.held) {
+                self.send_missing(from, &room_id, &theirs.held, step);
+            }
+            let behind = mine.want && !mine.held.covers(&theirs.held);
+            if reply || behind {
+                answer.insert(room_id.clone());
+            }
+            if replicates && !behind {
+                self.mark_caught_up(from, &room_id);
+            }
+        }
+        self.send_room_clocks(from, answer, false, step);
+    }
+
+    /// Sends `to` the next batch of what someone at `have` lacks.
+    fn send_missing(&self, to: &NodeId, room_id: &str, have: &VectorClock, step: &Step) {
+        let Some(room) = self.managed_rooms.get(room_id) else { return };
+        let places = room.lacking(have, SYNC_BATCH_MESSAGES + 1);
+        let mut messages = Vec::new();
+        let mut bytes = 0;
+        for place in &places {
+            let msg = &room.message_history[*place];
+            bytes += msg.content.text().len();
+            if messages.len() == SYNC_BATCH_MESSAGES
+                || (bytes > SYNC_BATCH_BYTES && !messages.is_empty())
+            {
+                break;
+            }
+            messages.push(Message::clone(msg));
+        }
+        let more = messages.len() < places.len();
+        log::debug!("sending {to} {} messages of {room_id}, more: {more}", messages.len());
+        let content = SyncContent::Messages { messages, clock: room.clock.clone(), more };
+        step.cm.send_to_node(to, &self.sync(&content).in_room(room_id));
+    }
+
+    /// A batch of what was lacking here.
+    fn handle_messages(
+        &mut self,
+        from: &NodeId,
+        room_id: &str,
+        messages: Vec<Message>,
+        clock: &VectorClock,
+        more: bool,
+        step: &Step,
+    ) {
+        self.create_room(room_id);
+        let Some(room) = self.managed_rooms.get_mut(room_id) else { return };
+        let handler = &mut self.causal_multicast_handler;
+        let mut held_back = false;
+        for msg in messages {
+            held_back |= handler.handle_chat_message(msg, room, step) == Delivery::HeldBack;
+        }
+        handler.note_held(from, room_id, clock);
+        self.sync_requests.remove(&(from.clone(), room_id.to_string()));
+        self.sync_sources.insert((room_id.to_string(), from.clone()), room.clock.clone());
+        if more || held_back {
+            self.ask_for_missing(from, room_id, step);
+        } else {
+            self.mark_caught_up(from, room_id);
+        }
+    }
+
+    /// This copy was compared with that of `with`, and lacks nothing that it had.
+    fn mark_caught_up(&mut self, with: &NodeId, room_id: &str) {
+        let host = self.metadata_store.host(room_id);
+        // The host's copy counts; the host itself compares with any other replica.
+        if host == Some(with) || host == Some(&self.server_id) {
+            let replication = self.causal_multicast_handler.replication(room_id);
+            self.progress |= !std::mem::replace(&mut replication.caught_up, true);
+        }
+    }
+
+    /// A copy that nobody else can complete is as complete as it gets.
+    pub(super) fn check_caught_up(&mut self, room_id: &str, step: &Step) {
+        let started = step.now >= self.started_at + self.config.timing.detector.server_timeout;
+        let replication = self.causal_multicast_handler.replication(room_id);
+        if replication.replicas.is_empty() && started && !replication.caught_up {
+            replication.caught_up = true;
+            self.progress = true;
+        }
+    }
+
+    /// Tells those that sent a batch when all of it is on this server's disk: an acknowledgement may wait for
+    /// that, and whoever stamped the messages may be gone.
+    pub(super) fn confirm_batches(&mut self, step: &Step) {
+        for ((room_id, from), taken) in std::mem::take(&mut self.sync_sources) {
+            let replication = self.causal_multicast_handler.replication_of(&room_id);
+            if replication.is_none_or(|replication| replication.synced.covers(&taken)) {
+                self.send_room_clocks(&from, BTreeSet::from([room_id]), false, step);
+            } else {
+                self.sync_sources.insert((room_id, from), taken);
+            }
+        }
+    }
+
+    /// Compares clocks with the replicas that are not known to be equal: once a second, and soon after a
+    /// server came or went.
+    pub(super) fn anti_entropy(&mut self, step: &Step) {
+        if step.now < self.anti_entropy_at {
+            return;
+        }
+        self.anti_entropy_at = step.now + ANTI_ENTROPY_INTERVAL;
+        let mut questions: BTreeMap<NodeId, BTreeSet<String>> = BTreeMap::new();
+        for (room_id, room) in &self.managed_rooms {
+            let Some(replication) = self.causal_multicast_handler.replication_of(room_id) else {
+                continue;
+            };
+            let replicates = self.replicas_of(room_id).contains(&self.server_id);
+            for node_id in &replication.replicas {
+                let equal = replication.held.get(node_id) == Some(&room.clock)
+                    && replication.synced_by.get(node_id) == Some(&room.clock);
+                // A copy that is kept up no longer only has to hand on what others lack.
+                if !equal && (replicates || !replication.is_covered_by(node_id, room)) {
+                    questions.entry(node_id.clone()).or_default().insert(room_id.clone());
+                }
+            }
+        }
+        for (node_id, rooms) in questions {
+            self.send_room_clocks(&node_id, rooms, true, step);
+        }
+        for room_id in self.managed_rooms.keys().cloned().collect::<Vec<_>>() {
+            self.check_caught_up(&room_id, step);
+        }
+        let now = step.now;
+        self.sync_requests.retain(|_, at| now < *at + ASK_AGAIN);
+        self.room_requests.retain(|_, at| now < *at + ASK_AGAIN);
+    }
+}

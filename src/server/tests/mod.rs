@@ -1,0 +1,5 @@
+//! The server logic as one, a few servers at a time, matter by matter.
+
+mod clients;
+mod links;
+mod rooms;

@@ -1,0 +1,179 @@
+//! What a log holds after a crash, and what to do when it is damaged.
+//!
+//! ```text
+//!   {"crc":…}\n {"crc":…}\n {"crc":…}\n {"cr        a torn tail: cut off, nobody was told of it
+//!   {"crc":…}\n {"cXc":…}\n {"crc":…}\n             damage: refused, or repaired
+//!   └ kept ───┘└ set aside, later segments too ┘
+//! ```
+//!
+//! Only the last line of the last segment may lack its newline: a crash in the middle of a write leaves that,
+//! and the line was never reported durable. A complete line that is not as it was written is damage wherever it
+//! stands. Whoever was told that it is durable relies on it, so nothing is dropped in silence: the start is
+//! refused until an operator asks for the repair.
+//!
+//! The repair keeps what stands before the damage. A log is written in the order of delivery, so each of its
+//! prefixes is causally closed; what stands after the damage is not, hence it goes aside as a whole. A
+//! crash in the middle of a repair leaves the damage in place, or the end of the log where the damage was; never a
+//! log with a hole that looks sound.
+//!
+//! Leaves out: a disk that after a power cut keeps the end of an unsynced write and not its beginning. That looks
+//! like damage and is treated so, although nobody was told of those records.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::segment::{self, End};
+use crate::domain::Message;
+use crate::error::StartError;
+
+/// What was found in the log, and what was done about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// How many records were read.
+    pub records: u64,
+    /// How many segments they stand in.
+    pub segments: u64,
+    /// How much of an unfinished last line was cut off, in bytes; 0 when the log ended with a line.
+    pub torn_bytes: u64,
+    /// Which line was damaged and how, in a sentence, when the log was repaired.
+    pub damage: Option<String>,
+    /// The files that were set aside by the repair, under their new names.
+    pub set_aside: Vec<PathBuf>,
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} records in {} segments", self.records, self.segments)?;
+        if self.torn_bytes > 0 {
+            write!(f, "; cut off {} bytes of an unfinished last line", self.torn_bytes)?;
+        }
+        if let Some(damage) = &self.damage {
+            let names: Vec<String> =
+                self.set_aside.iter().map(|path| path.display().to_string()).collect();
+            write!(f, "; repaired ({damage}); set aside: {}", names.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a log is damaged.
+struct Damage {
+    /// The segment.
+    number: u64,
+    /// How much of it is sound, in bytes; `None` when the file is missing.
+    good_bytes: Option<u64>,
+    line: u64,
+    reason: String,
+}
+
+/// Reads the log in `folder`, hands its records to `visit` in order, and cuts off a torn tail. Damage
+/// is an error, or is repaired when `repair` says so.
+pub(super) fn recover(
+    folder: &Path,
+    repair: bool,
+    visit: &mut dyn FnMut(Message),
+) -> Result<Recovery, StartError> {
+    let numbers = segment::list(folder).map_err(|error| unusable(folder, "list", error))?;
+    let mut recovery = Recovery::default();
+    for (number, found) in (1..).zip(&numbers) {
+        let path = folder.join(segment::file_name(number));
+        if *found != number {
+            let reason = "the file is missing".into();
+            let damage = Damage { number, good_bytes: None, line: 1, reason };
+            return settle(folder, &numbers, damage, repair, recovery);
+        }
+        let scan = segment::read(&path, visit).map_err(|error| unusable(&path, "read", error))?;
+        recovery.records += scan.records;
+        recovery.segments += 1;
+        let is_last = numbers.last() == Some(&number);
+        let reason = match scan.end {
+            End::Whole => continue,
+            End::Torn { bytes } if is_last => {
+                cut(&path, scan.good_bytes).map_err(|error| unusable(&path, "cut", error))?;
+                log::warn!("{}: cut off {bytes} bytes of an unfinished last line", path.display());
+                recovery.torn_bytes = bytes;
+                continue;
+            }
+            End::Torn { .. } => "it has no end, and a later segment follows".into(),
+            End::Damaged { reason } => reason,
+        };
+        let line = scan.records + 1;
+        let damage = Damage { number, good_bytes: Some(scan.good_bytes), line, reason };
+        return settle(folder, &numbers, damage, repair, recovery);
+    }
+    Ok(recovery)
+}
+
+/// Repairs the `damage`, or refuses to start with it.
+fn settle(
+    folder: &Path,
+    numbers: &[u64],
+    damage: Damage,
+    repair: bool,
+    mut recovery: Recovery,
+) -> Result<Recovery, StartError> {
+    let path = folder.join(segment::file_name(damage.number));
+    if !repair {
+        return Err(StartError::DamagedLog { path, line: damage.line, reason: damage.reason });
+    }
+    let sentence = format!("{} line {}: {}", path.display(), damage.line, damage.reason);
+    recovery.set_aside =
+        set_aside(folder, numbers, &damage).map_err(|error| unusable(&path, "set aside", error))?;
+    log::warn!("repaired the log: {sentence}");
+    for aside in &recovery.set_aside {
+        log::warn!("set aside {}", aside.display());
+    }
+    recovery.damage = Some(sentence);
+    Ok(recovery)
+}
+
+/// Moves the damaged segment and all after it aside, and writes the sound part of the former anew.
+///
+/// The damage goes last: until then a crash leaves it in the way of the next start. Each step is durable
+/// before the next one, and a file has its new name before it loses the old one.
+fn set_aside(folder: &Path, numbers: &[u64], damage: &Damage) -> io::Result<Vec<PathBuf>> {
+    let later = numbers.iter().filter(|number| **number > damage.number);
+    let later: Vec<PathBuf> =
+        later.map(|number| folder.join(segment::file_name(*number))).collect();
+    let mut aside = Vec::new();
+    for path in &later {
+        aside.push(segment::link_aside(path)?);
+    }
+    segment::sync_folder(folder)?;
+    for path in &later {
+        fs::remove_file(path)?;
+    }
+    segment::sync_folder(folder)?;
+    if let Some(good_bytes) = damage.good_bytes {
+        let path = folder.join(segment::file_name(damage.number));
+        let anew = path.with_extension("repaired");
+        let mut file = File::create(&anew)?;
+        io::copy(&mut File::open(&path)?.take(good_bytes), &mut file)?;
+        file.sync_all()?;
+        aside.insert(0, segment::link_aside(&path)?);
+        segment::sync_folder(folder)?;
+        // In one step, so that the sound part is there under this name at every moment.
+        fs::rename(&anew, &path)?;
+        segment::sync_folder(folder)?;
+    }
+    Ok(aside)
+}
+
+/// Shortens the file at `path` to its first `bytes`, durably.
+fn cut(path: &Path, bytes: u64) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(bytes)?;
+    file.sync_all()
+}
+
+/// The log cannot be used: `tried` failed at `path`.
+pub(super) fn unusable(path: &Path, tried: &str, source: io::Error) -> StartError {
+    let problem = format!("cannot {tried} it; check its owner, its rights and the disk");
+    StartError::Data { path: path.into(), problem, source: Some(source) }
+}
+
+#[cfg(test)]
+#[path = "recovery_tests.rs"]
+mod tests;
