@@ -165,7 +165,6 @@ fn a_hello_of_another_cluster_or_design_is_answered_with_an_error() {
         incarnation: "n9.1-0000".into(),
         address: "127.0.0.1:1".into(),
         version: "0".into(),
-        servers: Vec::new(),
         term: None,
     };
     let other = Hello { cluster: "other".into(), ..right.clone() };

@@ -388,6 +388,9 @@ pub struct RoomClock {
     /// Whether it wants to be sent what it lacks.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub want: bool,
+    /// Whether to send again what was sent on this connection before: it waited in vain.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 /// One session in [`SyncContent::Presence`].

@@ -100,11 +100,6 @@ macro_rules! name_type {
                 f.write_str(&self.0)
             }
         }
-        impl Ord for $name {
-            fn cmp(&self, other: &Self) -> Ordering {
-                natural_cmp(&self.0, &other.0)
-            }
-        }
         impl PartialOrd for $name {
             fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
                 Some(self.cmp(other))
@@ -114,6 +109,19 @@ macro_rules! name_type {
 }
 name_type!(NodeId);
 name_type!(Incarnation);
+
+impl Ord for NodeId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        natural_cmp(&self.0, &other.0)
+    }
+}
+
+impl Ord for Incarnation {
+    /// By bytes: people never see this order, and clocks compare incarnations at every step.
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.cmp(&other.0)
+    }
+}
 
 impl Incarnation {
     /// The incarnation of `node` at its `start`-th start (1, 2, …), with `random` drawn at that start.

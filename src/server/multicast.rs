@@ -84,8 +84,13 @@ pub struct Replication {
     pub shown: usize,
     /// What the messages before `shown` count: the position of every member here.
     pub shown_clock: VectorClock,
-    /// Whether this copy was compared with another replica's since it was made.
+    /// What was sent to others on their present connections, or had been there before: a link keeps order, so
+    /// it arrives, or all of it is forgotten with the link.
+    pub sent: BTreeMap<NodeId, VectorClock>,
+    /// Whether this copy has everything that another replica had when they were first compared.
     pub caught_up: bool,
+    /// What that was, until it is here.
+    pub target: Option<VectorClock>,
     /// The room's clock at this server's last stamp: later stamps name what changed since.
     last_stamp: VectorClock,
     /// Acknowledgements owed, in the order of their messages as far as they are this server's own.
@@ -101,6 +106,16 @@ impl Replication {
     /// The same for their disks.
     fn synced_elsewhere(&self, live: &BTreeSet<NodeId>, origin: &Incarnation, count: u64) -> bool {
         live.is_empty() || covered(&self.synced_by, live, origin, count)
+    }
+
+    /// The message `count` of `origin` goes to `node_id`, on the present connection.
+    pub fn note_sent(&mut self, node_id: &NodeId, origin: &Incarnation, count: u64) {
+        if let Some(sent) = self.sent.get_mut(node_id) {
+            // After a gap the entry stays: it counts what was sent without one.
+            if sent.get(origin) + 1 == count {
+                sent.raise(origin, count);
+            }
+        }
     }
 
     /// Whether `node_id` is known to hold everything that `room` holds here.
@@ -215,7 +230,7 @@ impl CausalMulticastHandler {
 
     /// Delivers a ready message: history, log; to the other replicas when it was stamped here, else it
     /// is to be confirmed to who stamped it.
-    fn deliver_and_multicast(&mut self, msg: Message, room: &mut Room, step: &Step) {
+    pub(super) fn deliver_and_multicast(&mut self, msg: Message, room: &mut Room, step: &Step) {
         let msg = Arc::new(msg);
         let Some(place) = room.add_message(msg.clone()) else { return };
         let index = step.log.append(&msg);
@@ -230,7 +245,7 @@ impl CausalMulticastHandler {
 
     /// Delivers what became ready in the hold-back queue, until nothing does: each delivery can be what
     /// another one waited for.
-    fn check_queue_recursively(&mut self, room: &mut Room, step: &Step) {
+    pub(super) fn check_queue_recursively(&mut self, room: &mut Room, step: &Step) {
         while let Some(at) = room.hold_back_queue.iter().position(|msg| is_ready(msg, room)) {
             let msg = room.hold_back_queue.swap_remove(at);
             self.deliver_and_multicast(msg, room, step);
@@ -241,10 +256,13 @@ impl CausalMulticastHandler {
     }
 
     /// Sends a stamped message to the other replicas of `room`.
-    pub fn multicast(&self, msg: &Message, room: &Room, cm: &dyn Transport) {
-        let Some(replication) = self.replication.get(&room.room_id) else { return };
-        for node_id in &replication.replicas {
-            cm.send_to_node(node_id, msg);
+    pub fn multicast(&mut self, msg: &Message, room: &Room, cm: &dyn Transport) {
+        let Some(replication) = self.replication.get_mut(&room.room_id) else { return };
+        for node_id in replication.replicas.clone() {
+            cm.send_to_node(&node_id, msg);
+            if let Some((origin, count)) = msg.stamp() {
+                replication.note_sent(&node_id, origin, count);
+            }
         }
     }
 
@@ -296,6 +314,7 @@ impl CausalMulticastHandler {
     pub fn forget_node(&mut self, node_id: &NodeId) {
         for replication in self.replication.values_mut() {
             replication.held.remove(node_id);
+            replication.sent.remove(node_id);
             replication.synced_by.remove(node_id);
         }
     }
@@ -314,6 +333,10 @@ impl CausalMulticastHandler {
             }
             replication.shown_clock.raise(origin, count);
             replication.shown += 1;
+        }
+        if replication.target.as_ref().is_some_and(|target| room.clock.covers(target)) {
+            replication.target = None;
+            replication.caught_up = true;
         }
         let mut acked = Vec::new();
         let acks = std::mem::take(&mut replication.acks);

@@ -96,7 +96,12 @@ impl ServerNode {
             handler.note_held(from, &msg.room_id, &stamp);
         }
         if delivery == Delivery::HeldBack {
-            self.ask_for_missing(from, &msg.room_id, step);
+            let mut missing = stamp.beyond(&room.clock);
+            if let Some((origin, _)) = msg.stamp().filter(|(o, n)| *n == room.clock.get(o) + 1) {
+                // It is its stamper's next one: what is missing is of others.
+                missing.timestamps.remove(origin);
+            }
+            self.handle_gap(from, &msg.room_id, &missing, step);
         }
     }
 
@@ -144,9 +149,8 @@ impl ServerNode {
             .replication_of(room_id)
             .map_or_else(VectorClock::new, |replication| replication.shown_clock.clone());
         let settled = self.causal_multicast_handler.settle(room, live);
-        if !settled.shown.is_empty() {
-            self.progress = true;
-        }
+        // Joins wait for what is shown, and for a copy that has caught up.
+        self.progress |= !settled.shown.is_empty() || self.wanted_rooms.contains_key(room_id);
         let conns = self.member_conns(room);
         if !conns.is_empty() {
             let mut position = before;

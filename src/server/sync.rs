@@ -43,6 +43,7 @@ impl ServerNode {
             held: held.unwrap_or_default(),
             synced: replication.map(|replication| replication.synced.clone()).unwrap_or_default(),
             want: self.replicas_of(room_id).contains(&self.server_id),
+            again: false,
         }
     }
 
@@ -75,6 +76,56 @@ impl ServerNode {
         if asked.is_none_or(|at| step.now >= *at + ASK_AGAIN) {
             self.sync_requests.insert(key, step.now);
             self.send_clock(from, room_id, step);
+        }
+    }
+
+    /// A message from `from` waits for `missing`. What its stamper is about to bring itself needs no question
+    /// (links keep order, so it is on its way); the rest is asked for at once.
+    pub(super) fn handle_gap(
+        &mut self,
+        from: &NodeId,
+        room_id: &str,
+        missing: &VectorClock,
+        step: &Step,
+    ) {
+        self.holding.entry(room_id.into()).or_insert(step.now);
+        let is_lost = missing.timestamps.keys().any(|origin| {
+            let stamper = self.servers.get(&origin.node_id());
+            let is_coming = stamper.is_some_and(|info| {
+                info.conn.is_some() && info.incarnation.as_ref() == Some(origin)
+            });
+            // Its own former message should have come before it on the same link.
+            !is_coming || origin.node_id() == *from
+        });
+        if is_lost {
+            self.ask_for_missing(from, room_id, step);
+        }
+    }
+
+    /// Asks everyone, once a second, about rooms that hold messages back for longer than a link takes to bring
+    /// the rest: also for what they sent before, since this server may have had no room for it.
+    fn ask_about_gaps(&mut self, step: &Step) {
+        let rooms = &self.managed_rooms;
+        self.holding.retain(|room_id, _| {
+            rooms.get(room_id).is_some_and(|room| !room.hold_back_queue.is_empty())
+        });
+        let holding = self
+            .holding
+            .iter_mut()
+            .filter(|(_, since)| step.now >= **since + ANTI_ENTROPY_INTERVAL);
+        let overdue: Vec<String> = holding
+            .map(|(room_id, since)| {
+                *since = step.now;
+                room_id.clone()
+            })
+            .collect();
+        for room_id in overdue {
+            let clock = RoomClock { again: true, ..self.room_clock(&room_id) };
+            let rooms = BTreeMap::from([(room_id.clone(), clock)]);
+            let msg = self.sync(&SyncContent::Clocks { rooms, reply: true });
+            for node_id in &self.causal_multicast_handler.replication(&room_id).replicas {
+                step.cm.send_to_node(node_id, &msg);
+            }
         }
     }
 
@@ -111,28 +162,34 @@ impl ServerNode {
             let replicates = mine.want || self.managed_rooms.contains_key(&room_id);
             if replicates {
                 let replication = self.causal_multicast_handler.replication(&room_id);
+                replication.sent.entry(from.clone()).or_default().merge(&theirs.held);
                 replication.held.insert(from.clone(), theirs.held.clone());
                 replication.synced_by.insert(from.clone(), theirs.synced.clone());
                 self.causal_multicast_handler.touch(&room_id);
             }
+            if replicates {
+                self.set_target(from, &room_id, &theirs.held);
+            }
             if theirs.want && !theirs.held.covers(&mine.held) {
-                self.send_missing(from, &room_id, &theirs.held, step);
+                self.send_missing(from, &room_id, &theirs, step);
             }
             let behind = mine.want && !mine.held.covers(&theirs.held);
             if reply || behind {
-                answer.insert(room_id.clone());
-            }
-            if replicates && !behind {
-                self.mark_caught_up(from, &room_id);
+                answer.insert(room_id);
             }
         }
         self.send_room_clocks(from, answer, false, step);
     }
 
-    /// Sends `to` the next batch of what someone at `have` lacks.
-    fn send_missing(&self, to: &NodeId, room_id: &str, have: &VectorClock, step: &Step) {
+    /// Sends `to` the next batch of what it lacks, what is on its way already left out.
+    fn send_missing(&mut self, to: &NodeId, room_id: &str, theirs: &RoomClock, step: &Step) {
         let Some(room) = self.managed_rooms.get(room_id) else { return };
-        let places = room.lacking(have, SYNC_BATCH_MESSAGES + 1);
+        let replication = self.causal_multicast_handler.replication(room_id);
+        let sent = replication.sent.entry(to.clone()).or_default();
+        if theirs.again {
+            sent.clone_from(&theirs.held);
+        }
+        let places = room.lacking(sent, SYNC_BATCH_MESSAGES + 1);
         let mut messages = Vec::new();
         let mut bytes = 0;
         for place in &places {
@@ -143,7 +200,12 @@ impl ServerNode {
             {
                 break;
             }
+            let (origin, count) = room.stamp_at(*place);
+            replication.note_sent(to, origin, count);
             messages.push(Message::clone(msg));
+        }
+        if messages.is_empty() {
+            return;
         }
         let more = messages.len() < places.len();
         log::debug!("sending {to} {} messages of {room_id}, more: {more}", messages.len());
@@ -164,27 +226,32 @@ impl ServerNode {
         self.create_room(room_id);
         let Some(room) = self.managed_rooms.get_mut(room_id) else { return };
         let handler = &mut self.causal_multicast_handler;
-        let mut held_back = false;
         for msg in messages {
-            held_back |= handler.handle_chat_message(msg, room, step) == Delivery::HeldBack;
+            if handler.handle_chat_message(msg, room, step) == Delivery::HeldBack {
+                self.holding.entry(room_id.into()).or_insert(step.now);
+            }
         }
         handler.note_held(from, room_id, clock);
         self.sync_requests.remove(&(from.clone(), room_id.to_string()));
         self.sync_sources.insert((room_id.to_string(), from.clone()), room.clock.clone());
-        if more || held_back {
+        self.set_target(from, room_id, clock);
+        if more {
             self.ask_for_missing(from, room_id, step);
-        } else {
-            self.mark_caught_up(from, room_id);
         }
     }
 
-    /// This copy was compared with that of `with`, and lacks nothing that it had.
-    fn mark_caught_up(&mut self, with: &NodeId, room_id: &str) {
+    /// `with` holds `clock`: this copy has caught up when it has reached what it is compared with first. A
+    /// moving target would never be reached in a busy room.
+    fn set_target(&mut self, with: &NodeId, room_id: &str, clock: &VectorClock) {
         let host = self.metadata_store.host(room_id);
         // The host's copy counts; the host itself compares with any other replica.
-        if host == Some(with) || host == Some(&self.server_id) {
-            let replication = self.causal_multicast_handler.replication(room_id);
-            self.progress |= !std::mem::replace(&mut replication.caught_up, true);
+        if host != Some(with) && host != Some(&self.server_id) {
+            return;
+        }
+        let replication = self.causal_multicast_handler.replication(room_id);
+        if !replication.caught_up && replication.target.is_none() {
+            replication.target = Some(clock.clone());
+            self.causal_multicast_handler.touch(room_id);
         }
     }
 
@@ -214,6 +281,7 @@ impl ServerNode {
     /// Compares clocks with the replicas that are not known to be equal: once a second, and soon after a
     /// server came or went.
     pub(super) fn anti_entropy(&mut self, step: &Step) {
+        self.ask_about_gaps(step);
         if step.now < self.anti_entropy_at {
             return;
         }

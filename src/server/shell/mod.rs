@@ -138,6 +138,16 @@ impl RunningServer {
         self.address
     }
 
+    /// All its connections: the diagram's `ServerNode *-- ConnectionManager`.
+    pub fn connection_manager(&self) -> &ConnectionManager {
+        &self.shell.cm
+    }
+
+    /// Its discovery socket, if it has one: the diagram's `ServerNode *-- UDPHandler`.
+    pub fn udp_handler(&self) -> Option<&UDPHandler> {
+        self.shell.udp.as_ref().map(|(udp, _)| udp)
+    }
+
     /// Looks at the node, or steps it, under its lock.
     pub fn with_node<R>(&self, look: impl FnOnce(&mut ServerNode, &Step) -> R) -> R {
         self.shell.step(look)
