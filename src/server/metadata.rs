@@ -248,11 +248,11 @@ impl MetadataStore {
         leading.holders.insert(from.clone(), held.collect());
         leading.awaiting.remove(from);
 
-        let changes = believed.keys().cloned().collect::<Vec<_>>();
+        let taken_over: BTreeSet<String> = believed.keys().cloned().collect();
         let mut changed = self.publish(believed, Some(from), cm);
         if let Some(leading) = &mut self.leading {
             // What was merely taken over is not decided: a Report of a higher version may still win.
-            leading.decided.retain(|room_id| !changes.contains(room_id));
+            leading.decided.retain(|room_id| !taken_over.contains(room_id));
         }
         if changed.is_empty() {
             self.send_whole(from, cm);
@@ -351,30 +351,30 @@ impl MetadataStore {
         load
     }
 
-    /// Leader: makes the next version with `changes` and tells everyone. `reporter` has no base that they
+    /// Leader: makes the next version with `update` and tells everyone. `reporter` has no base that they
     /// could be laid on; it gets the whole map first, after which the change is old news to it.
     fn publish(
         &mut self,
-        mut changes: BTreeMap<String, NodeId>,
+        mut update: BTreeMap<String, NodeId>,
         reporter: Option<&NodeId>,
         cm: &dyn Transport,
     ) -> Vec<String> {
-        changes.retain(|room_id, host| self.host(room_id) != Some(host));
+        update.retain(|room_id, host| self.host(room_id) != Some(host));
         let (Some(leading), Some(version)) = (&mut self.leading, &mut self.version) else {
             return Vec::new();
         };
-        if changes.is_empty() {
+        if update.is_empty() {
             return Vec::new();
         }
         let base = version.clone();
         version.counter = version.counter.saturating_add(1);
-        leading.decided.extend(changes.keys().cloned());
-        self.room_locations.extend(changes.clone());
-        let changed = changes.keys().cloned().collect();
+        let changed: Vec<String> = update.keys().cloned().collect();
+        leading.decided.extend(changed.iter().cloned());
+        self.room_locations.extend(update.clone());
         let update = MetadataContent::Update {
             version: version.clone(),
             base: Some(base),
-            room_locations: changes,
+            room_locations: update,
         };
         if let Some(reporter) = reporter {
             self.send_whole(reporter, cm);
