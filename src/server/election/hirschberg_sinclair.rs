@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 
 use super::Election;
 use crate::domain::content::{ElectionContent, Side};
+use crate::domain::ids::name_fault;
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Term};
 use crate::error::RequestError;
 use crate::network::Transport;
@@ -40,6 +41,10 @@ use crate::server::ServerState;
 /// Rounds above this are refused: a damaged number must not use up all that come after it.
 /// 2^53 is also where JSON readers of other languages lose count.
 const COUNTER_MAX: u64 = 1 << 53;
+
+/// Phases above this are refused, which limits a ring to 2^12 servers. Where servers disagree about the
+/// ring, probes circle and replies come back, phase after phase; this is what ends it.
+const PHASE_MAX: u32 = 12;
 
 /// Patience doubles at most this many times.
 const DOUBLINGS_MAX: u32 = 4;
@@ -155,6 +160,12 @@ impl ElectionModule {
         }
         let content: ElectionContent =
             msg.content.parse().map_err(|error| invalid(error.to_string()))?;
+        let (ElectionContent::Probe { id, .. }
+        | ElectionContent::Reply { id, .. }
+        | ElectionContent::Announcement { id, .. }) = &content;
+        if let Some(fault) = name_fault(id.as_str()) {
+            return Err(invalid(format!("the candidate's id {fault}")));
+        }
         let counter = match &content {
             ElectionContent::Probe { k, d, .. } | ElectionContent::Reply { k, d, .. }
                 if !(1..=hops(*k)).contains(d) =>
@@ -286,7 +297,7 @@ impl ElectionModule {
         } else if self.standing && k == self.k && self.replied != Some(toward) {
             self.replied = Some(toward);
             self.reply_counter += 1;
-            if self.reply_counter == 2 {
+            if self.reply_counter == 2 && self.k < PHASE_MAX {
                 (self.k, self.reply_counter, self.replied) = (self.k + 1, 0, None);
                 self.probe_both_ways(cm);
             }
@@ -316,7 +327,7 @@ struct Probe {
 
 /// How far a probe of phase `k` travels: 2^k hops, 0 for a phase that no ring needs.
 fn hops(k: u32) -> u64 {
-    1u64.checked_shl(k).unwrap_or(0)
+    if k <= PHASE_MAX { 1 << k } else { 0 }
 }
 
 impl Election for ElectionModule {
@@ -340,8 +351,12 @@ impl Election for ElectionModule {
     }
 
     fn start_election(&mut self, now: Instant, cm: &dyn Transport) {
-        self.counter = (self.counter + 1).min(COUNTER_MAX);
-        self.stand(now, cm);
+        self.drop_candidacy();
+        // When all rounds are used up there is no leader any more: no term may be won twice.
+        if self.counter < COUNTER_MAX {
+            self.counter += 1;
+            self.stand(now, cm);
+        }
     }
 
     fn ring_changed(
