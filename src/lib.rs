@@ -181,6 +181,7 @@ pub mod guide;
 pub mod logging;
 pub mod network;
 pub mod server;
+pub mod sim;
 pub mod storage;
 #[cfg(test)]
 mod testing;

@@ -67,6 +67,8 @@ pub enum Subcommand {
     /// Show how the cluster is
     #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusArgs),
+    /// Run whole clusters inside this process, with faults, and check what is promised
+    Sim(crate::sim::command::SimArgs),
 }
 
 /// How output looks.
