@@ -172,7 +172,8 @@ impl Talker {
                 };
                 kept.texts.insert(message_id, text);
                 drop(kept);
-                if stopped.recv_timeout(pause) == Err(crossbeam_channel::RecvTimeoutError::Disconnected)
+                if stopped.recv_timeout(pause)
+                    == Err(crossbeam_channel::RecvTimeoutError::Disconnected)
                 {
                     return;
                 }
