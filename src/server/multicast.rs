@@ -32,7 +32,7 @@ use std::sync::Arc;
 use super::step::Step;
 use crate::domain::content::Held;
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, VectorClock};
-use crate::network::Transport;
+use crate::network::{ConnId, Transport};
 use crate::storage::LogIndex;
 
 /// Messages that one room holds back at most. More are dropped; SYNC brings them again.
@@ -45,6 +45,8 @@ pub struct PendingAck {
     pub place: usize,
     /// Whose message it is.
     pub session: String,
+    /// The connection that brought it. A session that connects again sends it again, after it was shown the past.
+    pub conn: ConnId,
     /// Its id.
     pub message_id: String,
 }
