@@ -184,7 +184,9 @@ impl MetadataStore {
             }
             Ok(MetadataContent::Collect { term }) => {
                 // An old leader that does not know it yet must not be fed: it would give rooms away.
-                if Some(&term) >= view.term && self.leading.is_none() {
+                let led = self.leading.as_ref().map(|leading| &leading.term);
+                if Some(&term) >= view.term && Some(&term) > led {
+                    self.leading = None; // Its beliefs are wanted now, not after it heard of the election.
                     self.sync_with_leader(&from, view.held, cm);
                 }
                 Vec::new()
@@ -228,8 +230,10 @@ impl MetadataStore {
         if version > self.version {
             return Vec::new(); // A later leader's map: this one is about to learn of it.
         }
-        let knows_better = version > leading.inherited;
-        if knows_better && version.as_ref().is_some_and(|version| version.term < leading.term) {
+        // A version of this term is a past state of this very map: it knows nothing that is not here.
+        let is_earlier_leaders = version.as_ref().is_some_and(|v| v.term < leading.term);
+        let knows_better = is_earlier_leaders && version > leading.inherited;
+        if knows_better {
             leading.inherited = version;
         }
         believed.retain(|room_id, host| {
