@@ -53,7 +53,7 @@ build: ## build the program
 	@cargo build --quiet --locked
 
 test: ## run all tests
-	cargo test --locked
+	cargo test --locked --features deadlock-detection
 
 lint: ## check format, lints, documentation and dependencies; warnings are errors
 	cargo fmt --check

@@ -163,6 +163,7 @@ fn members_on_all_servers_are_one_room_and_hear_of_each_other() {
     let cluster = Cluster::start(3, &[]);
     let mut ann = RawClient::join(cluster.address(0), "ann");
     assert_eq!(ann.join_room("den", 0).members, 1);
+    cluster.wait_members("den", &["ann"]);
     let mut bob = RawClient::join(cluster.address(1), "bob");
     bob.join_room("den", 0);
     cluster.wait_members("den", &["ann", "bob"]);

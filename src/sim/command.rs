@@ -203,9 +203,11 @@ fn explain(seed: u64, args: &SimArgs, options: &Options) {
     for fault in &plan.faults {
         println!("  {fault:?}");
     }
+    let quoted: Vec<String> =
+        violation.about.iter().map(|about| format!("\"{about}\"")).collect();
     let concerns = |line: &&String| match violation.about.is_empty() {
         true => !line.contains("HEARTBEAT") && !line.contains("STATUS"),
-        false => violation.about.iter().any(|about| line.contains(about)),
+        false => quoted.iter().any(|about| line.contains(about)),
     };
     let lines: Vec<&String> = report.trace.iter().filter(concerns).collect();
     println!("the last events that concern it:");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 use parking_lot::Mutex;
 use roundtable::client::event::Event;
 use roundtable::client::{ChatClient, ClientSettings};
@@ -45,13 +45,16 @@ pub(crate) struct Talk {
     talkers: Vec<Talker>,
     /// Dropped to end the writing.
     stop: Option<Sender<()>>,
+    /// Dropped to end the listening.
+    quit: Option<Sender<()>>,
 }
 
 impl Talk {
     /// `count` people, spread over the servers of `cluster`, each of whom writes every `pause`.
     pub(crate) fn start(cluster: &Cluster, count: usize, pause: Duration) -> Self {
         let (stop, stopped) = bounded(0);
-        let mut talk = Self { talkers: Vec::new(), stop: Some(stop) };
+        let (quit, quitted) = bounded(0);
+        let mut talk = Self { talkers: Vec::new(), stop: Some(stop), quit: Some(quit) };
         for number in 0..count {
             let mut settings = ClientSettings::new(&format!("talker{number}"));
             settings.cluster.clone_from(&cluster.name);
@@ -61,7 +64,7 @@ impl Talk {
                 cluster.connect_list(first).split(',').map(str::to_string).collect();
             client.start_any(&addresses).unwrap();
             client.join_room_with_history(ROOM, Some(0));
-            talk.talkers.push(Talker::listen(format!("talker{number}"), client));
+            talk.talkers.push(Talker::listen(format!("talker{number}"), client, quitted.clone()));
         }
         // Everyone hears everything: nobody writes before all are there.
         for talker in &talk.talkers {
@@ -119,6 +122,7 @@ impl Talk {
         let _ = wait_within(SETTLE_LIMIT, all_shown);
         // Long enough for a message that would be shown twice.
         sleep(Duration::from_millis(500));
+        drop(self.quit.take());
         let mut logs = Vec::new();
         for talker in self.talkers {
             talker.client.stop();
@@ -133,14 +137,20 @@ impl Talk {
 }
 
 impl Talker {
-    /// Starts to keep a record of what `client` is told.
-    fn listen(name: String, client: Arc<ChatClient>) -> Self {
+    /// Starts to keep a record of what `client` is told, until `quitted`.
+    fn listen(name: String, client: Arc<ChatClient>, quitted: Receiver<()>) -> Self {
         let record: Arc<Mutex<Record>> = Arc::default();
         let events = client.events().clone();
         let kept = record.clone();
         let thread = spawn(move || {
-            for event in events {
-                kept.lock().note(event);
+            loop {
+                select! {
+                    recv(quitted) -> _ => return,
+                    recv(events) -> event => match event {
+                        Ok(event) => kept.lock().note(event),
+                        Err(_) => return,
+                    },
+                }
             }
         });
         Self { name, client, record, threads: vec![thread] }
@@ -162,7 +172,8 @@ impl Talker {
                 };
                 kept.texts.insert(message_id, text);
                 drop(kept);
-                if stopped.recv_timeout(pause) == Err(crossbeam_channel::RecvTimeoutError::Disconnected)
+                if stopped.recv_timeout(pause)
+                    == Err(crossbeam_channel::RecvTimeoutError::Disconnected)
                 {
                     return;
                 }
