@@ -157,7 +157,7 @@ impl MetadataStore {
         self.publish(BTreeMap::from([(room_id.to_string(), server.clone())]), None, cm)
     }
 
-    /// Tells `leader` what this server holds and believes; the answer is the whole map.
+    /// Tells `leader` what this server holds and believes; the answer is the whole map, if it is another.
     pub fn sync_with_leader(
         &self,
         leader: &NodeId,
@@ -234,6 +234,7 @@ impl MetadataStore {
         if version > self.version {
             return Vec::new(); // A later leader's map: this one is about to learn of it.
         }
+        let is_current = version == self.version;
         // A version of this term is a past state of this very map: it knows nothing that is not here.
         let is_earlier_leaders = version.as_ref().is_some_and(|v| v.term < leading.term);
         let knows_better = is_earlier_leaders && version > leading.inherited;
@@ -255,7 +256,7 @@ impl MetadataStore {
             // What was merely taken over is not decided: a Report of a higher version may still win.
             leading.decided.retain(|room_id| !taken_over.contains(room_id));
         }
-        if changed.is_empty() {
+        if changed.is_empty() && !is_current {
             self.send_whole(from, cm);
         }
         changed.extend(self.settle(view, cm));

@@ -244,6 +244,16 @@ fn who_missed_an_update_says_what_it_has_and_gets_the_whole_map() {
 }
 
 #[test]
+fn a_report_of_the_leaders_own_version_needs_no_answer() {
+    let mut cluster = led_by_n3();
+    let current = cluster.store("n3").version().cloned();
+    cluster.hand("n3", "n1", &report(current, &[]));
+    assert_eq!(cluster.sent(), []);
+    cluster.hand("n3", "n1", &report(None, &[]));
+    assert!(matches!(cluster.sent()[..], [("n1", MetadataContent::Update { base: None, .. })]));
+}
+
+#[test]
 fn stale_versions_are_ignored() {
     let mut cluster = led_by_n3();
     let old = cluster.store("n1").version().cloned().unwrap();
