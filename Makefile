@@ -7,6 +7,8 @@ DATA = data
 DESIGN = ring
 DISCOVERY = 5007
 ROOM = lobby
+# The servers that a client tries, in turn.
+CONNECT = $(ADDRESSES)
 # More options for every server, such as OPTIONS="--log debug".
 OPTIONS =
 # Two terminals of one user get two names: the terminal's number is added.
@@ -27,6 +29,7 @@ help: ## print this list
 	@echo 'Variables and their defaults:'
 	@echo '  PORT1=$(PORT1) PORT2=$(PORT2) PORT3=$(PORT3) DATA=$(DATA) DESIGN=$(DESIGN) DISCOVERY=$(DISCOVERY)'
 	@echo '  ROOM=$(ROOM) NAME=$(NAME) OPTIONS=$(OPTIONS)'
+	@echo '  CONNECT=$(CONNECT)'
 
 cluster: build ## run three servers, their logs prefixed, until ctrl-c
 	@DATA='$(DATA)' exec sh scripts/cluster.sh "$(PROGRAM)" $(PORT1) $(PORT2) $(PORT3) -- $(SERVER_OPTIONS)
@@ -41,16 +44,16 @@ node3: build ## the third
 	@$(SERVER) --id n3 --listen 127.0.0.1:$(PORT3) --data '$(DATA)/n3'
 
 client: build ## chat in ROOM as NAME
-	@exec $(PROGRAM) client --connect '$(ADDRESSES)' --name '$(NAME)' --room '$(ROOM)'
+	@exec $(PROGRAM) client --connect '$(CONNECT)' --name '$(NAME)' --room '$(ROOM)'
 
 status: build ## show how the cluster is
-	@exec $(PROGRAM) status --connect '$(ADDRESSES)'
+	@exec $(PROGRAM) status --connect '$(CONNECT)'
 
 build: ## build the program
 	@cargo build --quiet --locked
 
 test: ## run all tests
-	cargo test --locked
+	cargo test --locked --features deadlock-detection
 
 lint: ## check format, lints, documentation and dependencies; warnings are errors
 	cargo fmt --check

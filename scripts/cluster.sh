@@ -34,6 +34,7 @@ prefix() {
     while IFS= read -r line || [ -n "$line" ]; do
         printf '%s %s\n' "$label" "$line"
     done
+    printf '%s (ended)\n' "$label"
 }
 
 # With a terminal each server gets a process group of its own, so that ctrl-c reaches this script alone,

@@ -9,9 +9,9 @@
 //! ```
 //!
 //! Promise: a server that stays silent is called dead by everyone within four timeouts, by its neighbours
-//! and the leader within one; a server that is heard in time is never accused, even by one that slept.
-//! Price: `n * (n + 9) / 4` heartbeats an interval at most. Leaves out: agreement. Two servers may think
-//! differently of a third for a while.
+//! and the leader within one; a server that is heard in time is never called dead, even by one that slept.
+//! Price: less than `n * (n + 11) / 4` heartbeats an interval on average. Leaves out: agreement. Two
+//! servers may think differently of a third for a while.
 //!
 //! Everything is first-hand: no accusation travels. One server with a bad link, or one that slept,
 //! would otherwise throw a healthy server out for everybody; and a server that really died falls silent
@@ -68,7 +68,7 @@ impl Default for DetectorTiming {
 /// What the detector noticed; the caller acts on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DetectorEvent {
-    /// The server has been silent for half its timeout, or its connection was lost.
+    /// The server has been silent for half its timeout.
     Suspected(NodeId),
     /// The server has been silent for its whole timeout: close the ring without it.
     Failed(NodeId),
@@ -218,13 +218,6 @@ impl FailureDetector {
             Some(known) => *known = timer,
             None => _ = self.client_timers.insert(session.into(), timer),
         }
-    }
-
-    /// The connection to a server was lost: it is suspect until it is heard. Its timer runs on.
-    pub fn connection_lost(&mut self, id: &NodeId) -> Option<DetectorEvent> {
-        let timer = self.server_timers.get_mut(id).filter(|t| t.state == Liveness::Alive)?;
-        timer.state = Liveness::Suspect;
-        Some(DetectorEvent::Suspected(id.clone()))
     }
 
     /// Looks at every timer; call it a few times in each half of the server timeout. When it was not called

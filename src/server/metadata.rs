@@ -157,7 +157,7 @@ impl MetadataStore {
         self.publish(BTreeMap::from([(room_id.to_string(), server.clone())]), None, cm)
     }
 
-    /// Tells `leader` what this server holds and believes; the answer is the whole map.
+    /// Tells `leader` what this server holds and believes; the answer is the whole map, if it is another.
     pub fn sync_with_leader(
         &self,
         leader: &NodeId,
@@ -184,7 +184,9 @@ impl MetadataStore {
             }
             Ok(MetadataContent::Collect { term }) => {
                 // An old leader that does not know it yet must not be fed: it would give rooms away.
-                if Some(&term) >= view.term && self.leading.is_none() {
+                let led = self.leading.as_ref().map(|leading| &leading.term);
+                if Some(&term) >= view.term && Some(&term) > led {
+                    self.leading = None; // Its beliefs are wanted now, not after it heard of the election.
                     self.sync_with_leader(&from, view.held, cm);
                 }
                 Vec::new()
@@ -210,7 +212,11 @@ impl MetadataStore {
             return Vec::new(); // The asker repeats it, to the leader that it knows by then.
         }
         if self.host(room_id).is_some_and(|host| view.live.contains(host)) {
-            self.send_whole(from, cm); // The asker missed the Update.
+            // The asker missed the Update. What it believes must be merged before it is replaced.
+            if let Some(leading) = &self.leading {
+                let collect = MetadataContent::Collect { term: leading.term.clone() };
+                cm.send_to_node(from, &self.message(&collect));
+            }
             return Vec::new();
         }
         let host = self.find_host(room_id, view);
@@ -228,8 +234,11 @@ impl MetadataStore {
         if version > self.version {
             return Vec::new(); // A later leader's map: this one is about to learn of it.
         }
-        let knows_better = version > leading.inherited;
-        if knows_better && version.as_ref().is_some_and(|version| version.term < leading.term) {
+        let is_current = version == self.version;
+        // A version of this term is a past state of this very map: it knows nothing that is not here.
+        let is_earlier_leaders = version.as_ref().is_some_and(|v| v.term < leading.term);
+        let knows_better = is_earlier_leaders && version > leading.inherited;
+        if knows_better {
             leading.inherited = version;
         }
         believed.retain(|room_id, host| {
@@ -241,13 +250,13 @@ impl MetadataStore {
         leading.holders.insert(from.clone(), held.collect());
         leading.awaiting.remove(from);
 
-        let changes = believed.keys().cloned().collect::<Vec<_>>();
+        let taken_over: BTreeSet<String> = believed.keys().cloned().collect();
         let mut changed = self.publish(believed, Some(from), cm);
         if let Some(leading) = &mut self.leading {
             // What was merely taken over is not decided: a Report of a higher version may still win.
-            leading.decided.retain(|room_id| !changes.contains(room_id));
+            leading.decided.retain(|room_id| !taken_over.contains(room_id));
         }
-        if changed.is_empty() {
+        if changed.is_empty() && !is_current {
             self.send_whole(from, cm);
         }
         changed.extend(self.settle(view, cm));
@@ -345,30 +354,30 @@ impl MetadataStore {
         load
     }
 
-    /// Leader: makes the next version with `changes` and tells everyone. `reporter` has no base that they
+    /// Leader: makes the next version with `update` and tells everyone. `reporter` has no base that they
     /// could be laid on; it gets the whole map first, after which the change is old news to it.
     fn publish(
         &mut self,
-        mut changes: BTreeMap<String, NodeId>,
+        mut update: BTreeMap<String, NodeId>,
         reporter: Option<&NodeId>,
         cm: &dyn Transport,
     ) -> Vec<String> {
-        changes.retain(|room_id, host| self.host(room_id) != Some(host));
+        update.retain(|room_id, host| self.host(room_id) != Some(host));
         let (Some(leading), Some(version)) = (&mut self.leading, &mut self.version) else {
             return Vec::new();
         };
-        if changes.is_empty() {
+        if update.is_empty() {
             return Vec::new();
         }
         let base = version.clone();
         version.counter = version.counter.saturating_add(1);
-        leading.decided.extend(changes.keys().cloned());
-        self.room_locations.extend(changes.clone());
-        let changed = changes.keys().cloned().collect();
+        let changed: Vec<String> = update.keys().cloned().collect();
+        leading.decided.extend(changed.iter().cloned());
+        self.room_locations.extend(update.clone());
         let update = MetadataContent::Update {
             version: version.clone(),
             base: Some(base),
-            room_locations: changes,
+            room_locations: update,
         };
         if let Some(reporter) = reporter {
             self.send_whole(reporter, cm);
@@ -404,5 +413,7 @@ fn is_faulty(room_id: &str, host: &NodeId) -> bool {
     name_fault(room_id).or_else(|| name_fault(host.as_str())).is_some()
 }
 
+#[cfg(test)]
+mod convergence_tests;
 #[cfg(test)]
 mod tests;

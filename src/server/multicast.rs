@@ -38,8 +38,8 @@ use crate::storage::LogIndex;
 /// Messages that one room holds back at most. More are dropped; SYNC brings them again.
 pub const HOLD_BACK_MAX: usize = 10_000;
 
-/// An acknowledgement that is owed to a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An acknowledgement that is owed to a client; they sort by the place of their message.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PendingAck {
     /// Where the message stands in the room's history.
     pub place: usize,
@@ -95,8 +95,8 @@ pub struct Replication {
     pub target: Option<VectorClock>,
     /// The room's clock at this server's last stamp: later stamps name what changed since.
     last_stamp: VectorClock,
-    /// Acknowledgements owed, in the order of their messages as far as they are this server's own.
-    acks: VecDeque<PendingAck>,
+    /// Acknowledgements owed.
+    acks: BTreeSet<PendingAck>,
 }
 
 impl Replication {
@@ -219,13 +219,13 @@ impl CausalMulticastHandler {
             return Delivery::Ignored;
         }
         if is_ready(&msg, room) {
+            let stamp = (origin.clone(), count);
             self.deliver_and_multicast(msg, room, step);
-            self.check_queue_recursively(room, step);
+            self.check_queue_recursively(room, stamp, step);
             return Delivery::Delivered;
         }
-        let waits = room.hold_back_queue.iter().any(|held| held.stamp() == Some((origin, count)));
-        if !waits && room.hold_back_queue.len() < HOLD_BACK_MAX {
-            room.hold_back_queue.push(msg);
+        if room.hold_back_queue.len() < HOLD_BACK_MAX {
+            room.hold_back_queue.push(msg, &room.clock);
         }
         Delivery::HeldBack
     }
@@ -245,16 +245,28 @@ impl CausalMulticastHandler {
         }
     }
 
-    /// Delivers what became ready in the hold-back queue, until nothing does: each delivery can be what
-    /// another one waited for.
-    pub(super) fn check_queue_recursively(&mut self, room: &mut Room, step: &Step) {
-        while let Some(at) = room.hold_back_queue.iter().position(|msg| is_ready(msg, room)) {
-            let msg = room.hold_back_queue.swap_remove(at);
-            self.deliver_and_multicast(msg, room, step);
+    /// Delivers what became ready in the hold-back queue by the delivery of `stamp`, and by those deliveries in
+    /// turn, until nothing does.
+    pub(super) fn check_queue_recursively(
+        &mut self,
+        room: &mut Room,
+        stamp: (Incarnation, u64),
+        step: &Step,
+    ) {
+        let mut delivered = vec![stamp];
+        while let Some((origin, count)) = delivered.pop() {
+            for msg in room.hold_back_queue.release(&origin, count) {
+                let Some((origin, count)) = msg.stamp().map(|(o, n)| (o.clone(), n)) else {
+                    continue;
+                };
+                if is_ready(&msg, room) {
+                    self.deliver_and_multicast(msg, room, step);
+                    delivered.push((origin, count));
+                } else if count > room.clock.get(&origin) {
+                    room.hold_back_queue.push(msg, &room.clock);
+                }
+            }
         }
-        let clock = &room.clock;
-        room.hold_back_queue
-            .retain(|msg| msg.stamp().is_some_and(|(origin, count)| count > clock.get(origin)));
     }
 
     /// Sends a stamped message to the other replicas of `room`.
@@ -270,10 +282,7 @@ impl CausalMulticastHandler {
 
     /// Owes an acknowledgement for the message at `place` of `room`.
     pub fn owe_ack(&mut self, room_id: &str, ack: PendingAck) {
-        let acks = &mut self.replication(room_id).acks;
-        if !acks.contains(&ack) {
-            acks.push_back(ack);
-        }
+        self.replication(room_id).acks.insert(ack);
         self.touch(room_id);
     }
 
@@ -340,18 +349,21 @@ impl CausalMulticastHandler {
             replication.target = None;
             replication.caught_up = true;
         }
-        let mut acked = Vec::new();
-        let acks = std::mem::take(&mut replication.acks);
-        for ack in acks {
+        let mut acked: Vec<PendingAck> = Vec::new();
+        for ack in &replication.acks {
             let (origin, count) = room.stamp_at(ack.place);
             let due = ack.place < replication.shown
                 && replication.synced.get(origin) >= count
                 && replication.synced_elsewhere(live, origin, count);
             if due {
-                acked.push(ack);
-            } else {
-                replication.acks.push_back(ack);
+                acked.push(ack.clone());
+            } else if *origin == self.incarnation {
+                // Its own messages become due in order: the rest of them wait too.
+                break;
             }
+        }
+        for ack in &acked {
+            replication.acks.remove(ack);
         }
         Settled { shown: first..replication.shown, acked }
     }

@@ -67,6 +67,11 @@ impl ServerNode {
             self.send_clock(&node_id, room_id, step);
         }
         self.check_caught_up(room_id, step);
+        if !replicates {
+            // Nobody sends it what is new: whoever wants this copy again has to compare it first.
+            let replication = self.causal_multicast_handler.replication(room_id);
+            (replication.caught_up, replication.target) = (false, None);
+        }
         self.causal_multicast_handler.touch(room_id);
     }
 

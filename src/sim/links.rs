@@ -162,7 +162,9 @@ impl Links {
         let mut ends = Vec::new();
         for (conn, link) in &self.links {
             for side in [0, 1] {
-                if link.ends[side].host == from && link.ends[1 - side].host == to && link.ends[side].open
+                if link.ends[side].host == from
+                    && link.ends[1 - side].host == to
+                    && link.ends[side].open
                 {
                     ends.push((*conn, side));
                 }

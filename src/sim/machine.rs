@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use super::agenda::{Event, Micros};
 use crate::domain::{Frame, Incarnation, Message, NodeId};
-use crate::network::transport::{Network, Transport};
 use crate::network::ConnId;
+use crate::network::transport::{Network, Transport};
 use crate::server::ServerNode;
 use crate::storage::{LogIndex, Storage};
 

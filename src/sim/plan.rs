@@ -1,8 +1,8 @@
 //! What a seed decides before anything runs: how big the cluster is, how bad the network and the disks are,
 //! which faults come when.
 
-use super::agenda::{Host, MS, Micros, SECOND};
 use super::Options;
+use super::agenda::{Host, MS, Micros, SECOND};
 
 /// What is promised under the faults of a run, and so what is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,7 +254,10 @@ impl Plan {
             1 => ("one-way cut", vec![(node, other)]),
             2 => {
                 let machines = if with_clients { hosts } else { self.nodes };
-                ("isolation", (0..machines).filter(|b| *b != node).flat_map(|b| both(node, b)).collect())
+                (
+                    "isolation",
+                    (0..machines).filter(|b| *b != node).flat_map(|b| both(node, b)).collect(),
+                )
             }
             _ => ("flapping link", both(node, other).to_vec()),
         };

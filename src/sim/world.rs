@@ -153,7 +153,8 @@ impl World {
         }
         let now = self.agenda.now();
         if let Some(violation) = &self.violation {
-            self.trace.write(now, || format!("VIOLATION {}: {}", violation.invariant, violation.detail));
+            self.trace
+                .write(now, || format!("VIOLATION {}: {}", violation.invariant, violation.detail));
         }
         Report {
             seed: self.seed,

@@ -83,7 +83,8 @@ impl World {
     /// Whether every server runs, is ready and is connected to every other one.
     fn is_whole(&self) -> bool {
         self.machines.iter().all(|machine| {
-            let Some(running) = machine.running.as_ref().filter(|_| machine.asleep.is_none()) else {
+            let Some(running) = machine.running.as_ref().filter(|_| machine.asleep.is_none())
+            else {
                 return false;
             };
             let servers = &running.node.servers;
@@ -246,7 +247,11 @@ impl World {
         let reading = reading.map(|reader| reader.user.clone());
         if let Some(user) = reading {
             if now > since + READ_LIMIT {
-                self.violate("rest", format!("{user} cannot read everything within 15 s"), &[&user]);
+                self.violate(
+                    "rest",
+                    format!("{user} cannot read everything within 15 s"),
+                    &[&user],
+                );
             }
             for host in hosts {
                 let person = self.person(host);

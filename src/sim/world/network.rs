@@ -346,7 +346,9 @@ impl World {
         let (host, life) = (link.ends[0].host, link.ends[0].life);
         let address = link.address.clone();
         self.links.remove(conn);
-        self.tell(|| format!("#{conn} to {address} is {}", if refused { "refused" } else { "silent" }));
+        self.tell(|| {
+            format!("#{conn} to {address} is {}", if refused { "refused" } else { "silent" })
+        });
         match self.machines.get(host).map(|machine| machine.life == life) {
             Some(true) => {
                 self.step(host, |node, step| node.dial_failed(&address, refused, step));
