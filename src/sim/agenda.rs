@@ -10,7 +10,7 @@ use crate::storage::LogIndex;
 pub type Micros = u64;
 
 /// A millisecond of virtual time.
-pub const MS: Micros = 1_000;
+pub(super) const MS: Micros = 1_000;
 /// A second of virtual time.
 pub const SECOND: Micros = 1_000_000;
 
@@ -19,7 +19,7 @@ pub type Host = usize;
 
 /// Something that will happen. `life` counts the starts of a server: what was meant for an earlier life is void.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub(super) enum Event {
     /// What travels on `conn` towards its end `side` arrives.
     Deliver { conn: u64, side: usize },
     /// The end `side` of `conn` learns that the other one is gone.
@@ -46,6 +46,8 @@ pub enum Event {
     Timeouts { host: Host, life: u64 },
     /// The disk has synced what was appended up to `index`.
     Synced { host: Host, life: u64, index: LogIndex },
+    /// A server crashes.
+    Crash { host: Host, life: u64 },
     /// A crashed server is started again.
     Restart { host: Host, life: u64 },
     /// A server that slept goes on.
@@ -95,7 +97,7 @@ impl Eq for Entry {}
 
 /// The events to come, and the present moment.
 #[derive(Debug, Default)]
-pub struct Agenda {
+pub(super) struct Agenda {
     heap: BinaryHeap<Reverse<Entry>>,
     count: u64,
     now: Micros,
@@ -103,23 +105,23 @@ pub struct Agenda {
 
 impl Agenda {
     /// The present moment.
-    pub fn now(&self) -> Micros {
+    pub(super) fn now(&self) -> Micros {
         self.now
     }
 
     /// Lets `event` happen at `at`, or now when that is past. Of two at one moment the one planned first is first.
-    pub fn at(&mut self, at: Micros, event: Event) {
+    pub(super) fn at(&mut self, at: Micros, event: Event) {
         self.count += 1;
         self.heap.push(Reverse(Entry { at: at.max(self.now), number: self.count, event }));
     }
 
     /// Lets `event` happen after `pause`.
-    pub fn after(&mut self, pause: Micros, event: Event) {
+    pub(super) fn after(&mut self, pause: Micros, event: Event) {
         self.at(self.now + pause, event);
     }
 
     /// Moves to the next event and takes it.
-    pub fn next(&mut self) -> Option<Event> {
+    pub(super) fn take_next(&mut self) -> Option<Event> {
         let Reverse(entry) = self.heap.pop()?;
         self.now = entry.at;
         Some(entry.event)
@@ -137,7 +139,7 @@ mod tests {
         agenda.at(5, Event::Act { host: 2 });
         agenda.at(3, Event::Act { host: 3 });
         let mut hosts = Vec::new();
-        while let Some(Event::Act { host }) = agenda.next() {
+        while let Some(Event::Act { host }) = agenda.take_next() {
             hosts.push((agenda.now(), host));
         }
         assert_eq!(hosts, [(3, 3), (5, 1), (5, 2)]);

@@ -100,7 +100,10 @@ pub fn check(history: &History, promise: Promise) -> Checked {
     }
     let finals = final_sets(history, &views)?;
     check_nothing_lost(history, &finals, &written, promise)?;
-    views.iter().filter(|view| view.open).try_for_each(|view| check_complete(view, &finals, &written))
+    views
+        .iter()
+        .filter(|view| view.open)
+        .try_for_each(|view| check_complete(view, &finals, &written))
 }
 
 fn written(history: &History) -> BTreeMap<&str, Written<'_>> {
@@ -126,91 +129,128 @@ fn views_of<'a>(
     written: &BTreeMap<&str, Written>,
     promise: Promise,
 ) -> Result<Vec<View<'a>>, Violation> {
-    let mut done = Vec::new();
-    let mut open: BTreeMap<&str, View> = BTreeMap::new();
-    // Which of the session's messages were written in a view that is still open.
-    let mut here: BTreeMap<&str, &str> = BTreeMap::new();
-    let name = session.session.as_str();
+    let mut views =
+        Views { session, done: Vec::new(), open: BTreeMap::new(), here: BTreeMap::new() };
     for (at, act) in &session.acts {
         match act {
-            Act::Entered { room, all } => {
-                let view = View {
-                    session,
-                    room,
-                    all: *all,
-                    joined_at: None,
-                    open: session.stays(),
-                    gap: false,
-                    shown: BTreeMap::new(),
-                    got: BTreeSet::new(),
-                };
-                open.insert(room, view);
-            }
+            Act::Entered { room, all } => views.enter(room, *all),
             Act::Joined { room } => {
-                if let Some(view) = open.get_mut(room.as_str()) {
+                if let Some(view) = views.open.get_mut(room.as_str()) {
                     view.joined_at.get_or_insert(*at);
                 }
             }
-            Act::Left { room } => {
-                here.retain(|_, of| of != room);
-                let left = open.remove(room.as_str());
-                done.extend(left.map(|view| View { open: false, ..view }));
-            }
+            Act::Left { room } => views.leave(room),
             Act::Wrote { room, text } => {
-                if open.contains_key(room.as_str()) {
-                    here.insert(text, room);
+                if views.open.contains_key(room.as_str()) {
+                    views.here.insert(text, room);
                 }
             }
-            Act::Got { room, text } => {
-                let Some(view) = open.get_mut(room.as_str()) else { continue };
-                if !view.got.insert(text) && !view.gap {
-                    let detail = format!("{name} was sent {text} twice in {room}");
-                    return Err(Violation::new("twice", detail, &[text, name]));
-                }
-            }
+            Act::Got { room, text } => views.got(room, text)?,
             Act::Shown { room, text, sender } => {
                 check_invented(session, room, text, sender, written)?;
-                let Some(view) = open.get_mut(room.as_str()) else { continue };
-                let count = view.shown.len();
-                if view.shown.insert(text, count).is_some() && !view.gap {
-                    let detail = format!("{name} was shown {text} twice in {room}");
-                    return Err(Violation::new("twice", detail, &[text, name]));
-                }
+                views.shown(room, text)?;
             }
-            Act::Acked { text } => {
-                let view = here.get(text.as_str()).and_then(|room| open.get(room));
-                if view.is_some_and(|view| !view.gap && !view.shown.contains_key(text.as_str())) {
-                    let detail = format!("{text} was acknowledged before {name} was shown it");
-                    return Err(Violation::new("own words", detail, &[text, name]));
-                }
-            }
-            Act::Gap { room } => {
-                if promise.shown_survives {
-                    let detail = format!("{name} was asked to accept a gap in {room}");
-                    return Err(Violation::new("gap", detail, &[name]));
-                }
-                if let Some(view) = open.get_mut(room.as_str()) {
-                    view.gap = true;
-                }
-            }
-            Act::Refused { text, code } => {
-                if here.contains_key(text.as_str()) {
-                    let detail = format!("{text} of {name}, a member, was refused: {code}");
-                    return Err(Violation::new("refused", detail, &[text, name]));
-                }
-            }
-            Act::Ended { reason } => {
-                // Of two sessions under one name, of which a server that slept knew only one, one has to go.
-                if promise.whole && !reason.contains("is in use") {
-                    let detail = format!("the cluster ended {name}: {reason}");
-                    return Err(Violation::new("ended", detail, &[name]));
-                }
-            }
+            Act::Acked { text } => views.acked(text)?,
+            Act::Gap { room } => views.gap(room, promise)?,
+            Act::Refused { text, code } => views.refused(text, code)?,
+            Act::Ended { reason } => check_end(session, reason, promise)?,
             Act::Quit => {}
         }
     }
-    done.extend(open.into_values());
-    Ok(done)
+    views.done.extend(views.open.into_values());
+    Ok(views.done)
+}
+
+/// The views of one session, while its acts are gone through.
+struct Views<'a> {
+    session: &'a SessionHistory,
+    done: Vec<View<'a>>,
+    open: BTreeMap<&'a str, View<'a>>,
+    /// Which of the session's messages were written in a view that is still open, and where.
+    here: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Views<'a> {
+    fn enter(&mut self, room: &'a str, all: bool) {
+        let view = View {
+            session: self.session,
+            room,
+            all,
+            joined_at: None,
+            open: self.session.stays(),
+            gap: false,
+            shown: BTreeMap::new(),
+            got: BTreeSet::new(),
+        };
+        self.open.insert(room, view);
+    }
+
+    fn leave(&mut self, room: &str) {
+        self.here.retain(|_, of| *of != room);
+        let left = self.open.remove(room);
+        self.done.extend(left.map(|view| View { open: false, ..view }));
+    }
+
+    fn got(&mut self, room: &str, text: &'a str) -> Checked {
+        let Some(view) = self.open.get_mut(room) else { return Ok(()) };
+        if view.got.insert(text) || view.gap {
+            return Ok(());
+        }
+        let name = &self.session.session;
+        let detail = format!("{name} was sent {text} twice in {room}");
+        Err(Violation::new("twice", detail, &[text, name]))
+    }
+
+    fn shown(&mut self, room: &str, text: &'a str) -> Checked {
+        let Some(view) = self.open.get_mut(room) else { return Ok(()) };
+        let place = view.shown.len();
+        if view.shown.insert(text, place).is_none() || view.gap {
+            return Ok(());
+        }
+        let name = &self.session.session;
+        let detail = format!("{name} was shown {text} twice in {room}");
+        Err(Violation::new("twice", detail, &[text, name]))
+    }
+
+    fn acked(&self, text: &str) -> Checked {
+        let view = self.here.get(text).and_then(|room| self.open.get(room));
+        if view.is_none_or(|view| view.gap || view.shown.contains_key(text)) {
+            return Ok(());
+        }
+        let name = &self.session.session;
+        let detail = format!("{text} was acknowledged before {name} was shown it");
+        Err(Violation::new("own words", detail, &[text, name]))
+    }
+
+    fn gap(&mut self, room: &str, promise: Promise) -> Checked {
+        if promise.shown_survives {
+            let name = &self.session.session;
+            let detail = format!("{name} was asked to accept a gap in {room}");
+            return Err(Violation::new("gap", detail, &[name]));
+        }
+        if let Some(view) = self.open.get_mut(room) {
+            view.gap = true;
+        }
+        Ok(())
+    }
+
+    fn refused(&self, text: &str, code: &str) -> Checked {
+        if !self.here.contains_key(text) {
+            return Ok(());
+        }
+        let name = &self.session.session;
+        let detail = format!("{text} of {name}, who is in the room, was refused: {code}");
+        Err(Violation::new("refused", detail, &[text, name]))
+    }
+}
+
+fn check_end(session: &SessionHistory, reason: &str, promise: Promise) -> Checked {
+    // Of two sessions under one name, of which a server that slept knew only one, one has to go.
+    if !promise.whole || reason.contains("is in use") {
+        return Ok(());
+    }
+    let name = &session.session;
+    Err(Violation::new("ended", format!("the cluster ended {name}: {reason}"), &[name]))
 }
 
 fn check_invented(
@@ -280,7 +320,7 @@ struct Past<'a> {
     lacking: Option<&'a str>,
 }
 
-impl<'a> Past<'a> {
+impl Past<'_> {
     /// Compares what was shown since the last time, as far as it `counts`.
     fn take_fresh(
         &mut self,
@@ -368,19 +408,24 @@ fn check_nothing_lost(
         let set = written.get(text).and_then(|written| finals.get(written.room));
         set.is_some_and(|set| set.contains(text))
     };
-    for session in &history.sessions {
-        for (_, act) in &session.acts {
-            match act {
-                Act::Acked { text } if !kept(text) => {
-                    let detail = format!("{text} was acknowledged to {} and is gone", session.session);
-                    return Err(Violation::new("lost", detail, &[text]));
-                }
-                Act::Shown { text, .. } if promise.shown_survives && !kept(text) => {
-                    let detail = format!("{text} was shown to {} and is gone", session.session);
-                    return Err(Violation::new("unseen", detail, &[text]));
-                }
-                _ => {}
-            }
+    let acts = || {
+        let sessions = history.sessions.iter();
+        sessions.flat_map(|session| session.acts.iter().map(move |(_, act)| (session, act)))
+    };
+    for (session, act) in acts() {
+        if let Act::Acked { text } = act
+            && !kept(text)
+        {
+            let detail = format!("{text} was acknowledged to {} and is gone", session.session);
+            return Err(Violation::new("lost", detail, &[text]));
+        }
+    }
+    for (session, act) in acts().filter(|_| promise.shown_survives) {
+        if let Act::Shown { text, .. } = act
+            && !kept(text)
+        {
+            let detail = format!("{text} was shown to {} and is gone", session.session);
+            return Err(Violation::new("unseen", detail, &[text]));
         }
     }
     Ok(())

@@ -11,6 +11,7 @@ use super::checker::Violation;
 use super::plan::Plan;
 use super::trace::Detail;
 use super::{Faults, Options, Report, run_plan, run_seed};
+use crate::cli::Outcome;
 use crate::error::StartError;
 use crate::threads::Threads;
 
@@ -43,8 +44,8 @@ pub struct SimArgs {
     pub trace: bool,
 }
 
-/// Runs the seeds. True when every promise held.
-pub fn run(args: &SimArgs) -> Result<bool, StartError> {
+/// Runs the seeds; [`Outcome::Failed`] when a promise was broken.
+pub fn run(args: &SimArgs) -> Result<Outcome, StartError> {
     let faults = Faults::parse(&args.faults).map_err(|word| {
         StartError::Usage(format!("--faults knows {}, all and none, not {word:?}", Faults::NAMES))
     })?;
@@ -64,14 +65,18 @@ pub fn run(args: &SimArgs) -> Result<bool, StartError> {
                 break;
             }
         }
-        return Ok(report.violation.is_none());
+        return Ok(outcome(report.violation.is_none()));
     }
     let totals = run_all(args, &options)?;
     totals.print();
     if let Some(seed) = totals.failed.first() {
         explain(*seed, args, &options);
     }
-    Ok(totals.failed.is_empty())
+    Ok(outcome(totals.failed.is_empty()))
+}
+
+fn outcome(all_held: bool) -> Outcome {
+    if all_held { Outcome::Done } else { Outcome::Failed }
 }
 
 /// What came of all seeds.
@@ -204,9 +209,9 @@ fn explain(seed: u64, args: &SimArgs, options: &Options) {
         println!("  {fault:?}");
     }
     let quoted: Vec<String> = violation.about.iter().map(|about| format!("\"{about}\"")).collect();
-    let concerns = |line: &&String| match violation.about.is_empty() {
-        true => !line.contains("HEARTBEAT") && !line.contains("STATUS"),
-        false => quoted.iter().any(|about| line.contains(about)),
+    let concerns = |line: &&String| {
+        let is_idle = line.contains("HEARTBEAT") || line.contains("STATUS");
+        quoted.iter().any(|about| line.contains(about)) || (quoted.is_empty() && !is_idle)
     };
     let lines: Vec<&String> = report.trace.iter().filter(concerns).collect();
     println!("the last events that concern it:");

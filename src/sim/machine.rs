@@ -13,7 +13,7 @@ use crate::storage::{LogIndex, Storage};
 
 /// What a step asked of the network.
 #[derive(Clone, Debug)]
-pub enum Effect {
+pub(super) enum Effect {
     /// `send_to_node`.
     ToNode(NodeId, Frame),
     /// `broadcast_to_all`.
@@ -36,7 +36,7 @@ pub enum Effect {
 
 /// A [`Network`] that remembers what a step asked for, serialised.
 #[derive(Debug)]
-pub struct Wires {
+pub(super) struct Wires {
     effects: RefCell<Vec<Effect>>,
     /// Bytes on their way, for connections to clients.
     waiting: RefCell<BTreeMap<ConnId, usize>>,
@@ -45,29 +45,29 @@ pub struct Wires {
 
 impl Wires {
     /// Nothing was asked for; `window` bytes may be on their way on one connection.
-    pub fn new(window: usize) -> Self {
+    pub(super) fn new(window: usize) -> Self {
         Self { effects: RefCell::default(), waiting: RefCell::default(), window }
     }
 
     /// Takes what was asked for since the last call.
-    pub fn take(&self) -> Vec<Effect> {
+    pub(super) fn take(&self) -> Vec<Effect> {
         std::mem::take(&mut self.effects.borrow_mut())
     }
 
     /// `bytes` more are on their way on `conn`.
-    pub fn sent(&self, conn: ConnId, bytes: usize) {
+    pub(super) fn sent(&self, conn: ConnId, bytes: usize) {
         *self.waiting.borrow_mut().entry(conn).or_default() += bytes;
     }
 
     /// `bytes` have arrived.
-    pub fn arrived(&self, conn: ConnId, bytes: usize) {
+    pub(super) fn arrived(&self, conn: ConnId, bytes: usize) {
         if let Some(waiting) = self.waiting.borrow_mut().get_mut(&conn) {
             *waiting = waiting.saturating_sub(bytes);
         }
     }
 
     /// `conn` is over.
-    pub fn forget(&self, conn: ConnId) {
+    pub(super) fn forget(&self, conn: ConnId) {
         self.waiting.borrow_mut().remove(&conn);
     }
 
@@ -115,36 +115,36 @@ impl Network for Wires {
 
 /// A disk: records, of which the first `synced` survive a crash for certain.
 #[derive(Debug, Default)]
-pub struct Disk {
+pub(super) struct Disk {
     records: RefCell<Vec<Frame>>,
     synced: usize,
     /// Up to where the sync under way will have synced.
-    pub syncing: Option<LogIndex>,
+    pub(super) syncing: Option<LogIndex>,
     /// How often a server was started on it.
-    pub starts: u64,
+    pub(super) starts: u64,
     /// Its random name.
-    pub id: String,
+    pub(super) id: String,
 }
 
 impl Disk {
     /// An empty disk.
-    pub fn new(rng: &mut fastrand::Rng) -> Self {
+    pub(super) fn new(rng: &mut fastrand::Rng) -> Self {
         Self { id: format!("{:016x}", rng.u64(..)), ..Self::default() }
     }
 
     /// The next start: counted durably, and named.
-    pub fn start(&mut self, id: &NodeId, rng: &mut fastrand::Rng) -> Incarnation {
+    pub(super) fn start(&mut self, id: &NodeId, rng: &mut fastrand::Rng) -> Incarnation {
         self.starts += 1;
         Incarnation::new(id, self.starts, rng.u16(..))
     }
 
     /// The records, to recover from.
-    pub fn records(&self) -> Vec<Frame> {
+    pub(super) fn records(&self) -> Vec<Frame> {
         self.records.borrow().clone()
     }
 
     /// Begins a sync of everything that is appended, unless one runs or nothing is to do. Returns up to where.
-    pub fn begin_sync(&mut self) -> Option<LogIndex> {
+    pub(super) fn begin_sync(&mut self) -> Option<LogIndex> {
         let appended = self.records.borrow().len();
         if self.syncing.is_some() || appended == self.synced {
             return None;
@@ -154,14 +154,14 @@ impl Disk {
     }
 
     /// The sync under way is done up to `index`.
-    pub fn end_sync(&mut self, index: LogIndex) {
+    pub(super) fn end_sync(&mut self, index: LogIndex) {
         self.syncing = None;
         self.synced = usize::try_from(index).unwrap_or(usize::MAX);
     }
 
     /// The machine loses power: of what was not synced only a part from the start may have reached the disk, and the last
     /// write may be torn, which is the same as lost. Returns how many records are lost.
-    pub fn crash(&mut self, rng: &mut fastrand::Rng) -> usize {
+    pub(super) fn crash(&mut self, rng: &mut fastrand::Rng) -> usize {
         let records = self.records.get_mut();
         let before = records.len();
         let kept = match rng.u32(0..3) {
@@ -189,50 +189,52 @@ impl Storage for Disk {
 
 /// A server that runs.
 #[derive(Debug)]
-pub struct Running {
+pub(super) struct Running {
     /// The logic.
-    pub node: ServerNode,
+    pub(super) node: ServerNode,
     /// What it asks of the network.
-    pub cm: Wires,
+    pub(super) cm: Wires,
     /// The connections that stand to other servers.
-    pub peers: BTreeMap<NodeId, ConnId>,
+    pub(super) peers: BTreeMap<NodeId, ConnId>,
     /// The connections of sessions.
-    pub clients: BTreeMap<String, ConnId>,
+    pub(super) clients: BTreeMap<String, ConnId>,
     /// What it said of itself in the trace last.
-    pub told: String,
+    pub(super) told: String,
 }
 
 /// A machine with a disk.
 #[derive(Debug)]
-pub struct Machine {
+pub(super) struct Machine {
     /// Its server's id.
-    pub id: NodeId,
+    pub(super) id: NodeId,
     /// Where it is dialled.
-    pub address: String,
+    pub(super) address: String,
     /// The server, while it runs.
-    pub running: Option<Box<Running>>,
+    pub(super) running: Option<Box<Running>>,
     /// The disk.
-    pub disk: Disk,
+    pub(super) disk: Disk,
     /// Counts the starts, wiped disks or not.
-    pub life: u64,
+    pub(super) life: u64,
     /// What happened while it slept; `None` when it is awake.
-    pub asleep: Option<Vec<Event>>,
+    pub(super) asleep: Option<Vec<Event>>,
+    /// It will crash as soon as something is on its way to the disk.
+    pub(super) doomed: bool,
     /// Its luck.
-    pub rng: fastrand::Rng,
+    pub(super) rng: fastrand::Rng,
     /// How far its clock runs too fast, in millionths.
-    pub drift: i64,
+    pub(super) drift: i64,
     /// How far its wall clock is off, in milliseconds.
-    pub wall_offset: u64,
+    pub(super) wall_offset: u64,
 }
 
 impl Machine {
     /// The time that its own clock shows at the true time `now`.
-    pub fn clock(&self, now: Micros) -> Micros {
+    pub(super) fn clock(&self, now: Micros) -> Micros {
         scale(now, 1_000_000 + self.drift)
     }
 
     /// How long `span` of its own clock truly takes.
-    pub fn truly(&self, span: Micros) -> Micros {
+    pub(super) fn truly(&self, span: Micros) -> Micros {
         scale(span, 1_000_000 - self.drift).max(1)
     }
 }

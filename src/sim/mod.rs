@@ -21,15 +21,15 @@
 //!
 //! Reading order: [`plan`], [`agenda`], [`links`], [`machine`], [`person`], [`world`], [`history`], [`checker`].
 
-pub mod agenda;
+mod agenda;
 
 pub mod plan;
 
-pub mod links;
+mod links;
 
-pub mod machine;
+mod machine;
 
-pub mod person;
+mod person;
 
 pub mod history;
 
@@ -37,19 +37,20 @@ pub mod checker;
 
 pub mod trace;
 
-pub mod world;
+mod world;
 
 pub mod command;
 
 use std::collections::BTreeMap;
 
-use agenda::Micros;
+pub use agenda::{Host, Micros, SECOND};
 use checker::Violation;
 use plan::Plan;
 use trace::Detail;
 use world::World;
 
 /// Which kinds of faults may happen.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Faults {
     /// Servers crash and are started again.
@@ -123,6 +124,27 @@ impl Default for Options {
         Self { nodes: None, faults: Faults::ALL, steps: 0, detail: Detail::Off }
     }
 }
+
+/// What must have happened in a batch of seeds with [`Faults::ALL`], or it proves nothing.
+pub const EXPECTED: [&str; 17] = [
+    "crash",
+    "lost tail",
+    "wipe",
+    "sleep",
+    "split",
+    "isolation",
+    "one-way cut",
+    "flapping link",
+    "reset",
+    "connection timed out",
+    "datagram lost",
+    "datagram doubled",
+    "slow sync",
+    "client crash",
+    "client quit",
+    "client resumed",
+    "message resent",
+];
 
 /// What came of a run.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use crate::client::session::Session;
 
 /// A room, as the user wants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stay {
+pub(super) enum Stay {
     /// To be in it.
     In,
     /// To be out; the cluster has not said so yet.
@@ -18,7 +18,7 @@ pub enum Stay {
 
 /// How a client is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
+pub(super) enum Line {
     /// It is not; it will try again.
     Down,
     /// It is dialling.
@@ -29,48 +29,46 @@ pub enum Line {
 
 /// A client and its user.
 #[derive(Debug)]
-pub struct Person {
+pub(super) struct Person {
     /// The machine.
-    pub host: Host,
+    pub(super) host: Host,
     /// The user's name.
-    pub user: String,
+    pub(super) user: String,
     /// The addresses that it starts with.
-    pub addresses: Vec<String>,
+    pub(super) addresses: Vec<String>,
     /// The session; the next one begins when it is over.
-    pub session: Session,
+    pub(super) session: Session,
     /// What the present session did and saw.
-    pub record: SessionHistory,
+    pub(super) record: SessionHistory,
     /// The rooms.
-    pub rooms: BTreeMap<String, Stay>,
-    /// Whether it wants all of each room's past.
-    pub all_history: bool,
+    pub(super) rooms: BTreeMap<String, Stay>,
     /// The connection.
-    pub line: Line,
+    pub(super) line: Line,
     /// Counts attempts to connect: what was meant for an earlier one is void.
-    pub attempt: u64,
+    pub(super) attempt: u64,
     /// Since when it is welcomed.
-    pub online_since: Option<Micros>,
+    pub(super) online_since: Option<Micros>,
     /// How long to wait before the next attempt.
-    pub backoff: Backoff,
+    pub(super) backoff: Backoff,
     /// How many sessions it had.
-    pub sessions: u64,
+    pub(super) sessions: u64,
     /// How many messages it wrote, over all sessions.
-    pub wrote: u64,
+    pub(super) wrote: u64,
     /// The texts of messages by id.
-    pub texts: BTreeMap<String, String>,
+    pub(super) texts: BTreeMap<String, String>,
     /// A reader does nothing but read.
-    pub reads_only: bool,
+    pub(super) reads_only: bool,
     /// What a reader was told by STATUS: the leader and the ring.
-    pub status: Option<(Option<String>, Vec<String>)>,
+    pub(super) status: Option<(Option<String>, Vec<String>)>,
     /// How many messages a reader was told to expect.
-    pub expects: usize,
+    pub(super) expects: usize,
     /// Its luck.
-    pub rng: fastrand::Rng,
+    pub(super) rng: fastrand::Rng,
 }
 
 impl Person {
     /// A client that is not started yet. It tries `addresses` in turn.
-    pub fn new(host: Host, user: &str, addresses: Vec<String>, rng: fastrand::Rng) -> Self {
+    pub(super) fn new(host: Host, user: &str, addresses: Vec<String>, rng: fastrand::Rng) -> Self {
         let mut person = Self {
             host,
             user: user.into(),
@@ -78,7 +76,6 @@ impl Person {
             session: Session::new("", ""),
             record: SessionHistory::default(),
             rooms: BTreeMap::new(),
-            all_history: false,
             line: Line::Down,
             attempt: 0,
             online_since: None,
@@ -96,7 +93,7 @@ impl Person {
     }
 
     /// Begins the next session. Returns the record of the last one.
-    pub fn begin_session(&mut self) -> SessionHistory {
+    pub(super) fn begin_session(&mut self) -> SessionHistory {
         self.sessions += 1;
         let id = format!("{}s{}", self.user, self.sessions);
         self.session = Session::new(&id, &self.user);
@@ -110,7 +107,7 @@ impl Person {
     }
 
     /// The connection, when there is one.
-    pub fn conn(&self) -> Option<u64> {
+    pub(super) fn conn(&self) -> Option<u64> {
         match self.line {
             Line::Up(conn) => Some(conn),
             Line::Down | Line::Dialling => None,

@@ -36,7 +36,7 @@ enum Stage {
 
 /// A cluster, its clients and its weather.
 #[derive(Debug)]
-pub struct World {
+pub(super) struct World {
     seed: u64,
     plan: Plan,
     agenda: Agenda,
@@ -73,7 +73,7 @@ fn instant(at: Micros) -> Instant {
 
 impl World {
     /// The world of `plan`, before anything happened.
-    pub fn new(seed: u64, plan: Plan, options: &Options) -> Self {
+    pub(super) fn new(seed: u64, plan: Plan, options: &Options) -> Self {
         let nodes = plan.nodes;
         let hosts = nodes * 2 + plan.clients;
         let addresses: Vec<String> = (1..=nodes).map(|n| format!("n{n}:7000")).collect();
@@ -118,7 +118,7 @@ impl World {
     }
 
     /// Runs to the end.
-    pub fn run(mut self) -> Report {
+    pub(super) fn run(mut self) -> Report {
         self.trace.write(0, || format!("seed {}: {:?}", self.seed, self.plan));
         for host in 0..self.machines.len() {
             let at = self.machines[host].rng.u64(0..300 * MS);
@@ -134,7 +134,7 @@ impl World {
         self.agenda.at(0, Event::Look);
         self.plan_random_reset();
         while !self.over && self.violation.is_none() {
-            let Some(event) = self.agenda.next() else { break };
+            let Some(event) = self.agenda.take_next() else { break };
             self.events += 1;
             self.happen(event);
         }
@@ -187,6 +187,7 @@ impl World {
             Event::Heartbeat { host, life } => self.tick_heartbeat(host, life),
             Event::Timeouts { host, life } => self.tick_timeouts(host, life),
             Event::Synced { host, life, index } => self.synced(host, life, index),
+            Event::Crash { host, life } => self.crash_life(host, life),
             Event::Restart { host, life } => self.restart(host, life),
             Event::Wake { host, life } => self.wake(host, life),
             Event::Act { host } => self.act(host),
@@ -240,6 +241,7 @@ fn machine(seed: u64, plan: &Plan, host: Host, address: &str) -> Machine {
         disk: Disk::new(&mut rng),
         life: 0,
         asleep: None,
+        doomed: false,
         drift: plan.drift[host],
         wall_offset: rng.u64(0..10_000),
         rng,

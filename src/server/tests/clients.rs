@@ -90,7 +90,7 @@ fn a_name_in_use_is_refused_on_every_server() {
     let _alice = cluster.member("n1", "alice", "lobby");
     for id in ["n1", "n2"] {
         let other = cluster.connect(id);
-        let join = crate::domain::content::ClientJoin { session: "other".into(), ..Default::default() };
+        let join = ClientJoin { session: "other".into(), ..Default::default() };
         cluster.say(&other, Message::new(MessageType::ClientJoin, "alice").saying(&join));
         assert_eq!(got(&mut cluster, &other), ["ERROR NAME_IN_USE"], "on {id}");
     }
@@ -251,7 +251,7 @@ fn the_name_of_a_lost_client_is_free_on_every_server() {
     let alice = cluster.member("n1", "alice", "lobby");
     cluster.hang_up(&alice);
     let other = cluster.connect("n2");
-    let join = crate::domain::content::ClientJoin { session: "other".into(), ..Default::default() };
+    let join = ClientJoin { session: "other".into(), ..Default::default() };
     cluster
         .say(&other, Message::new(MessageType::ClientJoin, "alice").with_id("hello").saying(&join));
     assert_eq!(got(&mut cluster, &other), ["ACK"]);

@@ -1,1 +1,154 @@
 //! Broken histories, each caught by its check.
+//!
+//! A history is written one act a line: `alice writes hi` (in the room `lobby`), `bob sees hi`.
+
+use super::*;
+
+const STRICT: Promise = Promise { shown_survives: true, whole: true };
+const LOOSE: Promise = Promise { shown_survives: false, whole: false };
+
+/// A history of sessions that are named for their users; those that begin with `reader` read in the end.
+fn history(script: &str) -> History {
+    let mut sessions: BTreeMap<String, SessionHistory> = BTreeMap::new();
+    let mut wrote: BTreeMap<String, String> = BTreeMap::new();
+    for (at, line) in script.lines().map(str::trim).filter(|line| !line.is_empty()).enumerate() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let (user, text) = (words[0], words.get(2).copied().unwrap_or_default().to_string());
+        let room = "lobby".to_string();
+        let sender = wrote.get(&text).cloned().unwrap_or_else(|| "nobody".into());
+        let acts = match words[1] {
+            "enters" => {
+                vec![Act::Entered { room: room.clone(), all: text == "all" }, Act::Joined { room }]
+            }
+            "leaves" => vec![Act::Left { room }],
+            "writes" => {
+                wrote.insert(text.clone(), user.into());
+                vec![Act::Wrote { room, text }]
+            }
+            "sees" => vec![
+                Act::Got { room: room.clone(), text: text.clone() },
+                Act::Shown { room, text, sender },
+            ],
+            "gets" => vec![Act::Got { room, text }],
+            "hears" => vec![Act::Acked { text }],
+            "misses" => vec![Act::Gap { room }],
+            "is-refused" => vec![Act::Refused { text, code: "NOT_A_MEMBER".into() }],
+            "ends" => vec![Act::Ended { reason: "no reason".into() }],
+            "quits" => vec![Act::Quit],
+            other => panic!("{other} is no act"),
+        };
+        let session = sessions.entry(user.into()).or_insert_with(|| SessionHistory {
+            session: user.into(),
+            user: user.into(),
+            acts: Vec::new(),
+        });
+        session.acts.extend(acts.into_iter().map(|act| (at as Micros, act)));
+    }
+    let (readers, sessions) =
+        sessions.into_values().partition(|session| session.user.starts_with("reader"));
+    History { sessions, readers }
+}
+
+/// Which check `script` fails, if any.
+fn broken(script: &str, promise: Promise) -> Option<&'static str> {
+    check(&history(script), promise).err().map(|violation| violation.invariant)
+}
+
+const GOOD: &str = "
+    alice enters
+    bob enters all
+    alice writes a1
+    alice sees a1
+    alice hears a1
+    bob sees a1
+    bob writes b1
+    bob sees b1
+    alice sees b1
+    bob hears b1
+    reader1 enters all
+    reader1 sees a1
+    reader1 sees b1
+    reader2 enters all
+    reader2 sees a1
+    reader2 sees b1";
+
+#[test]
+fn a_good_history_is_accepted() {
+    assert_eq!(broken(GOOD, STRICT), None);
+}
+
+#[test]
+fn each_broken_promise_is_named() {
+    let table = [
+        ("invented", "alice enters\n alice sees a1"),
+        ("twice", "alice enters\n alice writes a1\n alice sees a1\n alice sees a1"),
+        ("twice", "alice enters\n alice writes a1\n alice sees a1\n alice gets a1"),
+        ("own words", "alice enters\n alice writes a1\n alice hears a1\n alice sees a1"),
+        ("refused", "alice enters\n alice writes a1\n alice is-refused a1"),
+        ("gap", "alice enters\n alice misses"),
+        ("ended", "alice enters\n alice ends"),
+        (
+            "causal",
+            "alice enters\n bob enters\n carol enters\n alice writes a1\n bob sees a1\n bob writes b1
+             carol sees b1\n carol sees a1",
+        ),
+        (
+            "causal",
+            "alice enters\n bob enters\n carol enters\n alice writes a1\n bob sees a1\n bob writes b1
+             carol sees b1",
+        ),
+        ("causal", "alice enters\n bob enters\n alice writes a1\n alice writes a2\n bob sees a2\n bob sees a1"),
+        ("lost", "alice enters\n alice writes a1\n alice sees a1\n alice hears a1\n reader1 enters all"),
+        ("unseen", "alice enters\n alice writes a1\n alice sees a1\n reader1 enters all"),
+        (
+            "equal",
+            "alice enters\n alice writes a1\n alice sees a1\n reader1 enters all\n reader1 sees a1
+             reader2 enters all",
+        ),
+        (
+            "missing",
+            "alice enters\n bob enters\n alice writes a1\n alice sees a1\n reader1 enters all\n reader1 sees a1",
+        ),
+    ];
+    for (invariant, script) in table {
+        assert_eq!(broken(script, STRICT), Some(invariant), "{script}");
+    }
+}
+
+#[test]
+fn who_comes_late_need_not_see_what_was_written_before_unless_asking_for_all() {
+    let late = |wants: &str| {
+        format!(
+            "alice enters\n alice writes a1\n alice sees a1\n bob enters {wants}
+             reader1 enters all\n reader1 sees a1"
+        )
+    };
+    assert_eq!(broken(&late("none"), STRICT), None);
+    assert_eq!(broken(&late("all"), STRICT), Some("missing"));
+}
+
+#[test]
+fn who_leaves_or_quits_need_not_see_the_rest() {
+    for end in ["leaves", "quits"] {
+        let script = format!(
+            "alice enters\n bob enters\n bob {end}\n alice writes a1\n alice sees a1
+             reader1 enters all\n reader1 sees a1"
+        );
+        assert_eq!(broken(&script, STRICT), None, "{end}");
+    }
+}
+
+#[test]
+fn who_comes_again_may_be_shown_everything_again() {
+    let script = "alice enters\n alice writes a1\n alice sees a1\n alice leaves\n alice enters all\n alice sees a1";
+    assert_eq!(broken(script, STRICT), None);
+}
+
+#[test]
+fn a_server_that_was_alone_may_lose_what_it_showed_but_not_what_it_acknowledged() {
+    let lost = "alice enters\n alice writes a1\n alice sees a1\n reader1 enters all";
+    assert_eq!(broken(lost, LOOSE), None);
+    let acked =
+        "alice enters\n alice writes a1\n alice sees a1\n alice hears a1\n reader1 enters all";
+    assert_eq!(broken(acked, LOOSE), Some("lost"));
+}

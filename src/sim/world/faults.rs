@@ -96,7 +96,7 @@ impl World {
     fn begin(&mut self, number: usize, fault: &Fault) {
         self.injector.active = Some(number);
         match &fault.kind {
-            FaultKind::Crash(host) => self.crash(*host, false),
+            FaultKind::Crash(host) => self.doom(*host),
             FaultKind::Wipe(host) => self.crash(*host, true),
             FaultKind::Sleep(host) => self.sleep(*host, fault.lasts),
             FaultKind::Cut { shape, pairs, flaps } => {
@@ -109,6 +109,16 @@ impl World {
             }
         }
         self.agenda.after(fault.lasts, Event::FaultTurns { fault: number, turn: 0 });
+    }
+
+    /// The server crashes now, or at the worst moment: in the middle of its next write.
+    fn doom(&mut self, host: Host) {
+        let machine = &mut self.machines[host];
+        if machine.rng.bool() {
+            self.crash(host, false);
+        } else if machine.running.is_some() {
+            machine.doomed = true;
+        }
     }
 
     fn set_cut(&mut self, number: usize, pairs: &[(Host, Host)], on: bool) {
@@ -137,12 +147,14 @@ impl World {
         }
         match &fault.kind {
             FaultKind::Crash(host) | FaultKind::Wipe(host) => {
+                // Nothing was written meanwhile.
+                self.machines[*host].doomed = false;
                 let life = self.machines[*host].life;
                 self.restart(*host, life);
             }
             FaultKind::Sleep(_) => {}
             FaultKind::Cut { pairs, flaps, .. } => {
-                let on = turn % 2 == 0 && turn > 0;
+                let on = turn > 0 && turn.is_multiple_of(2);
                 self.tell(|| format!("{} {pairs:?}", if on { "cut again" } else { "healed" }));
                 self.set_cut(number, pairs, on);
                 if let Some(flaps) = flaps.filter(|_| turn > 0) {
@@ -165,6 +177,7 @@ impl World {
             }
         }
         for host in 0..self.machines.len() {
+            self.machines[host].doomed = false;
             let life = self.machines[host].life;
             self.wake(host, life);
             self.restart(host, life);

@@ -313,20 +313,19 @@ impl World {
         let Some(link) = self.links.get(conn) else { return };
         let (host, life) = (link.ends[0].host, link.ends[0].life);
         let address = link.address.clone();
-        let is_wanted = match self.machines.get(host) {
-            Some(machine) => machine.running.is_some() && machine.life == life,
-            None => {
-                let person = self.person(host);
-                person.attempt == life && person.line == Line::Dialling
-            }
+        let is_wanted = if let Some(machine) = self.machines.get(host) {
+            machine.running.is_some() && machine.life == life
+        } else {
+            let person = self.person(host);
+            person.attempt == life && person.line == Line::Dialling
         };
+        let Some(link) = self.links.get(conn) else { return };
+        link.connected = true;
         if !is_wanted {
-            self.links.remove(conn);
+            self.send_reset(conn, 1, "reset");
             return;
         }
-        let Some(link) = self.links.get(conn) else { return };
         link.ends[0].open = true;
-        link.connected = true;
         let (lost, to) = (!link.ends[1].open, link.ends[1].host);
         if self.is_server(host) {
             let addr = Self::socket_address(to);

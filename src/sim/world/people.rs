@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::agenda::{Event, Host, MS, Micros, SECOND};
-use super::super::history::Act;
+use super::super::history::{Act, History};
 use super::super::links::Packet;
 use super::super::person::{Line, Stay};
 use super::super::plan::chance;
@@ -127,10 +127,8 @@ impl World {
     pub(super) fn collect_records(&mut self) {
         for person in &mut self.people {
             let record = std::mem::take(&mut person.record);
-            let of = match person.reads_only {
-                true => &mut self.history.readers,
-                false => &mut self.history.sessions,
-            };
+            let History { sessions, readers } = &mut self.history;
+            let of = if person.reads_only { readers } else { sessions };
             if !record.acts.is_empty() {
                 of.push(record);
             }

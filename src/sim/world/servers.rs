@@ -155,12 +155,17 @@ impl World {
         let machine = &mut self.machines[host];
         let Some(index) = machine.disk.begin_sync() else { return };
         let late = chance(&mut machine.rng, disks.late);
-        let takes = match late {
-            true => machine.rng.u64(20..1000) * MS,
-            false => machine.rng.u64(disks.sync.0..=disks.sync.1),
+        let takes = if late {
+            machine.rng.u64(20..1000) * MS
+        } else {
+            machine.rng.u64(disks.sync.0..=disks.sync.1)
         };
         let life = machine.life;
         self.agenda.after(takes, Event::Synced { host, life, index });
+        if std::mem::take(&mut machine.doomed) {
+            let pause = machine.rng.u64(0..=takes);
+            self.agenda.after(pause, Event::Crash { host, life });
+        }
         if late {
             self.count("slow sync");
         }
@@ -219,9 +224,16 @@ impl World {
         machine.running = Some(Box::new(running));
         let ticks = [machine.rng.u64(0..100 * MS), machine.rng.u64(0..50 * MS)];
         self.tell(|| format!("n{} starts as {incarnation} with {recovered} records", host + 1));
-        self.step(host, |node, step| node.start_failure_detection(step));
+        self.step(host, ServerNode::start_failure_detection);
         self.agenda.after(ticks[0], Event::Heartbeat { host, life });
         self.agenda.after(ticks[1], Event::Timeouts { host, life });
+    }
+
+    /// The machine of `host` stops, if it still lives that life.
+    pub(super) fn crash_life(&mut self, host: Host, life: u64) {
+        if self.machines[host].life == life {
+            self.crash(host, false);
+        }
     }
 
     /// The machine of `host` stops at once. Its connections are reset, as far as the network lets that through.
@@ -230,7 +242,7 @@ impl World {
         if machine.running.take().is_none() {
             return;
         }
-        machine.asleep = None;
+        (machine.asleep, machine.doomed) = (None, false);
         machine.life += 1;
         let lost = machine.disk.crash(&mut machine.rng);
         if wipe {
