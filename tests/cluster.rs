@@ -109,7 +109,7 @@ fn servers_and_clients_find_each_other_by_udp_without_configuration() {
     let question = Message::new(MessageType::Discovery, "ann").saying(&question).serialize();
     let answer = wait_until("a server answers", || {
         asker.send_to(question.as_bytes(), ("127.255.255.255", port)).unwrap();
-        let mut buffer = [0; 65536];
+        let mut buffer = vec![0; 65536];
         let (count, _) = asker.recv_from(&mut buffer).ok()?;
         Message::decode(&buffer[..count]).ok()
     });
@@ -165,7 +165,6 @@ fn a_hello_of_another_cluster_or_design_is_answered_with_an_error() {
         incarnation: "n9.1-0000".into(),
         address: "127.0.0.1:1".into(),
         version: "0".into(),
-        servers: Vec::new(),
         term: None,
     };
     let other = Hello { cluster: "other".into(), ..right.clone() };

@@ -1,46 +1,53 @@
-//! Plays: golden scripts in `tests/scripts`, one folder for each algorithm, one script for each happening.
+//! Golden scripts: stories about one algorithm each, with what it did written below each turn.
 //!
-//! A script reads as a story: what to look for, then turn by turn what is done and, below `---`, what
-//! follows: changes of state and messages sent. The transcripts are written by the runners in `tests/golden`:
-//! `UPDATE_GOLDENFILES=1 cargo test --test golden`, then read the difference and be able to explain each line.
+//! A script holds commands and, after `---`, the state changes and messages that followed; nothing
+//! else, so no times and no log lines. `UPDATE_GOLDENFILES=1 cargo test --test golden` writes them anew: read
+//! the difference, and commit it only if you can explain each line.
 
-use std::error::Error;
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "golden/election.rs"]
+mod election;
+#[path = "golden/failure_detector.rs"]
+mod failure_detector;
+#[path = "golden/metadata.rs"]
+mod metadata;
+#[path = "golden/wires.rs"]
+mod wires;
+
 use std::path::Path;
+use std::time::Instant;
 
-mod golden {
-    pub(crate) mod election;
-    pub(crate) mod failure_detector;
-    pub(crate) mod metadata;
-    pub(crate) mod wire;
+/// Where virtual time starts.
+#[expect(clippy::disallowed_methods, reason = "one fixed start for virtual time")]
+fn start() -> Instant {
+    Instant::now()
 }
 
-/// What a turn shows, or why the script cannot go on.
-type Shown = Result<String, Box<dyn Error>>;
-
-/// Plays every script of a folder of `tests/scripts`, each with a new runner.
-fn play<R: goldenscript::Runner + Default>(folder: &str) {
+/// Runs every script in `tests/scripts/<folder>`, each with a runner of its own.
+fn play<R: goldenscript::Runner>(folder: &str, runner: impl Fn() -> R) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts").join(folder);
-    let files = std::fs::read_dir(&folder).expect("a folder of scripts");
-    let mut scripts: Vec<_> = files.map(|file| file.expect("a script").path()).collect();
+    let mut scripts: Vec<_> =
+        folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
     scripts.sort();
-    assert!(!scripts.is_empty(), "no scripts in {}", folder.display());
+    assert!(!scripts.is_empty(), "{} holds no scripts", folder.display());
     for script in scripts {
-        println!("plays {}", script.display());
-        goldenscript::run(&mut R::default(), &script).expect("the script can be played");
+        println!("{}", script.display());
+        goldenscript::run(&mut runner(), script).unwrap();
     }
 }
 
 #[test]
-fn elections() {
-    play::<golden::election::Runner>("election");
+fn elections_go_as_told() {
+    play("election", election::Play::new);
 }
 
 #[test]
-fn failure_detectors() {
-    play::<golden::failure_detector::Runner>("failure_detector");
+fn failures_are_detected_as_told() {
+    play("failure_detector", failure_detector::Play::new);
 }
 
 #[test]
-fn maps_of_rooms() {
-    play::<golden::metadata::Runner>("metadata");
+fn room_locations_change_as_told() {
+    play("metadata", metadata::Play::new);
 }

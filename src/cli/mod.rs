@@ -89,6 +89,10 @@ fn dispatch(command: Subcommand) -> Result<Outcome, StartError> {
         }
         Subcommand::Client(args) => client(&args),
         Subcommand::Status(args) => status::run(&args),
+        Subcommand::Sim(args) => Ok(match crate::sim::command::run(&args)? {
+            true => Outcome::Done,
+            false => Outcome::Failed,
+        }),
     }
 }
 

@@ -153,6 +153,16 @@ impl ChatClient {
         self.inner.state.lock().server_connection.clone()
     }
 
+    /// Its connections: the diagram's `ChatClient *-- ConnectionManager`.
+    pub fn connection_manager(&self) -> &ConnectionManager {
+        &self.inner.manager
+    }
+
+    /// What it asks for servers with: the diagram's `ChatClient *-- UDPHandler`.
+    pub fn udp_handler(&self) -> &UDPHandler {
+        &self.inner.udp_handler
+    }
+
     /// Everything that was shown in any room, counted per server incarnation. For display.
     pub fn vector_clock(&self) -> VectorClock {
         self.inner.state.lock().session.vector_clock().clone()

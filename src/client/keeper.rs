@@ -23,32 +23,32 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// The longest wait before trying again.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// A connection that lasted so long was worth something: the next wait is short again.
-const LASTED: Duration = Duration::from_secs(5);
+pub(crate) const LASTED: Duration = Duration::from_secs(5);
 /// How long a server may take to welcome us. It may hold the answer back for 5 s.
-const WELCOME_TIMEOUT: Duration = Duration::from_secs(8);
+pub(crate) const WELCOME_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long servers that say "not yet" are asked again before the start is given up.
 const START_LIMIT: Duration = Duration::from_secs(10);
 /// How often silence is looked for.
-const TICK_INTERVAL: Duration = Duration::from_millis(500);
+pub(crate) const TICK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Waits that double, with a random part so that the clients of a dead server do not all come at once.
 #[derive(Debug)]
-struct Backoff {
+pub(crate) struct Backoff {
     wait: Duration,
     rng: fastrand::Rng,
 }
 
 impl Backoff {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { wait: BACKOFF_MIN, rng: fastrand::Rng::with_seed(seed) }
     }
 
-    fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.wait = BACKOFF_MIN;
     }
 
     /// Between half of the present wait and all of it; the next one is twice as long.
-    fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let wait = self.wait.mul_f64(0.5 + self.rng.f64() / 2.0);
         self.wait = (self.wait * 2).min(BACKOFF_MAX);
         wait

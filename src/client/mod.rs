@@ -20,7 +20,7 @@ pub mod chat_client;
 
 mod shared;
 
-mod keeper;
+pub(crate) mod keeper;
 
 pub mod discovery;
 

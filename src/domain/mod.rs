@@ -4,7 +4,8 @@
 //! that give the same answer to the same question, so that the simulator, the servers and the clients
 //! share it.
 //!
-//! Reading order: [`ids`], [`vector_clock`], [`message`], [`content`], [`room`].
+//! Reading order: [`ids`], [`vector_clock`], [`message`], [`content`], [`request_error`],
+//! [`room`].
 
 pub mod ids;
 pub mod vector_clock;
@@ -12,6 +13,8 @@ pub mod vector_clock;
 pub mod message;
 
 pub mod content;
+
+pub mod request_error;
 
 pub mod room;
 

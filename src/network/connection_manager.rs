@@ -61,8 +61,8 @@ pub struct ConnectionManager {
     /// Every connection until its reader has ended. This lock and those below are leaves: nothing else is locked
     /// under them.
     connections: Mutex<BTreeMap<ConnId, Arc<TCPConnection>>>,
-    active_connections_peer_to_peer: Mutex<BTreeMap<NodeId, Arc<TCPConnection>>>,
-    active_connections_server_to_client: Mutex<BTreeMap<String, Arc<TCPConnection>>>,
+    pub(crate) active_connections_peer_to_peer: Mutex<BTreeMap<NodeId, Arc<TCPConnection>>>,
+    pub(crate) active_connections_server_to_client: Mutex<BTreeMap<String, Arc<TCPConnection>>>,
     /// Under which name a connection is in one of the two maps above.
     bindings: Mutex<BTreeMap<ConnId, Binding>>,
     /// Those with something to flush.

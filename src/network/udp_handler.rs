@@ -46,7 +46,7 @@ const BROADCAST_LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
 /// A UDP socket that speaks messages.
 #[derive(Debug)]
 pub struct UDPHandler {
-    socket: UdpSocket,
+    pub(crate) socket: UdpSocket,
 }
 
 impl UDPHandler {

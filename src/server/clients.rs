@@ -136,7 +136,7 @@ impl ServerNode {
 
     /// JOIN_ROOM: waits until the room has a host and its past is here, then the client is a member, is
     /// told so, and is sent what it wants of the past.
-    fn handle_join_room(
+    pub(super) fn handle_join_room(
         &mut self,
         conn: ConnId,
         session: &str,

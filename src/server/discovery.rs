@@ -113,14 +113,20 @@ impl ServerNode {
     }
 
     /// A client looks for servers. The diagram's `_handle_client_discovery`.
-    fn handle_client_discovery(&self, cluster: &str, msg: &Message, to: SocketAddr, step: &Step) {
+    pub(super) fn handle_client_discovery(
+        &self,
+        cluster: &str,
+        msg: &Message,
+        to: SocketAddr,
+        step: &Step,
+    ) {
         if cluster == self.config.cluster && self.ready {
             self.send_rooms_to_client(msg, to, step);
         }
     }
 
     /// Answers a client's question over UDP. The diagram's `_send_rooms_to_client(addr)`.
-    fn send_rooms_to_client(&self, msg: &Message, to: SocketAddr, step: &Step) {
+    pub(super) fn send_rooms_to_client(&self, msg: &Message, to: SocketAddr, step: &Step) {
         let content = self.found(UDP_ROOMS_MAX);
         let answer = self.discovery().with_id(&msg.message_id).saying(&content);
         step.cm.send_udp(&answer, Some(to));

@@ -81,7 +81,7 @@ pub enum DetectorEvent {
 }
 
 #[derive(Debug)]
-struct ServerTimer {
+pub(super) struct ServerTimer {
     /// Silence counts from here: when it was heard, or when the timer was restarted.
     since: Instant,
     heard: Option<Instant>,
@@ -89,7 +89,7 @@ struct ServerTimer {
 }
 
 #[derive(Debug)]
-struct ClientTimer {
+pub(super) struct ClientTimer {
     since: Instant,
     /// Whether `ClientSilent` was reported for this silence.
     asked: bool,
@@ -98,11 +98,11 @@ struct ClientTimer {
 /// The diagram's `FailureDetector`: one timer for each server and for each client of this server.
 #[derive(Debug)]
 pub struct FailureDetector {
-    /// This server; it is never watched.
-    node: NodeId,
+    /// The diagram's `Node`: this server; it is never watched.
+    pub(super) node: NodeId,
     timing: DetectorTiming,
-    server_timers: BTreeMap<NodeId, ServerTimer>,
-    client_timers: BTreeMap<String, ClientTimer>,
+    pub(super) server_timers: BTreeMap<NodeId, ServerTimer>,
+    pub(super) client_timers: BTreeMap<String, ClientTimer>,
     neighbors: BTreeSet<NodeId>,
     leader: Option<NodeId>,
     /// Heartbeats sent so far: every [`FAR`]th goes to everyone.

@@ -212,7 +212,11 @@ impl MetadataStore {
             return Vec::new(); // The asker repeats it, to the leader that it knows by then.
         }
         if self.host(room_id).is_some_and(|host| view.live.contains(host)) {
-            self.send_whole(from, cm); // The asker missed the Update.
+            // The asker missed the Update. What it believes must be merged before it is replaced.
+            if let Some(leading) = &self.leading {
+                let collect = MetadataContent::Collect { term: leading.term.clone() };
+                cm.send_to_node(from, &self.message(&collect));
+            }
             return Vec::new();
         }
         let host = self.find_host(room_id, view);
@@ -409,5 +413,7 @@ fn is_faulty(room_id: &str, host: &NodeId) -> bool {
     name_fault(room_id).or_else(|| name_fault(host.as_str())).is_some()
 }
 
+#[cfg(test)]
+mod convergence_tests;
 #[cfg(test)]
 mod tests;

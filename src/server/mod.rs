@@ -41,6 +41,8 @@ mod sync;
 pub mod shell;
 
 #[cfg(test)]
+mod class_diagram_tests;
+#[cfg(test)]
 mod test_cluster;
 #[cfg(test)]
 mod tests;

@@ -32,19 +32,21 @@ use std::sync::Arc;
 use super::step::Step;
 use crate::domain::content::Held;
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, VectorClock};
-use crate::network::Transport;
+use crate::network::{ConnId, Transport};
 use crate::storage::LogIndex;
 
 /// Messages that one room holds back at most. More are dropped; SYNC brings them again.
 pub const HOLD_BACK_MAX: usize = 10_000;
 
-/// An acknowledgement that is owed to a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An acknowledgement that is owed to a client; they sort by the place of their message.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PendingAck {
     /// Where the message stands in the room's history.
     pub place: usize,
     /// Whose message it is.
     pub session: String,
+    /// The connection that brought it. A session that connects again sends it again, after it was shown the past.
+    pub conn: ConnId,
     /// Its id.
     pub message_id: String,
 }
@@ -93,8 +95,8 @@ pub struct Replication {
     pub target: Option<VectorClock>,
     /// The room's clock at this server's last stamp: later stamps name what changed since.
     last_stamp: VectorClock,
-    /// Acknowledgements owed, in the order of their messages as far as they are this server's own.
-    acks: VecDeque<PendingAck>,
+    /// Acknowledgements owed.
+    acks: BTreeSet<PendingAck>,
 }
 
 impl Replication {
@@ -230,7 +232,7 @@ impl CausalMulticastHandler {
 
     /// Delivers a ready message: history, log; to the other replicas when it was stamped here, else it
     /// is to be confirmed to who stamped it.
-    fn deliver_and_multicast(&mut self, msg: Message, room: &mut Room, step: &Step) {
+    pub(super) fn deliver_and_multicast(&mut self, msg: Message, room: &mut Room, step: &Step) {
         let msg = Arc::new(msg);
         let Some(place) = room.add_message(msg.clone()) else { return };
         let index = step.log.append(&msg);
@@ -245,7 +247,7 @@ impl CausalMulticastHandler {
 
     /// Delivers what became ready in the hold-back queue, until nothing does: each delivery can be what
     /// another one waited for.
-    fn check_queue_recursively(&mut self, room: &mut Room, step: &Step) {
+    pub(super) fn check_queue_recursively(&mut self, room: &mut Room, step: &Step) {
         while let Some(at) = room.hold_back_queue.iter().position(|msg| is_ready(msg, room)) {
             let msg = room.hold_back_queue.swap_remove(at);
             self.deliver_and_multicast(msg, room, step);
@@ -268,10 +270,7 @@ impl CausalMulticastHandler {
 
     /// Owes an acknowledgement for the message at `place` of `room`.
     pub fn owe_ack(&mut self, room_id: &str, ack: PendingAck) {
-        let acks = &mut self.replication(room_id).acks;
-        if !acks.contains(&ack) {
-            acks.push_back(ack);
-        }
+        self.replication(room_id).acks.insert(ack);
         self.touch(room_id);
     }
 
@@ -338,18 +337,21 @@ impl CausalMulticastHandler {
             replication.target = None;
             replication.caught_up = true;
         }
-        let mut acked = Vec::new();
-        let acks = std::mem::take(&mut replication.acks);
-        for ack in acks {
+        let mut acked: Vec<PendingAck> = Vec::new();
+        for ack in &replication.acks {
             let (origin, count) = room.stamp_at(ack.place);
             let due = ack.place < replication.shown
                 && replication.synced.get(origin) >= count
                 && replication.synced_elsewhere(live, origin, count);
             if due {
-                acked.push(ack);
-            } else {
-                replication.acks.push_back(ack);
+                acked.push(ack.clone());
+            } else if *origin == self.incarnation {
+                // Its own messages become due in order: the rest of them wait too.
+                break;
             }
+        }
+        for ack in &acked {
+            replication.acks.remove(ack);
         }
         Settled { shown: first..replication.shown, acked }
     }

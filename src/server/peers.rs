@@ -158,6 +158,8 @@ impl ServerNode {
         if let Some(address) = &dialled {
             self.dials.reached(address, &hello.id);
         }
+        // Who dialled here need not be dialled: where it listens has answered, too.
+        self.dials.reached(&hello.address, &hello.id);
         if !self.wins(conn, dialled.is_some(), &hello) {
             self.close(conn, "another connection to the same server is kept", step);
             return Ok(());

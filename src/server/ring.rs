@@ -170,7 +170,10 @@ impl ServerNode {
         info.liveness = Liveness::Dead;
         log::info!("{node_id} is dead: {why}");
         if let Some(conn) = info.conn.take() {
-            self.conns.remove(&conn);
+            // The dial that led to it is over, too; else this server would never dial that one again.
+            if let Some(address) = self.conns.remove(&conn).and_then(|ended| ended.dialled) {
+                self.dials.failed(&address, step.now);
+            }
             step.cm.close(conn);
         }
         self.failure_detector.on_failure_detected(node_id.as_str(), TimerType::Server);

@@ -65,6 +65,11 @@ impl ServerNode {
             self.send_clock(&node_id, room_id, step);
         }
         self.check_caught_up(room_id, step);
+        if !replicates {
+            // Nobody sends it what is new: whoever wants this copy again has to compare it first.
+            let replication = self.causal_multicast_handler.replication(room_id);
+            (replication.caught_up, replication.target) = (false, None);
+        }
         self.causal_multicast_handler.touch(room_id);
     }
 
@@ -123,7 +128,9 @@ impl ServerNode {
             room.places_of(session, &msg.message_id)[0]
         });
         let message_id = msg.message_id.clone();
-        handler.owe_ack(&msg.room_id, PendingAck { place, session: session.into(), message_id });
+        let Some(conn) = self.clients.get(session).map(|client| client.conn) else { return };
+        let ack = PendingAck { place, session: session.into(), conn, message_id };
+        handler.owe_ack(&msg.room_id, ack);
     }
 
     /// Shows and acknowledges what became due in the rooms where something happened.
@@ -177,7 +184,9 @@ impl ServerNode {
     }
 
     fn send_ack(&self, ack: &PendingAck, room_id: &str, step: &Step) {
-        let Some(client) = self.clients.get(&ack.session) else { return };
+        // On a later connection the session may not have been shown the message yet.
+        let client = self.clients.get(&ack.session).filter(|client| client.conn == ack.conn);
+        let Some(client) = client else { return };
         let mut msg = Message::new(MessageType::Ack, self.server_id.as_str())
             .with_id(&ack.message_id)
             .in_room(room_id);

@@ -269,7 +269,7 @@ impl ServerNode {
         let Some(role) = self.conns.get(&conn).map(|conn| conn.role.clone()) else {
             return Flow::Close;
         };
-        log::trace!("{conn} brings {}", msg.serialize());
+        log_message(conn, &role, msg);
         let done = match role {
             Role::New => self.process_first_message(conn, msg, step),
             Role::Client(session) => self.process_client_message(conn, &session, msg, step),
@@ -360,6 +360,20 @@ impl ServerNode {
         let live = self.servers.iter().filter(|(_, info)| info.is_live());
         live.map(|(node_id, _)| node_id.clone()).collect()
     }
+}
+
+/// One line a message at debug; those that come all the time at trace.
+fn log_message(conn: ConnId, role: &Role, msg: &Message) {
+    let often = matches!(msg.message_type, MessageType::Heartbeat | MessageType::Ack);
+    let level = if often { log::Level::Trace } else { log::Level::Debug };
+    if !log::log_enabled!(level) {
+        return;
+    }
+    let who = match role {
+        Role::Peer(node_id) => node_id.to_string(),
+        Role::New | Role::Client(_) => conn.to_string(),
+    };
+    log::log!(level, "{who}: {} {} {}", msg.message_type, msg.room_id, msg.message_id);
 }
 
 /// Host and port of `host:port`; port 0 when there is none.

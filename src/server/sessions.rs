@@ -139,7 +139,12 @@ impl ServerNode {
             }
         }
         let now = step.now;
-        self.wanted_rooms.retain(|_, at| now < *at + WAIT_MAX);
+        let over = self.wanted_rooms.iter().filter(|(_, at)| now >= **at + WAIT_MAX);
+        let over: Vec<String> = over.map(|(room_id, _)| room_id.clone()).collect();
+        for room_id in over {
+            self.wanted_rooms.remove(&room_id);
+            self.reconcile_room(&room_id, step);
+        }
     }
 
     /// CLIENT_JOIN, CLIENT_LEAVE, JOIN_ROOM or LEAVE_ROOM of a session of `from`.

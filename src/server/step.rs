@@ -24,7 +24,7 @@ pub enum Flow {
     /// The frame was taken; go on with the next.
     Done,
     /// The frame cannot be taken yet. Read no further; after
-    /// [`Network::resume`](crate::network::Network::resume) hand in the same frame again.
+    /// [`Network::resume`] hand in the same frame again.
     Wait,
     /// The connection is over: drop what it brought besides.
     Close,

@@ -248,6 +248,10 @@ impl ServerNode {
         if host != Some(with) && host != Some(&self.server_id) {
             return;
         }
+        // A copy that is not kept up would reach the target when it is long out of date.
+        if !self.replicas_of(room_id).contains(&self.server_id) {
+            return;
+        }
         let replication = self.causal_multicast_handler.replication(room_id);
         if !replication.caught_up && replication.target.is_none() {
             replication.target = Some(clock.clone());

@@ -1,203 +1,236 @@
-//! Plays what happens to the map of rooms.
+//! Plays who hosts which room.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::fmt::Write as _;
 
+use goldenscript::{Command, Context, Runner};
 use roundtable::domain::content::{MetadataContent, MetadataVersion};
 use roundtable::domain::{Incarnation, Message, NodeId, Term};
 use roundtable::network::transport::Outbox;
-use roundtable::server::MetadataStore;
-use roundtable::server::metadata::View;
+use roundtable::server::metadata::{MetadataStore, View};
 
-use super::wire::Wire;
-use crate::Shown;
+use crate::wires::{Flight, Wires};
 
-/// What a script can say.
-#[derive(goldenscript::Command)]
-pub(crate) enum Command {
-    /// Makes servers: `servers n1 n2 n3`.
+/// What can happen.
+#[derive(Command)]
+pub(crate) enum Verb {
+    /// These servers live, and know each other.
     Servers(Vec<String>),
-    /// An election ends, and everyone alive hears so: `elect n3`.
+    /// The server has so many messages of rooms on its disk.
+    Disk {
+        /// Which server.
+        id: String,
+        /// Room to messages.
+        #[arg(key, many)]
+        held: BTreeMap<String, u64>,
+    },
+    /// This server wins the next election, and everyone alive knows.
     Elect(String),
-    /// A client of a server wants a room: `request n1 lobby`.
-    Request(String, String),
-    /// A server has messages of a room on its disk: `hold n1 lobby 5`.
-    Hold(String, String, u64),
-    /// What is under way arrives, in the order in which it was sent; with `all` until nothing is.
-    Deliver(Option<String>),
-    /// A server is gone, with what is under way to it; the leader, if it is alive, asks who holds what.
-    Crash(String),
-    /// The leader waits no longer for reports.
-    Rehome,
-    /// The leader's heartbeat tells its version; who is behind asks.
-    Heartbeat,
-    /// What is sent on this link waits: `stall n1 n2`.
-    Stall(String, String),
-    /// The link flows again.
-    Flow(String, String),
-    /// What is under way on this link is lost.
+    /// A client of the server wants the room.
+    Want(String, String),
+    /// Everything on its way arrives, once.
+    Deliver,
+    /// Everything arrives, and what follows from it, until nothing is on its way.
+    DeliverAll,
+    /// What is on its way from the first to the second is lost.
     Lose(String, String),
+    /// Whatever the first sends the second waits on the link.
+    Hold(String, String),
+    /// The link works again.
+    Release(String, String),
+    /// The server is gone, with what it had sent and nobody had read; everyone notices.
+    Crash(String),
+    /// Everyone gets the leader's heartbeat, which carries its version.
+    Heartbeat,
+    /// The leader waits no longer for reports.
+    LosePatience,
 }
 
+struct Server {
+    store: MetadataStore,
+    held: BTreeMap<String, u64>,
+}
+
+/// Servers that know nothing but where rooms live.
 #[derive(Default)]
-pub(crate) struct Runner {
-    stores: BTreeMap<NodeId, MetadataStore>,
-    live: BTreeSet<NodeId>,
-    held: BTreeMap<NodeId, BTreeMap<String, u64>>,
+pub(crate) struct Play {
+    servers: BTreeMap<NodeId, Server>,
     term: Option<Term>,
-    wire: Wire,
+    wires: Wires,
+    output: String,
 }
 
-impl Runner {
-    /// Lets `id` take a step; writes down its map if that changed, and what it sent.
+impl Play {
+    /// An empty stage.
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    fn live(&self) -> BTreeSet<NodeId> {
+        self.servers.keys().cloned().collect()
+    }
+
+    fn leader(&self) -> Result<NodeId, &'static str> {
+        Ok(self.term.as_ref().ok_or("nobody leads")?.leader.node_id())
+    }
+
+    /// Lets `id` do something, and writes down what changed and what it sent.
     fn step(
         &mut self,
         id: &NodeId,
-        shown: &mut String,
-        act: impl FnOnce(&mut MetadataStore, View, &Outbox),
-    ) -> Result<(), String> {
+        act: impl FnOnce(&mut MetadataStore, View, &Outbox) -> Vec<String>,
+    ) {
+        let live = self.live();
+        let Some(server) = self.servers.get_mut(id) else { return };
         let outbox = Outbox::new();
-        let held = self.held.get(id).cloned().unwrap_or_default();
-        let view = View { live: &self.live, term: self.term.as_ref(), held: &held };
-        let store = self.stores.get_mut(id).ok_or_else(|| format!("there is no {id}"))?;
-        let card = |store: &MetadataStore| {
-            format!("version={}{}", version(store.version()), rooms(store.room_locations()))
-        };
-        let before = card(store);
-        act(store, view, &outbox);
-        if card(store) != before {
-            _ = writeln!(shown, "{id} has {}", card(store));
+        let view = View { live: &live, term: self.term.as_ref(), held: &server.held };
+        let before = server.store.room_locations().clone();
+        let said = act(&mut server.store, view, &outbox);
+        let after = server.store.room_locations();
+        let rooms: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let changed: Vec<&String> = rooms
+            .into_iter()
+            .filter(|room_id| before.get(*room_id) != after.get(*room_id))
+            .collect();
+        assert_eq!(changed, said.iter().collect::<Vec<_>>(), "what it says it changed");
+        for room_id in changed {
+            let host = |map: &BTreeMap<String, NodeId>| {
+                map.get(room_id).map_or("nobody".to_string(), NodeId::to_string)
+            };
+            _ = writeln!(self.output, "{id} {room_id}: {} => {}", host(&before), host(after));
         }
-        for (to, msg) in self.wire.send(id, &outbox, &self.live) {
-            let to = to.map_or("all".into(), |to| to.to_string());
-            _ = writeln!(shown, "{id} -> {to} {}", text(&msg));
+        for (to, msg) in outbox.take_to_nodes() {
+            let name = to.as_ref().map_or("all", NodeId::as_str);
+            _ = writeln!(self.output, "{id} -> {name} {}", describe(&msg));
+            for other in live.iter().filter(|other| *other != id) {
+                if to.as_ref().is_none_or(|to| to == other) {
+                    self.wires.send(id, other, msg.clone());
+                }
+            }
         }
-        Ok(())
     }
 
-    fn leader(&self) -> Result<NodeId, String> {
-        let leader = self.term.as_ref().map(|term| term.leader.node_id());
-        leader.filter(|leader| self.live.contains(leader)).ok_or_else(|| "nobody leads".into())
+    fn deliver(&mut self) -> bool {
+        let turn = self.wires.take();
+        for Flight { to, msg, .. } in &turn {
+            self.step(to, |store, view, cm| store.handle_message(msg, view, cm));
+        }
+        !turn.is_empty()
     }
 
-    fn elect(&mut self, leader: &NodeId, shown: &mut String) -> Result<(), String> {
-        let counter = 1 + self.term.as_ref().map_or(0, |term| term.counter);
-        let term = Term { counter, leader: Incarnation::new(leader, 1, 0) };
+    fn lose(&mut self, lost: impl Fn(&Flight) -> bool) {
+        for Flight { from, to, msg } in self.wires.lose(lost) {
+            _ = writeln!(self.output, "{from} -> {to} {} is lost", describe(&msg));
+        }
+    }
+
+    fn elect(&mut self, name: &str) {
+        let winner = NodeId::from(name);
+        let counter = self.term.as_ref().map_or(0, |term| term.counter) + 1;
+        let term = Term { counter, leader: Incarnation::new(&winner, 1, 0) };
         self.term = Some(term.clone());
-        for id in self.live.clone().iter().filter(|id| *id != leader) {
-            self.step(id, shown, |store, _, _| store.step_down())?;
-        }
-        self.step(leader, shown, |store, view, cm| _ = store.become_leader(&term, view, cm))
-    }
-
-    /// One turn; false when nothing arrived.
-    fn deliver(&mut self, shown: &mut String) -> Result<bool, String> {
-        let letters = self.wire.arrive();
-        for letter in &letters {
-            let mut seen = String::new();
-            self.step(&letter.to, &mut seen, |store, view, cm| {
-                store.handle_message(&letter.msg, view, cm);
-            })?;
-            if seen.is_empty() {
-                let text = text(&letter.msg);
-                let takes = if text.starts_with("report") { "notes" } else { "drops" };
-                _ = writeln!(seen, "{} {takes} {text}", letter.to);
+        for id in self.live() {
+            if id == winner {
+                self.step(&id, |store, view, cm| store.become_leader(&term, view, cm));
+            } else if let Some(server) = self.servers.get_mut(&id) {
+                server.store.step_down();
             }
-            shown.push_str(&seen);
         }
-        Ok(!letters.is_empty())
     }
 
-    fn heartbeat(&mut self, shown: &mut String) -> Result<(), String> {
+    fn crash(&mut self, name: &str) -> Result<(), &'static str> {
+        let id = NodeId::from(name);
+        self.servers.remove(&id);
+        self.lose(|flight| flight.from == id || flight.to == id);
         let leader = self.leader()?;
-        let version = self.stores[&leader].version().cloned();
-        for id in self.live.clone() {
-            if self.stores[&id].is_behind(version.as_ref()) {
-                self.step(&id, shown, |store, view, cm| {
+        self.step(&leader, |store, view, cm| store.collect(view, cm));
+        Ok(())
+    }
+
+    fn heartbeat(&mut self) -> Result<(), &'static str> {
+        let leader = self.leader()?;
+        let version =
+            self.servers.get(&leader).ok_or("the leader is dead")?.store.version().cloned();
+        for id in self.live() {
+            self.step(&id, |store, view, cm| {
+                if store.is_behind(version.as_ref()) {
                     store.sync_with_leader(&leader, view.held, cm);
-                })?;
-            }
+                }
+                Vec::new()
+            });
         }
         Ok(())
     }
 }
 
-impl goldenscript::Runner for Runner {
-    type Command = Command;
-
-    fn run(&mut self, command: &Command, _: &goldenscript::Context) -> Shown {
-        let mut shown = String::new();
-        match command {
-            Command::Servers(ids) => {
-                for id in ids.iter().map(|id| NodeId::from(id.as_str())) {
-                    self.live.insert(id.clone());
-                    self.stores.insert(id.clone(), MetadataStore::new(id));
-                }
-            }
-            Command::Elect(leader) => self.elect(&leader.as_str().into(), &mut shown)?,
-            Command::Request(id, room) => {
-                let leader = self.leader()?;
-                self.step(&id.as_str().into(), &mut shown, |store, view, cm| {
-                    store.request(room, &leader, view, cm);
-                })?;
-            }
-            Command::Hold(id, room, messages) => {
-                let held = self.held.entry(id.as_str().into()).or_default();
-                held.insert(room.clone(), *messages);
-            }
-            Command::Deliver(None) => _ = self.deliver(&mut shown)?,
-            Command::Deliver(Some(all)) if all == "all" => while self.deliver(&mut shown)? {},
-            Command::Deliver(Some(other)) => return Err(format!("deliver {other}?").into()),
-            Command::Crash(id) => {
-                let id = id.as_str().into();
-                self.stores.remove(&id).ok_or("it is gone already")?;
-                self.live.remove(&id);
-                self.wire.crash(&id);
-                if let Ok(leader) = self.leader() {
-                    self.step(&leader, &mut shown, |store, view, cm| {
-                        store.collect(view, cm);
-                    })?;
-                }
-            }
-            Command::Rehome => {
-                let leader = self.leader()?;
-                self.step(&leader, &mut shown, |store, view, cm| _ = store.rehome(view, cm))?;
-            }
-            Command::Heartbeat => self.heartbeat(&mut shown)?,
-            Command::Stall(from, to) => self.wire.stall(from, to),
-            Command::Flow(from, to) => self.wire.flow(from, to),
-            Command::Lose(from, to) => self.wire.lose(from, to),
-        }
-        Ok(shown)
-    }
+fn pairs<V: std::fmt::Display>(map: &BTreeMap<String, V>) -> String {
+    let pairs: Vec<String> = map.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    if pairs.is_empty() { "nothing".into() } else { pairs.join(" ") }
 }
 
-fn version(version: Option<&MetadataVersion>) -> String {
-    version.map_or("none".into(), |version| format!("{}/{}", version.term, version.counter))
+fn number(version: Option<&MetadataVersion>) -> String {
+    version.map_or("none".into(), |version| format!("{}.{}", version.term, version.counter))
 }
 
-fn rooms(locations: &BTreeMap<String, NodeId>) -> String {
-    locations.iter().map(|(room, host)| format!(" {room}={host}")).collect()
-}
-
-fn text(msg: &Message) -> String {
-    match msg.content.parse().expect("a METADATA_UPDATE of ours") {
+fn describe(msg: &Message) -> String {
+    match msg.content.parse().expect("what servers send can be read") {
         MetadataContent::Request { room_id } => format!("request {room_id}"),
         MetadataContent::Collect { term } => format!("collect term={term}"),
-        MetadataContent::Report { held, room_locations, version: of } => {
-            let mut text =
-                format!("report version={}{}", version(of.as_ref()), rooms(&room_locations));
-            for (room, messages) in held {
-                _ = write!(text, ", holds {messages} of {room}");
+        MetadataContent::Report { held, room_locations, version } => format!(
+            "report version={} believes {}; holds {}",
+            number(version.as_ref()),
+            pairs(&room_locations),
+            pairs(&held)
+        ),
+        MetadataContent::Update { version, base: Some(base), room_locations } => format!(
+            "update {} to {}: {}",
+            number(Some(&base)),
+            number(Some(&version)),
+            pairs(&room_locations)
+        ),
+        MetadataContent::Update { version, base: None, room_locations } => {
+            format!("update to {}, whole: {}", number(Some(&version)), pairs(&room_locations))
+        }
+    }
+}
+
+impl Runner for Play {
+    type Command = Verb;
+
+    fn run(&mut self, verb: &Verb, _: &Context) -> Result<String, Box<dyn Error>> {
+        match verb {
+            Verb::Servers(names) => {
+                for id in names.iter().map(|name| NodeId::from(name.as_str())) {
+                    let store = MetadataStore::new(id.clone());
+                    self.servers.insert(id, Server { store, held: BTreeMap::new() });
+                }
             }
-            text
+            Verb::Disk { id, held } => {
+                let server = self.servers.get_mut(&NodeId::from(id.as_str()));
+                server.ok_or("no such server")?.held.clone_from(held);
+            }
+            Verb::Elect(name) => self.elect(name),
+            Verb::Want(id, room_id) => {
+                let leader = self.leader()?;
+                self.step(&id.as_str().into(), |store, view, cm| {
+                    store.request(room_id, &leader, view, cm)
+                });
+            }
+            Verb::Deliver => _ = self.deliver(),
+            Verb::DeliverAll => while self.deliver() {},
+            Verb::Lose(from, to) => {
+                self.lose(|f| f.from.as_str() == from && f.to.as_str() == to);
+            }
+            Verb::Hold(from, to) => self.wires.hold(from, to),
+            Verb::Release(from, to) => self.wires.release(from, to),
+            Verb::Crash(name) => self.crash(name)?,
+            Verb::Heartbeat => self.heartbeat()?,
+            Verb::LosePatience => {
+                let leader = self.leader()?;
+                self.step(&leader, |store, view, cm| store.rehome(view, cm));
+            }
         }
-        MetadataContent::Update { version: to, base: Some(base), room_locations } => {
-            let (base, to) = (version(Some(&base)), version(Some(&to)));
-            format!("update {base} => {to}{}", rooms(&room_locations))
-        }
-        MetadataContent::Update { version: to, base: None, room_locations } => {
-            format!("whole map version={}{}", version(Some(&to)), rooms(&room_locations))
-        }
+        Ok(std::mem::take(&mut self.output))
     }
 }

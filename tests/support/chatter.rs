@@ -43,13 +43,13 @@ impl Chatter {
             .spawn()
             .unwrap();
         let seen = Arc::new(Seen::default());
-        let (output, noted) = (child.stdout.take().unwrap(), Arc::clone(&seen));
+        let (output, pipes) = (child.stdout.take().unwrap(), Arc::clone(&seen));
         let reader = std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 let shown: serde_json::Value = serde_json::from_str(&line).expect("a JSON line");
                 let text = shown["content"].as_str().expect("a text").to_string();
-                noted.steps.lock().push(Step::Shown(text));
-                noted.changed.notify_all();
+                pipes.steps.lock().push(Step::Shown(text));
+                pipes.changed.notify_all();
             }
         });
         let (input, reader) = (child.stdin.take(), Some(reader));

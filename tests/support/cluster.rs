@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use roundtable::domain::NodeId;
 use roundtable::domain::content::Status;
 use tempfile::TempDir;
 
@@ -203,7 +204,10 @@ impl Cluster {
         let folder = tempfile::tempdir().unwrap();
         // One server has nobody to wait for; several should not be called dead because the machine is busy.
         let timeout = if addresses.len() == 1 { "300" } else { "2000" };
-        let mut flags = vec!["--cluster", &name, "--server-timeout-ms", timeout];
+        let mut flags = vec!["--cluster", &name];
+        if !args.contains(&"--server-timeout-ms") {
+            flags.extend(["--server-timeout-ms", timeout]);
+        }
         flags.extend(found.iter().map(String::as_str));
         flags.extend(args);
         let servers = (1..).zip(addresses).map(|(number, address)| {
@@ -235,8 +239,8 @@ impl Cluster {
         running.iter().all(|server| {
             server.log().contains("ready, takes clients")
                 && server.status().is_some_and(|status| {
-                    status.ring.iter().map(|id| id.as_str()).eq(ring.iter().copied())
-                        && status.leader.as_ref().map(|id| id.as_str()) == ring.last().copied()
+                    status.ring.iter().map(NodeId::as_str).eq(ring.iter().copied())
+                        && status.leader.as_ref().map(NodeId::as_str) == ring.last().copied()
                 })
         })
     }

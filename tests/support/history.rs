@@ -138,13 +138,14 @@ fn effects_before_causes(
     for step in &writer.steps {
         let (Step::Wrote(id) | Step::Shown(id)) = step else { continue };
         let place = places.get(id.as_str()).copied().unwrap_or(usize::MAX);
-        if matches!(step, Step::Wrote(_)) && wrote.insert(id) {
-            if let Some((_, cause)) = last_cause.filter(|(at, _)| *at > place) {
-                complaints.push(format!(
-                    "{} was shown {id:?} before {cause:?}, which {} knew when writing it",
-                    receiver.name, writer.name
-                ));
-            }
+        if matches!(step, Step::Wrote(_))
+            && wrote.insert(id)
+            && let Some((_, cause)) = last_cause.filter(|(at, _)| *at > place)
+        {
+            complaints.push(format!(
+                "{} was shown {id:?} before {cause:?}, which {} knew when writing it",
+                receiver.name, writer.name
+            ));
         }
         if last_cause.is_none_or(|(at, _)| at < place) {
             last_cause = Some((place, id));

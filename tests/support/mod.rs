@@ -3,6 +3,7 @@
 //! * [`cluster`] starts, stops, kills and pauses real servers,
 //! * [`wire`] speaks to them byte by byte,
 //! * [`chatter`] runs real `roundtable client` processes through pipes,
+//! * [`talk`] lets clients of the library talk without a pause while servers die,
 //! * [`history`] checks what all of them saw.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 pub(crate) mod chatter;
 pub(crate) mod cluster;
 pub(crate) mod history;
+pub(crate) mod talk;
 pub(crate) mod wire;
 
 /// How long anything may take that should take no time; generous, since the machine is shared.

@@ -89,7 +89,8 @@ impl Default for ElectionTiming {
 /// The diagram's `ElectionModule`.
 #[derive(Debug)]
 pub struct ElectionModule {
-    node: NodeId,
+    /// The diagram's `Node`.
+    pub(in crate::server) node: NodeId,
     incarnation: Incarnation,
     timing: ElectionTiming,
     left: Option<NodeId>,

@@ -138,6 +138,16 @@ impl RunningServer {
         self.address
     }
 
+    /// All its connections: the diagram's `ServerNode *-- ConnectionManager`.
+    pub fn connection_manager(&self) -> &ConnectionManager {
+        &self.shell.cm
+    }
+
+    /// Its discovery socket, if it has one: the diagram's `ServerNode *-- UDPHandler`.
+    pub fn udp_handler(&self) -> Option<&UDPHandler> {
+        self.shell.udp.as_ref().map(|(udp, _)| udp)
+    }
+
     /// Looks at the node, or steps it, under its lock.
     pub fn with_node<R>(&self, look: impl FnOnce(&mut ServerNode, &Step) -> R) -> R {
         self.shell.step(look)
@@ -180,6 +190,11 @@ impl RunningServer {
         let (threads, shell) = (&self.threads, &self.shell);
         let log_shell = shell.clone();
         self.log_threads.spawn("log-writer", move || log_shell.write_log())?;
+        #[cfg(feature = "deadlock-detection")]
+        threads.spawn("deadlock-watch", {
+            let stop = threads.stopped().clone();
+            move || watch_for_deadlocks(&stop)
+        })?;
         let accepting = shell.clone();
         threads.spawn("tcp-accept", move || {
             let stop = accepting.threads.stopped().clone();
@@ -417,6 +432,19 @@ impl Shell {
             // A failed sync may have lost data that a second one would report as safe: never retried.
             self.fail(format!("cannot write the log, so the node stops: {error}"));
         }
+    }
+}
+
+/// Panics, which ends the node with a report, when threads wait for each other in a circle.
+#[cfg(feature = "deadlock-detection")]
+fn watch_for_deadlocks(stop: &Receiver<()>) {
+    use crossbeam_channel::RecvTimeoutError::Timeout;
+    while stop.recv_timeout(Duration::from_secs(1)) == Err(Timeout) {
+        let circles = parking_lot::deadlock::check_deadlock();
+        let threads = circles.iter().flatten();
+        let report: Vec<String> =
+            threads.map(|thread| format!("{:?}", thread.backtrace())).collect();
+        assert!(report.is_empty(), "deadlock of {} threads: {}", report.len(), report.join("\n"));
     }
 }
 

@@ -199,6 +199,38 @@ fn a_whole_cluster_that_restarts_has_its_history() {
     assert_eq!(got(&mut cluster, &carol), ["ACK", "ACK", "CHAT m1"]);
 }
 
+/// A server that does not replicate the lobby: neither its host nor its right neighbour.
+fn outsider(cluster: &TestCluster) -> String {
+    let replicas = cluster.node("n1").replicas_of("lobby");
+    let mut ids = cluster.nodes.keys().filter(|id| !replicas.contains(*id));
+    ids.next().expect("a server without a member in the lobby").to_string()
+}
+
+#[test]
+fn a_copy_that_was_not_kept_up_is_completed_before_a_client_is_told_that_it_joined() {
+    let mut cluster = TestCluster::of(&["n1", "n2", "n3"]);
+    let first = cluster.member("n1", "first", "lobby");
+    cluster.hang_up(&first);
+    cluster.advance(5000);
+    let id = outsider(&cluster);
+    let insider = cluster.node("n1").metadata_store.host("lobby").unwrap().to_string();
+    let alice = cluster.member(&insider, "alice", "lobby");
+    let bob = cluster.member(&id, "bob", "lobby");
+    cluster.chat(&alice, "lobby", "m1");
+    cluster.hang_up(&bob);
+    cluster.advance(5000);
+    for n in 2..=5 {
+        cluster.chat(&alice, "lobby", &format!("m{n}"));
+    }
+    assert_eq!(cluster.node(&id).managed_rooms["lobby"].message_count(), 1, "not kept up");
+    let carol = cluster.client(&id, "carol");
+    cluster.join(&carol, "lobby", JoinRoom::default());
+    cluster.advance(500);
+    let told = cluster.take(&carol);
+    assert_eq!(told[1].content.parse::<Joined>().unwrap().history, 5);
+    assert_eq!(codes(&told[2..]), ["CHAT m1", "CHAT m2", "CHAT m3", "CHAT m4", "CHAT m5"]);
+}
+
 #[test]
 fn the_rooms_of_a_dead_host_move_to_a_server_that_holds_them() {
     let (mut cluster, alice, bob) = alice_and_bob();

@@ -1,0 +1,68 @@
+# `make` prints the targets. Variables are set on the command line: make cluster PORT1=8001 DATA=/tmp/rt
+
+PORT1 = 7001
+PORT2 = 7002
+PORT3 = 7003
+DATA = data
+DESIGN = ring
+DISCOVERY = 5007
+ROOM = lobby
+# The servers that a client tries, in turn.
+CONNECT = $(ADDRESSES)
+# More options for every server, such as OPTIONS="--log debug".
+OPTIONS =
+# Two terminals of one user get two names: the terminal's number is added.
+NAME = $(shell id -un)$(shell tty | sed -n 's/.*[^0-9]\([0-9][0-9]*\)$$/-\1/p')
+
+ADDRESSES = 127.0.0.1:$(PORT1),127.0.0.1:$(PORT2),127.0.0.1:$(PORT3)
+PROGRAM = $${CARGO_TARGET_DIR:-target}/debug/roundtable
+SERVER_OPTIONS = --design '$(DESIGN)' --discovery-port '$(DISCOVERY)' $(OPTIONS)
+SERVER = exec $(PROGRAM) server --peers '$(ADDRESSES)' $(SERVER_OPTIONS)
+
+.PHONY: help cluster node1 node2 node3 client status build test lint docs clean
+
+help: ## print this list
+	@echo 'make TARGET [VARIABLE=VALUE ...]'
+	@echo
+	@awk -F ': .*## ' '/^[a-z0-9]+: .*## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo 'Variables and their defaults:'
+	@echo '  PORT1=$(PORT1) PORT2=$(PORT2) PORT3=$(PORT3) DATA=$(DATA) DESIGN=$(DESIGN) DISCOVERY=$(DISCOVERY)'
+	@echo '  ROOM=$(ROOM) NAME=$(NAME) OPTIONS=$(OPTIONS)'
+	@echo '  CONNECT=$(CONNECT)'
+
+cluster: build ## run three servers, their logs prefixed, until ctrl-c
+	@DATA='$(DATA)' exec sh scripts/cluster.sh "$(PROGRAM)" $(PORT1) $(PORT2) $(PORT3) -- $(SERVER_OPTIONS)
+
+node1: build ## run the first server alone: for three terminals
+	@$(SERVER) --id n1 --listen 127.0.0.1:$(PORT1) --data '$(DATA)/n1'
+
+node2: build ## the second
+	@$(SERVER) --id n2 --listen 127.0.0.1:$(PORT2) --data '$(DATA)/n2'
+
+node3: build ## the third
+	@$(SERVER) --id n3 --listen 127.0.0.1:$(PORT3) --data '$(DATA)/n3'
+
+client: build ## chat in ROOM as NAME
+	@exec $(PROGRAM) client --connect '$(CONNECT)' --name '$(NAME)' --room '$(ROOM)'
+
+status: build ## show how the cluster is
+	@exec $(PROGRAM) status --connect '$(CONNECT)'
+
+build: ## build the program
+	@cargo build --quiet --locked
+
+test: ## run all tests
+	cargo test --locked --features deadlock-detection
+
+lint: ## check format, lints, documentation and dependencies; warnings are errors
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+	sh scripts/check-dependencies.sh
+
+docs: ## build the documentation; start at target/doc/roundtable/index.html
+	cargo doc --locked --no-deps --document-private-items
+
+clean: ## remove what was built; the data folders stay
+	cargo clean

@@ -1,0 +1,5 @@
+#![doc = include_str!("guide/reading.md")]
+
+pub mod ring {
+    #![doc = include_str!("guide/ring.md")]
+}

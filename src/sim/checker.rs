@@ -1,0 +1,362 @@
+//! Judges a run by what its users saw. It knows nothing of servers.
+//!
+//! A *view* is one stay of one session in one room, across reconnects: from entering to leaving. The checks:
+//!
+//! * **invented**: whatever is shown was written, by that user, in that room;
+//! * **twice**: in one view nothing is shown twice, nor sent twice by the servers (unless the view accepted a gap: what
+//!   was shown, lost unacknowledged and written again comes again);
+//! * **causal**: in one view nothing is shown before what its writer had been shown, or had written, before writing
+//!   it (that contains the order of each session), nor without it;
+//! * **own words**: what is acknowledged has been shown to its writer before;
+//! * **lost**: what was acknowledged is in the end shown to every fresh reader;
+//! * **unseen**: what was shown to anybody is, too (while servers fail one at a time);
+//! * **equal**: in the end all fresh readers are shown the same set;
+//! * **missing**: in the end each view contains all that was written since it began (since ever, if it asked for everything);
+//! * **refused**, **gap**, **ended**: nobody in a room is refused there, asked to accept a gap, or thrown out.
+//!
+//! Resuming without gap or repeat, reading one's own writes and reading monotonically across a reconnect all follow from
+//! *twice*, *causal*, *own words* and *missing*, since a view spans reconnects.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::agenda::Micros;
+use super::history::{Act, History, SessionHistory};
+
+/// Which of the checks hold for a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// Whether what was shown, even unacknowledged, is never lost, and so nobody has to accept a gap.
+    pub shown_survives: bool,
+    /// Whether nobody is thrown out by the cluster.
+    pub no_end: bool,
+}
+
+/// A promise that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which: one of the words of the [module's documentation](self), or of the simulator's.
+    pub invariant: &'static str,
+    /// What happened, in a sentence.
+    pub detail: String,
+    /// Texts that the trace's relevant lines contain.
+    pub about: Vec<String>,
+}
+
+impl Violation {
+    /// A broken promise, with what to look for in the trace.
+    pub fn new(invariant: &'static str, detail: String, about: &[&str]) -> Self {
+        Self { invariant, detail, about: about.iter().map(ToString::to_string).collect() }
+    }
+}
+
+type Checked = Result<(), Violation>;
+
+/// A message, by who wrote it where and when.
+#[derive(Debug)]
+struct Written<'a> {
+    user: &'a str,
+    room: &'a str,
+    at: Micros,
+}
+
+/// One stay of one session in one room.
+#[derive(Debug)]
+struct View<'a> {
+    session: &'a SessionHistory,
+    room: &'a str,
+    /// Whether it asked for everything.
+    all: bool,
+    joined_at: Option<Micros>,
+    /// Whether it lasted to the end.
+    open: bool,
+    gap: bool,
+    /// What was shown, and as the how manyth.
+    shown: BTreeMap<&'a str, usize>,
+    got: BTreeSet<&'a str>,
+}
+
+impl View<'_> {
+    /// Whether the view has to contain what was written at `at`.
+    fn must_have(&self, at: Micros) -> bool {
+        self.all || self.joined_at.is_some_and(|joined| at > joined)
+    }
+}
+
+/// Checks everything that `promise` says.
+pub fn check(history: &History, promise: Promise) -> Checked {
+    let written = written(history);
+    let mut views = Vec::new();
+    for session in history.sessions.iter().chain(&history.readers) {
+        views.extend(views_of(session, &written, promise)?);
+    }
+    for view in &views {
+        check_causal_order(view, history, &written)?;
+    }
+    let finals = final_sets(history, &views)?;
+    check_nothing_lost(history, &finals, &written, promise)?;
+    views
+        .iter()
+        .filter(|view| view.open)
+        .try_for_each(|view| check_complete(view, &finals, &written))
+}
+
+fn written(history: &History) -> BTreeMap<&str, Written<'_>> {
+    let mut written = BTreeMap::new();
+    for session in &history.sessions {
+        for (at, act) in &session.acts {
+            if let Act::Wrote { room, text } = act {
+                written.insert(text.as_str(), Written { user: &session.user, room, at: *at });
+            }
+        }
+    }
+    written
+}
+
+/// The views of one session, with what can be checked in passing.
+fn views_of<'a>(
+    session: &'a SessionHistory,
+    written: &BTreeMap<&str, Written>,
+    promise: Promise,
+) -> Result<Vec<View<'a>>, Violation> {
+    let mut done = Vec::new();
+    let mut open: BTreeMap<&str, View> = BTreeMap::new();
+    // Which of the session's messages were written in a view that is still open.
+    let mut here: BTreeMap<&str, &str> = BTreeMap::new();
+    let name = session.session.as_str();
+    for (at, act) in &session.acts {
+        match act {
+            Act::Entered { room, all } => {
+                let view = View {
+                    session,
+                    room,
+                    all: *all,
+                    joined_at: None,
+                    open: session.stays(),
+                    gap: false,
+                    shown: BTreeMap::new(),
+                    got: BTreeSet::new(),
+                };
+                open.insert(room, view);
+            }
+            Act::Joined { room } => {
+                if let Some(view) = open.get_mut(room.as_str()) {
+                    view.joined_at.get_or_insert(*at);
+                }
+            }
+            Act::Left { room } => {
+                here.retain(|_, of| of != room);
+                let left = open.remove(room.as_str());
+                done.extend(left.map(|view| View { open: false, ..view }));
+            }
+            Act::Wrote { room, text } => {
+                if open.contains_key(room.as_str()) {
+                    here.insert(text, room);
+                }
+            }
+            Act::Got { room, text } => {
+                let Some(view) = open.get_mut(room.as_str()) else { continue };
+                if !view.got.insert(text) && !view.gap {
+                    let detail = format!("{name} was sent {text} twice in {room}");
+                    return Err(Violation::new("twice", detail, &[text, name]));
+                }
+            }
+            Act::Shown { room, text, sender } => {
+                check_invented(session, room, text, sender, written)?;
+                let Some(view) = open.get_mut(room.as_str()) else { continue };
+                let count = view.shown.len();
+                if view.shown.insert(text, count).is_some() && !view.gap {
+                    let detail = format!("{name} was shown {text} twice in {room}");
+                    return Err(Violation::new("twice", detail, &[text, name]));
+                }
+            }
+            Act::Acked { text } => {
+                let view = here.get(text.as_str()).and_then(|room| open.get(room));
+                if view.is_some_and(|view| !view.gap && !view.shown.contains_key(text.as_str())) {
+                    let detail = format!("{text} was acknowledged before {name} was shown it");
+                    return Err(Violation::new("own words", detail, &[text, name]));
+                }
+            }
+            Act::Gap { room } => {
+                if promise.shown_survives {
+                    let detail = format!("{name} was asked to accept a gap in {room}");
+                    return Err(Violation::new("gap", detail, &[name]));
+                }
+                if let Some(view) = open.get_mut(room.as_str()) {
+                    view.gap = true;
+                }
+            }
+            Act::Refused { text, code } => {
+                if here.contains_key(text.as_str()) {
+                    let detail = format!("{text} of {name}, a member, was refused: {code}");
+                    return Err(Violation::new("refused", detail, &[text, name]));
+                }
+            }
+            Act::Ended { reason } => {
+                if promise.no_end {
+                    let detail = format!("the cluster ended {name}: {reason}");
+                    return Err(Violation::new("ended", detail, &[name]));
+                }
+            }
+            Act::Quit => {}
+        }
+    }
+    done.extend(open.into_values());
+    Ok(done)
+}
+
+fn check_invented(
+    session: &SessionHistory,
+    room: &str,
+    text: &str,
+    sender: &str,
+    written: &BTreeMap<&str, Written>,
+) -> Checked {
+    let known = written.get(text);
+    if known.is_some_and(|known| known.room == room && known.user == sender) {
+        return Ok(());
+    }
+    let name = session.session.as_str();
+    let detail = match known {
+        None => format!("{name} was shown {text}, which nobody wrote"),
+        Some(Written { user, room: other, .. }) => {
+            format!("{name} was shown {text} of {sender} in {room}, but {user} wrote it in {other}")
+        }
+    };
+    Err(Violation::new("invented", detail, &[text, name]))
+}
+
+/// In `view`, every message comes after all that its writer knew of the room when writing it.
+fn check_causal_order(
+    view: &View,
+    history: &History,
+    written: &BTreeMap<&str, Written>,
+) -> Checked {
+    let has_gap = |writer: &SessionHistory| {
+        writer.acts.iter().any(|(_, act)| matches!(act, Act::Gap { room } if room == view.room))
+    };
+    // Who accepted a gap had been shown what was lost, and may have come again later.
+    for writer in history.sessions.iter().filter(|writer| !has_gap(writer)) {
+        // The latest of the writer's past in the view, and something of it that the view lacks.
+        let mut latest: Option<(usize, &str)> = None;
+        let mut lacking: Option<&str> = None;
+        for (_, act) in &writer.acts {
+            let (Act::Shown { room, text, .. } | Act::Wrote { room, text }) = act else { continue };
+            if room != view.room {
+                continue;
+            }
+            let place = view.shown.get(text.as_str()).copied();
+            if let (Act::Wrote { .. }, Some(place)) = (act, place) {
+                if let Some((_, past)) = latest.filter(|(past, _)| *past > place) {
+                    return Err(out_of_order(view, text, past));
+                }
+                if let Some(past) = lacking {
+                    return Err(without_past(view, text, past));
+                }
+            }
+            match place {
+                Some(place) => latest = latest.max(Some((place, text))),
+                // What the writer wrote and nobody was ever shown may have been refused, or lost with its session.
+                None if matches!(act, Act::Shown { .. }) && !view.gap => {
+                    let at = written.get(text.as_str()).map(|written| written.at);
+                    if at.is_some_and(|at| view.must_have(at)) {
+                        lacking = lacking.or(Some(text));
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn out_of_order(view: &View, text: &str, past: &str) -> Violation {
+    let name = view.session.session.as_str();
+    let room = view.room;
+    let detail =
+        format!("{name} was shown {text} before {past} in {room}; its writer knew {past} first");
+    Violation::new("causal", detail, &[text, past])
+}
+
+fn without_past(view: &View, text: &str, past: &str) -> Violation {
+    let name = view.session.session.as_str();
+    let room = view.room;
+    let detail =
+        format!("{name} was shown {text} and never {past} in {room}; its writer knew {past}");
+    Violation::new("causal", detail, &[text, past])
+}
+
+/// What each room holds in the end, as all readers see it.
+fn final_sets<'a>(
+    history: &History,
+    views: &[View<'a>],
+) -> Result<BTreeMap<&'a str, BTreeSet<&'a str>>, Violation> {
+    let mut sets: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let names: BTreeSet<&str> =
+        history.readers.iter().map(|reader| reader.session.as_str()).collect();
+    for view in views.iter().filter(|view| names.contains(view.session.session.as_str())) {
+        let set: BTreeSet<&str> = view.shown.keys().copied().collect();
+        let Some(first) = sets.get(view.room) else {
+            sets.insert(view.room, set);
+            continue;
+        };
+        if let Some(text) = first.symmetric_difference(&set).next() {
+            let (room, reader) = (view.room, view.session.session.as_str());
+            let has = if set.contains(text) { "has" } else { "lacks" };
+            let detail = format!("{reader} {has} {text} of {room}, unlike another reader");
+            return Err(Violation::new("equal", detail, &[text]));
+        }
+    }
+    Ok(sets)
+}
+
+fn check_nothing_lost(
+    history: &History,
+    finals: &BTreeMap<&str, BTreeSet<&str>>,
+    written: &BTreeMap<&str, Written>,
+    promise: Promise,
+) -> Checked {
+    if history.readers.is_empty() {
+        return Ok(());
+    }
+    let kept = |text: &str| {
+        let set = written.get(text).and_then(|written| finals.get(written.room));
+        set.is_some_and(|set| set.contains(text))
+    };
+    for session in &history.sessions {
+        for (_, act) in &session.acts {
+            match act {
+                Act::Acked { text } if !kept(text) => {
+                    let detail =
+                        format!("{text} was acknowledged to {} and is gone", session.session);
+                    return Err(Violation::new("lost", detail, &[text]));
+                }
+                Act::Shown { text, .. } if promise.shown_survives && !kept(text) => {
+                    let detail = format!("{text} was shown to {} and is gone", session.session);
+                    return Err(Violation::new("unseen", detail, &[text]));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A view that lasts has all that it must have.
+fn check_complete(
+    view: &View,
+    finals: &BTreeMap<&str, BTreeSet<&str>>,
+    written: &BTreeMap<&str, Written>,
+) -> Checked {
+    for text in finals.get(view.room).into_iter().flatten() {
+        let at = written.get(text).map_or(0, |written| written.at);
+        if view.must_have(at) && !view.shown.contains_key(text) {
+            let name = view.session.session.as_str();
+            let detail = format!("{name} is in {} and was never shown {text}", view.room);
+            return Err(Violation::new("missing", detail, &[text, name]));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Broken histories, each caught by its check.

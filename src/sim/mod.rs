@@ -1,0 +1,154 @@
+//! The simulator: a whole cluster and its clients inside one thread, in virtual time, decided by one seed.
+//!
+//! ```text
+//!   seed ──▶ Plan: machines, weather, faults          Checker ◀── History: written, shown, acknowledged
+//!              │                                                       ▲
+//!              ▼                                                       │
+//!   Agenda ──▶ World ──▶ ServerNode (the real one) ◀── Links ──▶ Session (the real one)
+//!   (at, n, event)           │
+//!                            └──▶ Disk that forgets what was not synced
+//! ```
+//!
+//! The servers' logic and the clients' sessions are the very code that runs in production; what is simulated
+//! is threads, sockets, disks, clocks and users. Every message is encoded and decoded on its way. First things go
+//! wrong as the plan says; then everything is healed, and within 30 s of virtual time the cluster has to be one
+//! again; at last a fresh reader at each server reads everything, and the [`checker`] judges what users saw.
+//!
+//! Promise: the same seed gives the same run, byte for byte. Price: a second of virtual time of five servers costs
+//! about a millisecond. Leaves out: threads (races between them are for tests of real processes), full disks.
+//!
+//! Must not know: what is inside a server, except to find out whether it is time for the next fault.
+//!
+//! Reading order: [`plan`], [`agenda`], [`links`], [`machine`], [`person`], [`world`], [`history`], [`checker`].
+
+pub mod agenda;
+
+pub mod plan;
+
+pub mod links;
+
+pub mod machine;
+
+pub mod person;
+
+pub mod history;
+
+pub mod checker;
+
+pub mod trace;
+
+pub mod world;
+
+pub mod command;
+
+use std::collections::BTreeMap;
+
+use agenda::Micros;
+use checker::Violation;
+use plan::Plan;
+use trace::Detail;
+use world::World;
+
+/// Which kinds of faults may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Faults {
+    /// Servers crash and are started again.
+    pub crash: bool,
+    /// Servers sleep.
+    pub sleep: bool,
+    /// Servers lose their disks.
+    pub wipe: bool,
+    /// The network is cut.
+    pub cut: bool,
+    /// Connections break for no reason.
+    pub reset: bool,
+    /// Datagrams are lost and doubled.
+    pub udp: bool,
+    /// Syncs are slow.
+    pub disk: bool,
+    /// Clients crash and leave.
+    pub client: bool,
+}
+
+impl Faults {
+    /// All of them.
+    pub const ALL: Self = Self::each(true);
+    /// None of them.
+    pub const NONE: Self = Self::each(false);
+
+    const fn each(on: bool) -> Self {
+        Self { crash: on, sleep: on, wipe: on, cut: on, reset: on, udp: on, disk: on, client: on }
+    }
+
+    /// The names of the kinds, as [`parse`](Self::parse) takes them.
+    pub const NAMES: &str = "crash,sleep,wipe,cut,reset,udp,disk,client";
+
+    /// The kinds in `list`, separated by commas; `all` and `none` are understood. The error is the word that is not.
+    pub fn parse(list: &str) -> Result<Self, String> {
+        let mut faults = Self::NONE;
+        for word in list.split(',').map(str::trim) {
+            match word {
+                "all" => faults = Self::ALL,
+                "none" | "" => {}
+                "crash" => faults.crash = true,
+                "sleep" => faults.sleep = true,
+                "wipe" => faults.wipe = true,
+                "cut" => faults.cut = true,
+                "reset" => faults.reset = true,
+                "udp" => faults.udp = true,
+                "disk" => faults.disk = true,
+                "client" => faults.client = true,
+                _ => return Err(word.into()),
+            }
+        }
+        Ok(faults)
+    }
+}
+
+/// What a run is told besides its seed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many servers; drawn from the seed when absent.
+    pub nodes: Option<usize>,
+    /// What may go wrong.
+    pub faults: Faults,
+    /// After so many events nothing more goes wrong; 0 leaves it to the plan.
+    pub steps: u64,
+    /// How much is written down.
+    pub detail: Detail,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { nodes: None, faults: Faults::ALL, steps: 0, detail: Detail::Off }
+    }
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Report {
+    /// Its seed.
+    pub seed: u64,
+    /// The first promise that was found broken.
+    pub violation: Option<Violation>,
+    /// How often each fault did happen, and other things that a run should have seen.
+    pub counters: BTreeMap<&'static str, u64>,
+    /// Messages that were acknowledged.
+    pub acked: u64,
+    /// Events, and how much virtual time they took.
+    pub events: u64,
+    /// The virtual time at the end.
+    pub lasted: Micros,
+    /// What was written down.
+    pub trace: Vec<String>,
+}
+
+/// Runs the plan of `seed`.
+pub fn run_seed(seed: u64, options: &Options) -> Report {
+    run_plan(seed, Plan::draw(seed, options), options)
+}
+
+/// Runs a plan with the luck of `seed`.
+pub fn run_plan(seed: u64, plan: Plan, options: &Options) -> Report {
+    World::new(seed, plan, options).run()
+}

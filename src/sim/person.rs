@@ -1,0 +1,119 @@
+//! One simulated client program with its user: the real [`Session`], and what the keeper's thread does around it.
+
+use std::collections::BTreeMap;
+
+use super::agenda::{Host, Micros};
+use super::history::SessionHistory;
+use crate::client::keeper::Backoff;
+use crate::client::session::Session;
+
+/// A room, as the user wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stay {
+    /// To be in it.
+    In,
+    /// To be out; the cluster has not said so yet.
+    Leaving,
+}
+
+/// How a client is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// It is not; it will try again.
+    Down,
+    /// It is dialling.
+    Dialling,
+    /// By this connection.
+    Up(u64),
+}
+
+/// A client and its user.
+#[derive(Debug)]
+pub struct Person {
+    /// The machine.
+    pub host: Host,
+    /// The user's name.
+    pub user: String,
+    /// The addresses that it starts with.
+    pub addresses: Vec<String>,
+    /// The session; the next one begins when it is over.
+    pub session: Session,
+    /// What the present session did and saw.
+    pub record: SessionHistory,
+    /// The rooms.
+    pub rooms: BTreeMap<String, Stay>,
+    /// Whether it wants all of each room's past.
+    pub all_history: bool,
+    /// The connection.
+    pub line: Line,
+    /// Counts attempts to connect: what was meant for an earlier one is void.
+    pub attempt: u64,
+    /// Since when it is welcomed.
+    pub online_since: Option<Micros>,
+    /// How long to wait before the next attempt.
+    pub backoff: Backoff,
+    /// How many sessions it had.
+    pub sessions: u64,
+    /// How many messages it wrote, over all sessions.
+    pub wrote: u64,
+    /// The texts of messages by id.
+    pub texts: BTreeMap<String, String>,
+    /// A reader does nothing but read.
+    pub reads_only: bool,
+    /// What a reader was told by STATUS: the leader and the ring.
+    pub status: Option<(Option<String>, Vec<String>)>,
+    /// How many messages a reader was told to expect.
+    pub expects: usize,
+    /// Its luck.
+    pub rng: fastrand::Rng,
+}
+
+impl Person {
+    /// A client that is not started yet. It tries `addresses` in turn.
+    pub fn new(host: Host, user: &str, addresses: Vec<String>, rng: fastrand::Rng) -> Self {
+        let mut person = Self {
+            host,
+            user: user.into(),
+            addresses,
+            session: Session::new("", ""),
+            record: SessionHistory::default(),
+            rooms: BTreeMap::new(),
+            all_history: false,
+            line: Line::Down,
+            attempt: 0,
+            online_since: None,
+            backoff: Backoff::new(0),
+            sessions: 0,
+            wrote: 0,
+            texts: BTreeMap::new(),
+            reads_only: false,
+            status: None,
+            expects: 0,
+            rng,
+        };
+        person.begin_session();
+        person
+    }
+
+    /// Begins the next session. Returns the record of the last one.
+    pub fn begin_session(&mut self) -> SessionHistory {
+        self.sessions += 1;
+        let id = format!("{}s{}", self.user, self.sessions);
+        self.session = Session::new(&id, &self.user);
+        self.session.addresses().learn(self.addresses.iter().map(String::as_str));
+        self.backoff = Backoff::new(self.rng.u64(..));
+        self.rooms.clear();
+        self.texts.clear();
+        self.online_since = None;
+        let record = SessionHistory { session: id, user: self.user.clone(), acts: Vec::new() };
+        std::mem::replace(&mut self.record, record)
+    }
+
+    /// The connection, when there is one.
+    pub fn conn(&self) -> Option<u64> {
+        match self.line {
+            Line::Up(conn) => Some(conn),
+            Line::Down | Line::Dialling => None,
+        }
+    }
+}

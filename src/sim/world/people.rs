@@ -1,0 +1,340 @@
+//! Clients and their users: what they do, and what the keeper's thread does around a session.
+
+use std::time::Duration;
+
+use super::super::agenda::{Event, Host, MS, Micros, SECOND};
+use super::super::history::Act;
+use super::super::links::Packet;
+use super::super::person::{Line, Stay};
+use super::super::plan::chance;
+use super::{Stage, World, instant};
+use crate::client::event::Event as Told;
+use crate::client::keeper::{LASTED, TICK_INTERVAL, WELCOME_TIMEOUT};
+use crate::client::session::{Next, Session, Step};
+use crate::domain::{Frame, Message, MessageType, NodeId};
+
+/// Messages that a user writes ahead of their acknowledgements.
+const AHEAD_MAX: usize = 20;
+
+impl World {
+    /// Steps the session of `host`, and does what it asks for.
+    fn session(&mut self, host: Host, body: impl FnOnce(&mut Session) -> Step) {
+        let person = self.person(host);
+        let was_online = person.session.is_online();
+        let step = body(&mut person.session);
+        let conn = person.conn();
+        for msg in step.send {
+            if let Some(conn) = conn {
+                self.push(conn, 0, Packet::Frame(msg.to_frame()));
+            }
+        }
+        self.told(host, step.events);
+        let now = self.agenda.now();
+        let person = self.person(host);
+        if !was_online && person.session.is_online() {
+            person.online_since = Some(now);
+        }
+        match step.next {
+            Next::Stay => {}
+            Next::Move { reason } => {
+                self.tell(|| format!("h{host} moves: {reason}"));
+                self.count("client moved");
+                self.hang_up(host);
+                self.try_later(host);
+            }
+            Next::End { .. } => self.hang_up(host),
+        }
+    }
+
+    /// What the session tells its user.
+    fn told(&mut self, host: Host, events: Vec<Told>) {
+        for event in events {
+            match event {
+                Told::Delivered(shown) => {
+                    let (room, text, sender) = (shown.room, shown.text, shown.sender);
+                    self.record(host, Act::Shown { room, text, sender });
+                }
+                Told::Acked { message_id } => {
+                    if let Some(text) = self.person(host).texts.remove(&message_id) {
+                        self.record(host, Act::Acked { text });
+                    }
+                }
+                Told::Refused { message_id, code, .. } => {
+                    if let Some(text) = self.person(host).texts.remove(&message_id) {
+                        self.record(host, Act::Refused { text, code });
+                    }
+                }
+                Told::Joined { room, history, .. } => {
+                    self.person(host).expects += history as usize;
+                    self.record(host, Act::Joined { room });
+                }
+                Told::Gap { room, .. } => self.record(host, Act::Gap { room }),
+                Told::Left { room } => {
+                    let person = self.person(host);
+                    if person.rooms.get(&room) == Some(&Stay::Leaving) {
+                        person.rooms.remove(&room);
+                    }
+                }
+                Told::Ended { reason } => {
+                    if reason.contains("is in use") {
+                        self.count("name in use");
+                        // As the message says: choose another.
+                        let person = self.person(host);
+                        person.user = format!("{}'", person.user);
+                    }
+                    self.record(host, Act::Ended { reason });
+                    self.hang_up(host);
+                    self.next_session(host);
+                }
+                Told::Reconnected { resent, .. } => {
+                    self.count("client resumed");
+                    if resent > 0 {
+                        self.count("message resent");
+                    }
+                }
+                Told::Status(status) => {
+                    let leader = status.leader.map(|leader| leader.to_string());
+                    let ring = status.ring.iter().map(NodeId::to_string).collect();
+                    self.person(host).status = Some((leader, ring));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn record(&mut self, host: Host, act: Act) {
+        let now = self.agenda.now();
+        if self.trace.is_on() && !matches!(act, Act::Got { .. }) {
+            let line = format!("{} {act:?}", self.name(host));
+            self.tell(|| line);
+        }
+        self.person(host).record.acts.push((now, act));
+    }
+
+    /// The session is over; the user begins another one after a while.
+    fn next_session(&mut self, host: Host) {
+        let person = self.person(host);
+        let record = person.begin_session();
+        person.line = Line::Down;
+        person.attempt += 1;
+        let attempt = person.attempt;
+        let pause = person.rng.u64(500..3000) * MS;
+        self.history.sessions.push(record);
+        self.agenda.after(pause, Event::Attempt { host, attempt });
+    }
+
+    /// Takes the records of the sessions that go on, at the end of the run.
+    pub(super) fn collect_records(&mut self) {
+        for person in &mut self.people {
+            let record = std::mem::take(&mut person.record);
+            let of = match person.reads_only {
+                true => &mut self.history.readers,
+                false => &mut self.history.sessions,
+            };
+            if !record.acts.is_empty() {
+                of.push(record);
+            }
+        }
+    }
+
+    /// Asks how the cluster is.
+    pub(super) fn ask_status(&mut self, host: Host) {
+        self.session(host, Session::ask_status);
+    }
+
+    // ------------------------------------------------------------ the keeper
+
+    /// Dials the next address.
+    pub(super) fn attempt(&mut self, host: Host, attempt: u64) {
+        let person = self.person(host);
+        if person.attempt != attempt || person.line != Line::Down || person.session.is_ended() {
+            return;
+        }
+        let Some(address) = person.session.addresses().take_turn() else { return };
+        person.attempt += 1;
+        person.line = Line::Dialling;
+        let attempt = person.attempt;
+        self.dial((host, attempt), &address);
+        let limit = u64::try_from(WELCOME_TIMEOUT.as_micros()).unwrap_or(Micros::MAX);
+        self.agenda.after(limit, Event::WelcomeOverdue { host, attempt });
+    }
+
+    fn try_later(&mut self, host: Host) {
+        let now = self.agenda.now();
+        let person = self.person(host);
+        let since = person.online_since.take();
+        let lasted = since.is_some_and(|since| Duration::from_micros(now - since) > LASTED);
+        if since.is_some() && (person.session.progressed || lasted) {
+            person.backoff.reset();
+        }
+        person.attempt += 1;
+        let attempt = person.attempt;
+        let pause = u64::try_from(person.backoff.next().as_micros()).unwrap_or(SECOND);
+        self.agenda.after(pause, Event::Attempt { host, attempt });
+    }
+
+    pub(super) fn person_connected(&mut self, host: Host, conn: u64, address: &str) {
+        self.person(host).line = Line::Up(conn);
+        let now = instant(self.agenda.now());
+        self.session(host, |session| session.connected(address, now));
+    }
+
+    pub(super) fn person_unreachable(&mut self, host: Host, attempt: u64, address: &str) {
+        let person = self.person(host);
+        if person.attempt != attempt || person.line != Line::Dialling {
+            return;
+        }
+        person.line = Line::Down;
+        person.session.unreachable(address);
+        self.try_later(host);
+    }
+
+    pub(super) fn welcome_overdue(&mut self, host: Host, attempt: u64) {
+        let person = self.person(host);
+        if person.attempt == attempt && !person.session.is_online() && person.conn().is_some() {
+            self.session(host, |session| session.move_on("no answer to CLIENT_JOIN"));
+        }
+    }
+
+    pub(super) fn client_tick(&mut self, host: Host) {
+        let now = instant(self.agenda.now());
+        self.session(host, |session| session.tick(now));
+        let pause = u64::try_from(TICK_INTERVAL.as_micros()).unwrap_or(SECOND);
+        self.agenda.after(pause, Event::ClientTick { host });
+    }
+
+    /// A frame of a server.
+    pub(super) fn person_reads(&mut self, host: Host, conn: u64, frame: &Frame) {
+        if self.person(host).conn() != Some(conn) {
+            return;
+        }
+        let Ok(msg) = Message::decode(frame) else {
+            let detail = format!("a client cannot read {}", String::from_utf8_lossy(frame));
+            self.violate("wire", detail, &[]);
+            return;
+        };
+        let (room, text) = (msg.room_id.clone(), msg.content.text().to_string());
+        if msg.message_type == MessageType::Chat && self.person(host).rooms.contains_key(&room) {
+            self.record(host, Act::Got { room, text });
+        }
+        let now = instant(self.agenda.now());
+        self.session(host, |session| session.receive(&msg, now));
+    }
+
+    /// The connection is gone.
+    pub(super) fn person_lost(&mut self, host: Host, conn: u64, why: &str) {
+        let person = self.person(host);
+        if person.conn() != Some(conn) {
+            return;
+        }
+        person.line = Line::Down;
+        let events = person.session.lost(why);
+        self.told(host, events);
+        self.try_later(host);
+    }
+
+    /// Closes the connection from this side.
+    fn hang_up(&mut self, host: Host) {
+        let Some(conn) = self.person(host).conn() else { return };
+        self.person(host).line = Line::Down;
+        self.push(conn, 0, Packet::End);
+        self.shut(conn, 0);
+        self.links.tidy(conn);
+    }
+
+    // ------------------------------------------------------------ the user
+
+    /// The user does something, now and then.
+    pub(super) fn act(&mut self, host: Host) {
+        if matches!(self.stage, Stage::Reading(_)) || self.is_quiet() {
+            return;
+        }
+        let habits = self.plan.habits;
+        let person = self.person(host);
+        let pause = person.rng.u64(0..2 * habits.pause);
+        let (quits, wanders) =
+            (chance(&mut person.rng, habits.quit), chance(&mut person.rng, habits.wander));
+        let is_in = person.rooms.values().any(|stay| *stay == Stay::In);
+        if quits && self.stage == Stage::Faults {
+            self.quit(host);
+        } else if wanders || !is_in {
+            self.wander(host);
+        } else {
+            self.write(host);
+        }
+        self.agenda.after(pause, Event::Act { host });
+    }
+
+    /// Goes into a room, or leaves one.
+    fn wander(&mut self, host: Host) {
+        let rooms = self.plan.rooms.clone();
+        let person = self.person(host);
+        let room = rooms[person.rng.usize(0..rooms.len())].clone();
+        match person.rooms.get(&room) {
+            None => {
+                let (all, few) = (person.rng.bool(), person.rng.u32(0..10));
+                self.enter(host, &room, if all { u32::MAX } else { few });
+            }
+            Some(Stay::In) => {
+                // Who leaves with messages on the way has them refused, and that is right.
+                let waits = person.session.outstanding().iter().any(|chat| chat.room == room);
+                if !waits {
+                    person.rooms.insert(room.clone(), Stay::Leaving);
+                    self.record(host, Act::Left { room: room.clone() });
+                    self.session(host, |session| session.leave_room(&room));
+                }
+            }
+            Some(Stay::Leaving) => {}
+        }
+    }
+
+    /// Goes into `room`, asking for `history` messages of its past.
+    pub(super) fn enter(&mut self, host: Host, room: &str, history: u32) {
+        self.person(host).rooms.insert(room.into(), Stay::In);
+        self.record(host, Act::Entered { room: room.into(), all: history == u32::MAX });
+        self.session(host, |session| session.join_room(room, Some(history)));
+    }
+
+    fn write(&mut self, host: Host) {
+        let now = instant(self.agenda.now());
+        let person = self.person(host);
+        if person.session.outstanding().len() >= AHEAD_MAX {
+            return;
+        }
+        let rooms: Vec<String> = person
+            .rooms
+            .iter()
+            .filter(|(_, stay)| **stay == Stay::In)
+            .map(|(room, _)| room.clone())
+            .collect();
+        let room = rooms[person.rng.usize(0..rooms.len())].clone();
+        person.wrote += 1;
+        let text = format!("{}-{}", person.user, person.wrote);
+        self.record(host, Act::Wrote { room: room.clone(), text: text.clone() });
+        self.session(host, |session| session.send_message(&text, &room, now).1);
+        // Its id is known now; it cannot be acknowledged before the next event.
+        let person = self.person(host);
+        let id = person.session.outstanding().iter().find(|chat| chat.text == text);
+        if let Some(id) = id.map(|chat| chat.message_id.clone()) {
+            person.texts.insert(id, text);
+        }
+    }
+
+    /// The user ends the session, or its program or machine crashes.
+    fn quit(&mut self, host: Host) {
+        let how = self.person(host).rng.u32(0..3);
+        if how == 0 {
+            self.count("client quit");
+            self.session(host, Session::leave);
+            self.hang_up(host);
+        } else if let Some(conn) = self.person(host).conn() {
+            self.count("client crash");
+            self.shut(conn, 0);
+            if how == 1 {
+                self.send_reset(conn, 1, "reset");
+            }
+        }
+        self.record(host, Act::Quit);
+        self.next_session(host);
+    }
+}

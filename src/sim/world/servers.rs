@@ -1,0 +1,309 @@
+//! Servers: steps and what they ask for, ticks, disks, starts, crashes, sleep.
+
+use std::time::Duration;
+
+use super::super::agenda::{Event, Host, MS, Micros};
+use super::super::links::end_of;
+use super::super::machine::{Disk, Effect, Running, Wires};
+use super::super::plan::chance;
+use super::{World, instant};
+use crate::domain::{Message, NodeId};
+use crate::network::ConnId;
+use crate::server::server_node::{NodeConfig, Timing};
+use crate::server::{ServerNode, Step};
+use crate::storage::LogIndex;
+
+/// How often timeouts are checked, as in the shell.
+const CHECK_INTERVAL: Micros = 50 * MS;
+/// 2024-01-01, so that timestamps look like some.
+const WALL_START_MS: u64 = 1_704_067_200_000;
+
+impl World {
+    /// Steps the server of `host`, and does what it asks for. `None` when it does not run.
+    pub(super) fn step<R>(
+        &mut self,
+        host: Host,
+        body: impl FnOnce(&mut ServerNode, &Step) -> R,
+    ) -> Option<R> {
+        let now = self.agenda.now();
+        let machine = &mut self.machines[host];
+        let local = machine.clock(now);
+        let running = machine.running.as_mut()?;
+        let step = Step {
+            now: instant(local),
+            wall_ms: WALL_START_MS + machine.wall_offset + local / MS,
+            cm: &running.cm,
+            log: &machine.disk,
+        };
+        let result = body(&mut running.node, &step);
+        running.node.settle(&step);
+        let effects = running.cm.take();
+        let fatal = running.node.fatal().map(str::to_string);
+        self.tell_state(host);
+        for effect in effects {
+            self.apply(host, effect);
+        }
+        self.begin_sync(host);
+        if let Some(reason) = fatal {
+            let id = self.machines[host].id.to_string();
+            self.violate("runs", format!("{id} ends itself: {reason}"), &[&id]);
+        }
+        Some(result)
+    }
+
+    /// Writes down a change of role.
+    fn tell_state(&mut self, host: Host) {
+        if !self.trace.is_on() {
+            return;
+        }
+        let machine = &mut self.machines[host];
+        let Some(running) = &mut machine.running else { return };
+        let node = &running.node;
+        let ring: Vec<String> = node.ring().iter().map(NodeId::to_string).collect();
+        let leader = node.leader_id().map_or_else(|| "nobody".into(), |leader| leader.to_string());
+        let ready = if node.is_ready() { "ready" } else { "starting" };
+        let told = format!("{} {ready}, leader {leader}, ring {}", node.state(), ring.join(" "));
+        if running.told != told {
+            let line = format!("{} is {told}", machine.id);
+            running.told = told;
+            self.tell(|| line);
+        }
+    }
+
+    fn apply(&mut self, host: Host, effect: Effect) {
+        let Some(running) = &mut self.machines[host].running else { return };
+        match effect {
+            Effect::ToNode(id, frame) => {
+                if let Some(conn) = running.peers.get(&id).copied() {
+                    self.send(conn, frame);
+                }
+            }
+            Effect::ToAll(frame) => {
+                let conns: Vec<ConnId> = running.peers.values().copied().collect();
+                for conn in conns {
+                    self.send(conn, frame.clone());
+                }
+            }
+            Effect::ToConn(conn, frame) => self.send(conn, frame),
+            Effect::Close(conn) => self.close(conn),
+            Effect::Resume(conn) => self.wake_reader(conn),
+            Effect::BindPeer(conn, id) => {
+                if let Some(former) = running.peers.insert(id, conn).filter(|old| *old != conn) {
+                    self.close(former);
+                }
+            }
+            Effect::BindClient(conn, session) => {
+                let former = running.clients.insert(session, conn).filter(|old| *old != conn);
+                if let Some(former) = former {
+                    self.close(former);
+                }
+            }
+            Effect::Dial(address) => self.dial_server(host, &address),
+            Effect::Udp(frame, to) => {
+                // Answers go to clients, of which none asks here.
+                if to.is_none() {
+                    self.broadcast(host, &frame);
+                }
+            }
+        }
+    }
+
+    /// `conn` is no longer the way to anybody.
+    pub(super) fn unbind(&mut self, host: Host, conn: ConnId) {
+        if let Some(running) = &mut self.machines[host].running {
+            running.peers.retain(|_, bound| *bound != conn);
+            running.clients.retain(|_, bound| *bound != conn);
+            running.cm.forget(conn);
+        }
+    }
+
+    /// A reader that waits looks again soon; one that does not will not wait the next time.
+    fn wake_reader(&mut self, conn: ConnId) {
+        let (conn, side) = end_of(conn);
+        let pause = self.rng.u64(1..100);
+        let Some(link) = self.links.get(conn) else { return };
+        let end = &mut link.ends[side];
+        if end.held.is_some() && !end.token {
+            self.agenda.after(pause, Event::Resume { conn, side });
+        }
+        end.token = true;
+    }
+
+    // ------------------------------------------------------------ ticks and disks
+
+    pub(super) fn tick_heartbeat(&mut self, host: Host, life: u64) {
+        if self.machines[host].life != life {
+            return;
+        }
+        self.step(host, ServerNode::tick_heartbeat);
+        let interval = Timing::default().detector.heartbeat_interval;
+        let pause = self.machines[host].truly(micros(interval));
+        self.agenda.after(pause, Event::Heartbeat { host, life });
+    }
+
+    pub(super) fn tick_timeouts(&mut self, host: Host, life: u64) {
+        if self.machines[host].life != life {
+            return;
+        }
+        self.step(host, ServerNode::tick_timeouts);
+        let pause = self.machines[host].truly(CHECK_INTERVAL);
+        self.agenda.after(pause, Event::Timeouts { host, life });
+    }
+
+    fn begin_sync(&mut self, host: Host) {
+        let disks = self.plan.disks;
+        let machine = &mut self.machines[host];
+        let Some(index) = machine.disk.begin_sync() else { return };
+        let late = chance(&mut machine.rng, disks.late);
+        let takes = match late {
+            true => machine.rng.u64(20..1000) * MS,
+            false => machine.rng.u64(disks.sync.0..=disks.sync.1),
+        };
+        let life = machine.life;
+        self.agenda.after(takes, Event::Synced { host, life, index });
+        if late {
+            self.count("slow sync");
+        }
+    }
+
+    pub(super) fn synced(&mut self, host: Host, life: u64, index: LogIndex) {
+        if self.machines[host].life != life || self.machines[host].running.is_none() {
+            return;
+        }
+        self.tell(|| format!("n{} has synced {index}", host + 1));
+        self.machines[host].disk.end_sync(index);
+        self.step(host, |node, _| node.on_synced(index));
+    }
+
+    // ------------------------------------------------------------ lives
+
+    /// Starts the server of `host` from its disk.
+    pub(super) fn restart(&mut self, host: Host, life: u64) {
+        if self.machines[host].life != life || self.machines[host].running.is_some() {
+            return;
+        }
+        let (nodes, window) = (self.plan.nodes, self.plan.weather.client_window);
+        let peers: Vec<String> =
+            self.machines.iter().take(self.plan.known_peers).map(|m| m.address.clone()).collect();
+        let now = self.agenda.now();
+        let machine = &mut self.machines[host];
+        machine.life += 1;
+        let life = machine.life;
+        let incarnation = machine.disk.start(&machine.id, &mut machine.rng);
+        let config = NodeConfig {
+            server_id: machine.id.clone(),
+            incarnation: incarnation.clone(),
+            disk_id: machine.disk.id.clone(),
+            address: machine.address.clone(),
+            cluster: "sim".into(),
+            design: "ring".into(),
+            peers,
+            rooms: self.plan.rooms.iter().take(usize::from(nodes > 2)).cloned().collect(),
+            discovery: self.plan.discovery,
+            timing: Timing::default(),
+        };
+        let mut node = ServerNode::new(config, instant(machine.clock(now)));
+        let records = machine.disk.records();
+        let recovered = records.len();
+        for record in records {
+            // What is on a disk was written there by a server.
+            node.recover(Message::decode(&record).expect("a record that was written"));
+        }
+        let running = Running {
+            node,
+            cm: Wires::new(window),
+            peers: std::collections::BTreeMap::new(),
+            clients: std::collections::BTreeMap::new(),
+            told: String::new(),
+        };
+        machine.running = Some(Box::new(running));
+        let ticks = [machine.rng.u64(0..100 * MS), machine.rng.u64(0..50 * MS)];
+        self.tell(|| format!("n{} starts as {incarnation} with {recovered} records", host + 1));
+        self.step(host, |node, step| node.start_failure_detection(step));
+        self.agenda.after(ticks[0], Event::Heartbeat { host, life });
+        self.agenda.after(ticks[1], Event::Timeouts { host, life });
+    }
+
+    /// The machine of `host` stops at once. Its connections are reset, as far as the network lets that through.
+    pub(super) fn crash(&mut self, host: Host, wipe: bool) {
+        let machine = &mut self.machines[host];
+        if machine.running.take().is_none() {
+            return;
+        }
+        machine.asleep = None;
+        machine.life += 1;
+        let lost = machine.disk.crash(&mut machine.rng);
+        if wipe {
+            machine.disk = Disk::new(&mut machine.rng);
+        }
+        let how = if wipe { "loses its disk" } else { "crashes" };
+        self.tell(|| format!("n{} {how}; {lost} records were not synced and are lost", host + 1));
+        self.count(if wipe { "wipe" } else { "crash" });
+        if lost > 0 {
+            self.count("lost tail");
+        }
+        for (conn, side) in self.links.ends_of(host) {
+            self.shut(conn, side);
+            self.send_reset(conn, 1 - side, "reset");
+        }
+    }
+
+    /// The server of `host` does nothing for a while.
+    pub(super) fn sleep(&mut self, host: Host, lasts: Micros) {
+        let machine = &mut self.machines[host];
+        if machine.running.is_none() || machine.asleep.is_some() {
+            return;
+        }
+        machine.asleep = Some(Vec::new());
+        let life = machine.life;
+        self.tell(|| format!("n{} falls asleep for {} ms", host + 1, lasts / MS));
+        self.count("sleep");
+        self.agenda.after(lasts, Event::Wake { host, life });
+    }
+
+    /// The server that `event` is for, if it sleeps.
+    pub(super) fn sleeper_of(&mut self, event: &Event) -> Option<Host> {
+        let host = match event {
+            Event::Deliver { conn, side }
+            | Event::Reset { conn, side, .. }
+            | Event::Ended { conn, side }
+            | Event::GaveUp { conn, side }
+            | Event::Resume { conn, side } => self.links.get(*conn)?.ends[*side].host,
+            Event::Connected { conn } | Event::DialFailed { conn, .. } => {
+                self.links.get(*conn)?.ends[0].host
+            }
+            Event::Accept { conn } => self.links.get(*conn)?.ends[1].host,
+            Event::Datagram { host, .. }
+            | Event::Heartbeat { host, .. }
+            | Event::Timeouts { host, .. }
+            | Event::Synced { host, .. } => *host,
+            _ => return None,
+        };
+        self.machines.get(host)?.asleep.as_ref().map(|_| host)
+    }
+
+    pub(super) fn put_aside(&mut self, host: Host, event: Event) {
+        if let Some(aside) = &mut self.machines[host].asleep {
+            aside.push(event);
+        }
+    }
+
+    /// The server of `host` goes on. Its threads are scheduled in any order: only what is in order on a
+    /// connection stays so.
+    pub(super) fn wake(&mut self, host: Host, life: u64) {
+        let machine = &mut self.machines[host];
+        if machine.life != life {
+            return;
+        }
+        let Some(aside) = machine.asleep.take() else { return };
+        for event in aside {
+            let pause = machine.rng.u64(0..3 * MS);
+            self.agenda.after(pause, event);
+        }
+        self.tell(|| format!("n{} wakes", host + 1));
+    }
+}
+
+fn micros(span: Duration) -> Micros {
+    u64::try_from(span.as_micros()).unwrap_or(Micros::MAX)
+}
