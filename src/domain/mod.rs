@@ -5,7 +5,7 @@
 //! share it.
 //!
 //! Reading order: [`ids`], [`vector_clock`], [`message`], [`content`], [`request_error`],
-//! [`room`].
+//! [`hold_back`], [`room`].
 
 pub mod ids;
 pub mod vector_clock;
@@ -16,8 +16,11 @@ pub mod content;
 
 pub mod request_error;
 
+pub mod hold_back;
+
 pub mod room;
 
+pub use hold_back::HoldBackQueue;
 pub use ids::{Incarnation, NodeId, Term};
 pub use message::{Content, Frame, Message, MessageType};
 pub use room::Room;
