@@ -100,7 +100,10 @@ pub fn check(history: &History, promise: Promise) -> Checked {
     }
     let finals = final_sets(history, &views)?;
     check_nothing_lost(history, &finals, &written, promise)?;
-    views.iter().filter(|view| view.open).try_for_each(|view| check_complete(view, &finals, &written))
+    views
+        .iter()
+        .filter(|view| view.open)
+        .try_for_each(|view| check_complete(view, &finals, &written))
 }
 
 fn written(history: &History) -> BTreeMap<&str, Written<'_>> {
@@ -367,7 +370,8 @@ fn check_nothing_lost(
         for (_, act) in &session.acts {
             match act {
                 Act::Acked { text } if !kept(text) => {
-                    let detail = format!("{text} was acknowledged to {} and is gone", session.session);
+                    let detail =
+                        format!("{text} was acknowledged to {} and is gone", session.session);
                     return Err(Violation::new("lost", detail, &[text]));
                 }
                 Act::Shown { text, .. } if promise.shown_survives && !kept(text) => {
