@@ -108,6 +108,8 @@ pub struct Session {
     username: String,
     phase: Phase,
     addresses: Addresses,
+    /// How many connections it had.
+    connections: u64,
     requests: BTreeMap<String, Request>,
     request_count: u64,
     rooms: BTreeMap<String, RoomView>,
@@ -135,6 +137,7 @@ impl Session {
             username: username.into(),
             phase: Phase::Offline,
             addresses: Addresses::default(),
+            connections: 0,
             requests: BTreeMap::new(),
             request_count: 0,
             rooms: BTreeMap::new(),
@@ -200,7 +203,12 @@ impl Session {
     pub fn connected(&mut self, address: &str, now: Instant) -> Step {
         self.phase = Phase::Greeting(address.into());
         (self.last_heard, self.probed, self.progressed) = (Some(now), false, false);
-        let join = ClientJoin { session: self.id.clone(), password: None };
+        self.connections += 1;
+        let join = ClientJoin {
+            session: self.id.clone(),
+            connection: Some(self.connections),
+            ..ClientJoin::default()
+        };
         let hello = self.request(MessageType::ClientJoin, Request::Hello).saying(&join);
         Step { send: vec![hello], ..Step::default() }
     }

@@ -34,6 +34,10 @@ pub struct ClientJoin {
     /// Where a design authenticates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
+    /// Counts the connections that the client makes for the session, from 1: an earlier one that a server finds late
+    /// does not replace a later one. When it is left out, the one that a server finds last counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<u64>,
 }
 
 /// ACK of CLIENT_JOIN: where the client is, and where else it could be.

@@ -46,7 +46,11 @@ impl ServerNode {
         if known.is_some_and(|info| info.user != user) {
             return Err(invalid(msg, "this session belongs to another user name").into());
         }
-        let epoch = known.map_or(1, |info| info.epoch + 1);
+        if let Some(later) = known.filter(|info| info.is_after(join.connection)) {
+            // Given up by the client long ago; this server slept, or the network was slow.
+            return Err(RequestError::SessionMoved { node: later.node.to_string() }.into());
+        }
+        let epoch = known.map_or(1, |info| info.epoch + 1).max(join.connection.unwrap_or(0));
         let resuming = known.is_some();
         if let Some(old) = self.clients.get(session).map(|client| client.conn) {
             self.move_session(session, old, "another connection", step);

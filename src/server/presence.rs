@@ -29,6 +29,14 @@ pub struct SessionInfo {
     pub away_since: Option<Instant>,
 }
 
+impl SessionInfo {
+    /// Whether the session connected later than by its `connection`th connection. Of a session that does not
+    /// count its connections nobody knows.
+    pub fn is_after(&self, connection: Option<u64>) -> bool {
+        connection.is_some_and(|connection| connection < self.epoch)
+    }
+}
+
 /// The sessions of all servers, by session, name and room.
 #[derive(Debug, Default)]
 pub struct Presence {

@@ -344,7 +344,7 @@ impl TestCluster {
     /// Connects to `id` and joins as `name`, whose session has the same name.
     pub(super) fn client(&mut self, id: &str, name: &str) -> End {
         let client = self.connect(id);
-        let join = ClientJoin { session: name.into(), password: None };
+        let join = ClientJoin { session: name.into(), ..ClientJoin::default() };
         self.say(
             &client,
             Message::new(MessageType::ClientJoin, name).with_id("hello").saying(&join),

@@ -76,7 +76,7 @@ impl RawClient {
 
     /// Says CLIENT_JOIN and returns the answer.
     pub(crate) fn say_join(&mut self, name: &str, session: &str) -> Message {
-        let join = ClientJoin { session: session.into(), password: None };
+        let join = ClientJoin { session: session.into(), ..ClientJoin::default() };
         self.send(&Message::new(MessageType::ClientJoin, name).with_id("hello").saying(&join));
         self.name = name.into();
         self.expect("an answer to CLIENT_JOIN")

@@ -1,6 +1,6 @@
 //! What clients ask, and what they are refused (`clients`, `snapshot`, [`crate::server::server_node`]).
 
-use crate::domain::content::{ErrorContent, JoinRoom, Presence, Status, Welcome};
+use crate::domain::content::{ClientJoin, ErrorContent, JoinRoom, Presence, Status, Welcome};
 use crate::domain::{Content, Message, MessageType};
 use crate::error::RequestError;
 use crate::server::test_cluster::{TestCluster, codes, config, got};
@@ -90,7 +90,7 @@ fn a_name_in_use_is_refused_on_every_server() {
     let _alice = cluster.member("n1", "alice", "lobby");
     for id in ["n1", "n2"] {
         let other = cluster.connect(id);
-        let join = crate::domain::content::ClientJoin { session: "other".into(), password: None };
+        let join = crate::domain::content::ClientJoin { session: "other".into(), ..Default::default() };
         cluster.say(&other, Message::new(MessageType::ClientJoin, "alice").saying(&join));
         assert_eq!(got(&mut cluster, &other), ["ERROR NAME_IN_USE"], "on {id}");
     }
@@ -251,7 +251,7 @@ fn the_name_of_a_lost_client_is_free_on_every_server() {
     let alice = cluster.member("n1", "alice", "lobby");
     cluster.hang_up(&alice);
     let other = cluster.connect("n2");
-    let join = crate::domain::content::ClientJoin { session: "other".into(), password: None };
+    let join = crate::domain::content::ClientJoin { session: "other".into(), ..Default::default() };
     cluster
         .say(&other, Message::new(MessageType::ClientJoin, "alice").with_id("hello").saying(&join));
     assert_eq!(got(&mut cluster, &other), ["ACK"]);
@@ -272,4 +272,24 @@ fn the_ack_of_a_join_tells_where_a_member_without_history_stands() {
     let bob = cluster.client("n1", "bob");
     cluster.join(&bob, "lobby", JoinRoom { after: position, ..JoinRoom::default() });
     assert_eq!(got(&mut cluster, &bob), ["ACK", "ACK", "CHAT m2"]);
+}
+
+#[test]
+fn a_connection_that_was_given_up_does_not_replace_a_later_one() {
+    let mut cluster = TestCluster::of(&["n1", "n2"]);
+    let join = |connection| {
+        let join = ClientJoin {
+            session: "s".into(),
+            connection: Some(connection),
+            ..ClientJoin::default()
+        };
+        Message::new(MessageType::ClientJoin, "alice").with_id("hello").saying(&join)
+    };
+    let (early, late) = (cluster.connect("n1"), cluster.connect("n2"));
+    cluster.say(&late, join(2));
+    // n1 slept, and reads what it was sent long ago only now.
+    cluster.say(&early, join(1));
+    assert_eq!(got(&mut cluster, &early), ["ERROR SESSION_MOVED"]);
+    assert_eq!(got(&mut cluster, &late), ["ACK"]);
+    assert!(!cluster.is_closed(&late));
 }

@@ -278,7 +278,8 @@ impl World {
             }
         }
         let strict = self.plan.class == Class::OneAtATime && self.plan.nodes > 1;
-        let promise = Promise { shown_survives: strict, no_end: false };
+        let whole = self.plan.class == Class::OneAtATime;
+        let promise = Promise { shown_survives: strict, whole };
         self.violation = check(&self.history, promise).err();
     }
 }
