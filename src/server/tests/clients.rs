@@ -90,7 +90,8 @@ fn a_name_in_use_is_refused_on_every_server() {
     let _alice = cluster.member("n1", "alice", "lobby");
     for id in ["n1", "n2"] {
         let other = cluster.connect(id);
-        let join = crate::domain::content::ClientJoin { session: "other".into(), ..Default::default() };
+        let join =
+            crate::domain::content::ClientJoin { session: "other".into(), ..Default::default() };
         cluster.say(&other, Message::new(MessageType::ClientJoin, "alice").saying(&join));
         assert_eq!(got(&mut cluster, &other), ["ERROR NAME_IN_USE"], "on {id}");
     }
