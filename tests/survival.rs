@@ -14,7 +14,8 @@ use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use support::cluster::Cluster;
+use roundtable::domain::content::RoomStatus;
+use support::cluster::{Cluster, Server};
 use support::talk::{ROOM, Talk};
 use support::wait_until;
 use support::wire::RawClient;
@@ -64,20 +65,24 @@ fn assert_nothing_lost(cluster: &Cluster, talk: Talk) {
     println!("{written} messages, all acknowledged, none lost, none twice");
 }
 
-/// Waits until the server at `index` holds as many messages as the others hold now: it is whole again, and
-/// another one may fail.
-fn wait_repaired(cluster: &Cluster, index: usize) {
-    let held = |index: usize| {
-        let rooms = cluster.servers[index].status()?.rooms;
-        rooms.iter().find(|room| room.room_id == ROOM).map(|room| room.messages)
+/// Waits until every replica of the room holds as many messages as any server holds now: the wiped server is
+/// whole again, or others have taken its place, and another one may fail.
+fn wait_repaired(cluster: &Cluster, _index: usize) {
+    let room_on = |server: &Server| {
+        let rooms = server.status()?.rooms;
+        rooms.into_iter().find(|room| room.room_id == ROOM)
     };
-    let others = (0..cluster.servers.len()).filter(|other| *other != index);
-    let wanted = others.filter_map(held).max().unwrap_or_default();
-    let since = Instant::now();
-    wait_until("a wiped server holds what the others hold", || {
-        (held(index)? >= wanted).then_some(())
+    let held = cluster.servers.iter().filter_map(room_on).map(|room| room.messages);
+    let wanted = held.max().unwrap_or_default();
+    wait_until("all replicas hold what one of them holds", || {
+        let rooms: Option<Vec<_>> = cluster.servers.iter().map(room_on).collect();
+        let rooms = rooms?;
+        let is_whole = |(server, room): (&Server, &RoomStatus)| {
+            let replicates = room.replicas.iter().any(|id| id.as_str() == server.id);
+            !replicates || room.messages >= wanted
+        };
+        cluster.servers.iter().zip(&rooms).all(is_whole).then_some(())
     });
-    println!("{wanted} messages fetched in {} ms", since.elapsed().as_millis());
 }
 
 /// Prints the median and the longest of the silences.
