@@ -14,8 +14,12 @@ use crate::network::{ConnId, transport::Outbox};
 use crate::storage::{MemoryLog, Storage};
 use crate::testing::start;
 
+mod story;
+
+pub(super) use story::Event;
+
 /// One end of a connection: the server, and its name for it.
-type End = (NodeId, ConnId);
+pub(super) type End = (NodeId, ConnId);
 
 pub(super) struct TestNode {
     pub(super) node: ServerNode,
@@ -25,22 +29,6 @@ pub(super) struct TestNode {
     /// Whether appended records are synced at once.
     pub(super) syncs: bool,
     synced: u64,
-}
-
-/// Something that a play tells ([`TestCluster::story`]).
-pub(super) enum Event {
-    /// The server delivered this message to its copy of the room: it holds it.
-    Held(NodeId, Message),
-    /// The server waits for what comes before this message.
-    HeldBack(NodeId, Message),
-    /// The message is on the server's disk.
-    Synced(NodeId, Message),
-    /// One server sent to another.
-    Sent(NodeId, NodeId, Message),
-    /// A server sent to a client.
-    Told(End, Message),
-    /// A server closed a client's connection.
-    Closed(End),
 }
 
 #[derive(Default)]
@@ -200,38 +188,6 @@ impl TestCluster {
         self.step(&id, ServerNode::tick_heartbeat);
         self.step(&id, ServerNode::tick_timeouts);
         self.run();
-    }
-
-    fn note(&mut self, event: impl FnOnce() -> Event) {
-        if let Some(story) = &mut self.story {
-            story.push(event());
-        }
-    }
-
-    /// What the rooms of `id` took in since they had `before` messages and held `waiting` back.
-    fn note_rooms(&mut self, id: &NodeId, before: &BTreeMap<String, (usize, Vec<Message>)>) {
-        let Some(story) = &mut self.story else { return };
-        for (room_id, room) in &self.nodes[id].node.managed_rooms {
-            let (held, waiting) = before.get(room_id).cloned().unwrap_or_default();
-            for msg in room.message_history.iter().skip(held) {
-                story.push(Event::Held(id.clone(), Message::clone(msg)));
-            }
-            for msg in room.hold_back_queue.iter().filter(|msg| !waiting.contains(msg)) {
-                story.push(Event::HeldBack(id.clone(), msg.clone()));
-            }
-        }
-    }
-
-    fn rooms_of(&self, id: &NodeId) -> BTreeMap<String, (usize, Vec<Message>)> {
-        if self.story.is_none() {
-            return BTreeMap::new();
-        }
-        let rooms = self.nodes[id].node.managed_rooms.iter();
-        rooms
-            .map(|(room_id, room)| {
-                (room_id.clone(), (room.message_history.len(), room.hold_back_queue.clone()))
-            })
-            .collect()
     }
 
     /// Steps one server, and applies what it asked for.
@@ -415,7 +371,10 @@ impl TestCluster {
         for _ in 0..ms / 50 {
             self.elapsed += Duration::from_millis(50);
             let ids: Vec<NodeId> = self.nodes.keys().cloned().collect();
-            for id in ids.into_iter().filter(|id| !self.asleep.contains(id)).collect::<Vec<_>>() {
+            for id in ids {
+                if self.asleep.contains(&id) {
+                    continue;
+                }
                 self.step(&id, ServerNode::tick_heartbeat);
                 self.step(&id, ServerNode::tick_timeouts);
             }

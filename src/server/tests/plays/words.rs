@@ -108,7 +108,8 @@ impl Play {
         let mut changed: Vec<(String, Vec<&NodeId>)> = Vec::new();
         for (id, node) in &self.cluster.nodes {
             let view = View::of(&node.node, &self.lives);
-            let first = View { leader: "no leader".into(), ring: id.to_string(), ..View::default() };
+            let first =
+                View { leader: "no leader".into(), ring: id.to_string(), ..View::default() };
             let changes = view.changes(self.views.get(id).unwrap_or(&first));
             self.views.insert(id.clone(), view);
             if changes.is_empty() {
@@ -172,7 +173,9 @@ impl Play {
         let who = self.who(end)?;
         let mut line = match msg.message_type {
             MessageType::Chat => format!("{who} is shown {}", msg.message_id),
-            MessageType::Ack if msg.message_id == "hello" => format!("{who} is welcome at {}", end.0),
+            MessageType::Ack if msg.message_id == "hello" => {
+                format!("{who} is welcome at {}", end.0)
+            }
             MessageType::Ack if msg.message_id == "join" => {
                 let joined: Joined = msg.content.parse().unwrap();
                 let mut line = format!("{who} joins {}", msg.room_id);
@@ -215,7 +218,11 @@ impl Play {
             MessageType::Sync => return self.sync(msg),
             MessageType::Hello => {
                 let hello: Hello = msg.content.parse().ok()?;
-                format!("{kind} {}{}", self.lives.name(&hello.incarnation), self.in_term(hello.term))
+                format!(
+                    "{kind} {}{}",
+                    self.lives.name(&hello.incarnation),
+                    self.in_term(hello.term)
+                )
             }
             MessageType::Heartbeat => {
                 let beat: Heartbeat = msg.content.parse().ok()?;
@@ -270,7 +277,9 @@ impl Play {
                     n => format!("SYNC {n} messages {first}..{last}{more}"),
                 }
             }
-            SyncContent::Presence { .. } => return Some(("presence".into(), "SYNC presence".into())),
+            SyncContent::Presence { .. } => {
+                return Some(("presence".into(), "SYNC presence".into()));
+            }
         };
         Some(("sync".into(), words))
     }
