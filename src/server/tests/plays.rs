@@ -45,7 +45,7 @@ pub(super) enum Verb {
     Cut(String, Vec<String>),
     /// Nothing is cut any more.
     Heal,
-    /// These disks take no time to write, which is where a play begins (`fast`), or write nothing (`slow`).
+    /// From now on these disks write at once (`fast`, as all do at first) or nothing (`slow`).
     Disk {
         /// `fast` or `slow`.
         speed: String,
@@ -86,7 +86,7 @@ pub(super) enum Verb {
     HangUp(String),
     /// So many ms pass.
     Advance(u64),
-    /// From now on these are told too: see [`words`].
+    /// From now on these are told too, and nothing else: see [`words`].
     Trace(Vec<String>),
     /// How each server sees the cluster.
     Status,
@@ -163,6 +163,17 @@ impl Play {
             records.clear();
         }
         self.start(id, Some((config, records)));
+        Ok(())
+    }
+
+    fn trace(&mut self, kinds: &[String]) -> Result<(), Box<dyn Error>> {
+        let types = MessageType::ALL.iter().map(|kind| kind.as_str().to_lowercase());
+        let known: BTreeSet<String> =
+            types.chain(words::KINDS.iter().map(ToString::to_string)).collect();
+        if let Some(unknown) = kinds.iter().find(|kind| !known.contains(*kind)) {
+            return Err(format!("nothing is traced as {unknown}").into());
+        }
+        self.traced = kinds.iter().cloned().collect();
         Ok(())
     }
 
@@ -250,7 +261,14 @@ impl Play {
             Verb::Cut(a, others) => others.iter().for_each(|b| self.cluster.cut(a, b)),
             Verb::Heal => self.cluster.heal(),
             Verb::Disk { speed, ids } => {
-                ids.iter().for_each(|id| self.cluster.set_syncing(id, speed == "fast"));
+                let is_fast = match speed.as_str() {
+                    "fast" => true,
+                    "slow" => false,
+                    other => return Err(format!("a disk is fast or slow, not {other}").into()),
+                };
+                for id in ids {
+                    self.cluster.set_syncing(id, is_fast);
+                }
             }
             Verb::Sleep(id) => _ = self.cluster.asleep.insert(id.as_str().into()),
             Verb::Wake(id) => self.cluster.wake(id),
@@ -271,7 +289,7 @@ impl Play {
             }
             Verb::HangUp(who) => self.hang_up(who)?,
             Verb::Advance(ms) => self.advance(*ms),
-            Verb::Trace(kinds) => self.traced = kinds.iter().cloned().collect(),
+            Verb::Trace(kinds) => self.trace(kinds)?,
             Verb::Status => self.tell_status(),
             Verb::Room(room_id) => self.tell_room(room_id),
             Verb::Clocks(room_id) => self.tell_clocks(room_id),

@@ -3,6 +3,7 @@
 //! Without being asked it tells who leads and who stands in the ring, what clients were shown and told, and
 //! who holds a message back. `trace` asks for more: `held`, `disks` and `positions`, and messages between
 //! servers by their type in lower case, such as `chat` or `sync`; `presence` is who is online where.
+//! `trace nothing` is how it began.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,6 +17,9 @@ use crate::domain::{Incarnation, Message, MessageType, NodeId, VectorClock};
 use crate::network::ConnId;
 use crate::server::test_cluster::Event;
 use crate::server::{ServerNode, ServerState};
+
+/// What `trace` knows besides the types of messages.
+pub(super) const KINDS: [&str; 5] = ["held", "disks", "positions", "presence", "nothing"];
 
 /// The lives of servers, and how they are written: `n1` is the first life of n1, `n1'` its second.
 #[derive(Default)]
@@ -189,7 +193,9 @@ impl Play {
             MessageType::LeaveRoom => format!("{who} is told: {} leaves", msg.sender_id),
             MessageType::Error => {
                 let error: ErrorContent = msg.content.parse().unwrap();
-                format!("{who} is told {}: {}", error.code, self.lives.text(&error.reason))
+                let again = if error.retryable { " (retryable)" } else { "" };
+                let reason = self.lives.text(&error.reason);
+                format!("{who} is told {}{again}: {reason}", error.code)
             }
             _ => return None,
         };
@@ -313,18 +319,18 @@ impl Play {
     pub(super) fn tell_room(&mut self, room_id: &str) {
         self.tell_copies(room_id, |node, _| {
             let ids = |messages: &mut dyn Iterator<Item = &Message>| -> String {
-                messages.map(|msg| format!(" {}", msg.message_id)).collect()
+                messages.flat_map(|msg| [" ", &msg.message_id]).collect()
             };
             let room = &node.managed_rooms[room_id];
             let host = node.metadata_store.host(room_id).map_or("nobody", NodeId::as_str);
             let replicas: Vec<String> =
                 node.replicas_of(room_id).iter().map(NodeId::to_string).collect();
             let mut line = format!("host {host}, replicas {}; holds", replicas.join(" "));
-            line += &match room.message_history.len() {
-                0 => " nothing".to_string(),
-                1..=8 => ids(&mut room.message_history.iter().map(AsRef::as_ref)),
-                n => format!(" {n} messages"),
-            };
+            match room.message_history.len() {
+                0 => line += " nothing",
+                1..=8 => line += &ids(&mut room.message_history.iter().map(AsRef::as_ref)),
+                n => _ = write!(line, " {n} messages"),
+            }
             if !room.hold_back_queue.is_empty() {
                 _ = write!(line, "; holds back{}", ids(&mut room.hold_back_queue.iter()));
             }
