@@ -14,8 +14,12 @@ use crate::network::{ConnId, transport::Outbox};
 use crate::storage::{MemoryLog, Storage};
 use crate::testing::start;
 
+mod story;
+
+pub(super) use story::Event;
+
 /// One end of a connection: the server, and its name for it.
-type End = (NodeId, ConnId);
+pub(super) type End = (NodeId, ConnId);
 
 pub(super) struct TestNode {
     pub(super) node: ServerNode,
@@ -34,6 +38,12 @@ pub(super) struct TestCluster {
     down: BTreeSet<NodeId>,
     /// Messages between these are held back, in order, until the pair is whole again.
     stalled: BTreeSet<(NodeId, NodeId)>,
+    /// Pairs, the lower id first, between which nothing passes, new connections included.
+    cut: BTreeSet<(NodeId, NodeId)>,
+    /// Servers that get neither ticks nor messages.
+    pub(super) asleep: BTreeSet<NodeId>,
+    /// What happened, in order, while somebody listens.
+    pub(super) story: Option<Vec<Event>>,
     ends: BTreeMap<End, End>,
     /// What is under way to which end; `None` says that the other side closed.
     queue: VecDeque<(End, Option<Message>)>,
@@ -77,7 +87,7 @@ impl TestCluster {
         self.start_with_log(config, Vec::new());
     }
 
-    fn start_with_log(&mut self, config: NodeConfig, records: Vec<Message>) {
+    pub(super) fn start_with_log(&mut self, config: NodeConfig, records: Vec<Message>) {
         let id = config.server_id.clone();
         let mut node = ServerNode::new(config, self.now());
         let log = MemoryLog::new();
@@ -154,6 +164,32 @@ impl TestCluster {
         }
     }
 
+    /// Cuts `a` and `b` off from each other: what is sent waits, dials time out.
+    pub(super) fn cut(&mut self, a: &str, b: &str) {
+        let (a, b) = (NodeId::from(a), NodeId::from(b));
+        self.cut.insert(if a < b { (a, b) } else { (b, a) });
+    }
+
+    /// The network is whole again.
+    pub(super) fn heal(&mut self) {
+        self.cut.clear();
+        self.run();
+    }
+
+    fn is_cut(&self, a: &NodeId, b: &NodeId) -> bool {
+        let pair = if a < b { (a, b) } else { (b, a) };
+        self.cut.iter().any(|(a, b)| (a, b) == pair)
+    }
+
+    /// The server gets its tick first and then all messages that came while it was asleep.
+    pub(super) fn wake(&mut self, id: &str) {
+        let id = NodeId::from(id);
+        self.asleep.remove(&id);
+        self.step(&id, ServerNode::tick_heartbeat);
+        self.step(&id, ServerNode::tick_timeouts);
+        self.run();
+    }
+
     /// Steps one server, and applies what it asked for.
     pub(super) fn step<R>(
         &mut self,
@@ -162,11 +198,13 @@ impl TestCluster {
     ) -> R {
         let now = self.now();
         let wall_ms = u64::try_from(self.elapsed.as_millis()).unwrap();
+        let before = self.rooms_of(id);
         let TestNode { node, log, net, .. } = self.nodes.get_mut(id).expect("a running server");
         let step = Step { now, wall_ms, cm: net, log };
         let result = body(node, &step);
         node.settle(&step);
         let sent = net.take();
+        self.note_rooms(id, &before);
         for sent in sent {
             self.apply(id, sent);
         }
@@ -193,6 +231,7 @@ impl TestCluster {
                 if let Some(other) = self.ends.remove(&end) {
                     self.queue.push_back((other, None));
                 } else {
+                    self.note(|| Event::Closed(end.clone()));
                     self.closed.insert(end);
                 }
             }
@@ -236,9 +275,12 @@ impl TestCluster {
     }
 
     fn send(&mut self, from: End, msg: Message) {
-        match self.ends.get(&from) {
-            Some(to) => self.queue.push_back((to.clone(), Some(msg))),
-            None => self.inboxes.entry(from).or_default().push(msg),
+        if let Some(to) = self.ends.get(&from).cloned() {
+            self.note(|| Event::Sent(from.0, to.0.clone(), msg.clone()));
+            self.queue.push_back((to, Some(msg)));
+        } else {
+            self.note(|| Event::Told(from.clone(), msg.clone()));
+            self.inboxes.entry(from).or_default().push(msg);
         }
     }
 
@@ -252,6 +294,10 @@ impl TestCluster {
         if !self.nodes.contains_key(&to) {
             let refused = self.down.contains(&to);
             self.step(id, |node, step| node.dial_failed(address, refused, step));
+            return;
+        }
+        if self.is_cut(id, &to) {
+            self.step(id, |node, step| node.dial_failed(address, false, step));
             return;
         }
         let (here, there) = (self.new_conn(), self.new_conn());
@@ -269,7 +315,10 @@ impl TestCluster {
             self.sync_all();
             let next = self.queue.iter().position(|((to, conn), _)| {
                 let from = self.ends.get(&(to.clone(), *conn)).map(|(from, _)| from.clone());
-                from.is_none_or(|from| !self.stalled.contains(&(from, to.clone())))
+                !self.asleep.contains(to)
+                    && from.is_none_or(|from| {
+                        !self.is_cut(&from, to) && !self.stalled.contains(&(from, to.clone()))
+                    })
             });
             let Some((end, msg)) = next.and_then(|at| self.queue.remove(at)) else { return };
             match msg {
@@ -304,8 +353,13 @@ impl TestCluster {
         for id in ids {
             let node = self.nodes.get_mut(&id).unwrap();
             let appended = node.log.records().len() as u64;
-            if node.syncs && appended > node.synced {
+            if node.syncs && appended > node.synced && !self.asleep.contains(&id) {
+                let before = usize::try_from(node.synced).unwrap();
                 node.synced = appended;
+                if let Some(story) = &mut self.story {
+                    let records = node.log.records().into_iter().skip(before);
+                    story.extend(records.map(|msg| Event::Synced(id.clone(), msg)));
+                }
                 self.step(&id, |node, _| node.on_synced(appended));
             }
         }
@@ -318,6 +372,9 @@ impl TestCluster {
             self.elapsed += Duration::from_millis(50);
             let ids: Vec<NodeId> = self.nodes.keys().cloned().collect();
             for id in ids {
+                if self.asleep.contains(&id) {
+                    continue;
+                }
                 self.step(&id, ServerNode::tick_heartbeat);
                 self.step(&id, ServerNode::tick_timeouts);
             }

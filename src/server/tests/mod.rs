@@ -2,4 +2,5 @@
 
 mod clients;
 mod links;
+mod plays;
 mod rooms;
