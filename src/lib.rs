@@ -63,7 +63,7 @@
 //! | `Room.room_id` | [`Room::room_id`](domain::Room::room_id) |  |
 //! | `Room.client_ids` | [`Room::client_ids`](domain::Room::client_ids) | the sessions that are connected to this server |
 //! | `Room.message_history` | [`Room::message_history`](domain::Room::message_history) |  |
-//! | `Room.hold_back_queue` | [`Room::hold_back_queue`](domain::Room::hold_back_queue) |  |
+//! | `Room.hold_back_queue` | [`Room::hold_back_queue`](domain::Room::hold_back_queue) | a [`HoldBackQueue`](domain::HoldBackQueue): found by what they wait for |
 //! | `Room.host` | [`Room::host`](domain::Room::host) | a [`NodeId`](domain::NodeId): the host may be another server, which no reference here can be |
 //! | `Room.copy()` | [`Room::copy`](domain::Room::copy) | it is `Clone` |
 //! | `Room.add_client()` | [`Room::add_client`](domain::Room::add_client) |  |

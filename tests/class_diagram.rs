@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use roundtable::client::ChatClient;
 use roundtable::domain::{
-    Content, Incarnation, Message, MessageType, NodeId, Room, VectorClock, content::Hello,
+    Content, HoldBackQueue, Incarnation, Message, MessageType, NodeId, Room, VectorClock,
+    content::Hello,
 };
 use roundtable::network::{
     ConnId, ConnectionManager, Received, TCPConnection, Transport, UDPHandler,
@@ -166,7 +167,7 @@ fn the_domain_has_the_diagrams_fields_and_methods() {
 
     let _: fn(Room) -> (String, Vec<String>) = |room| (room.room_id, room.client_ids);
     let _: fn(Room) -> Vec<Arc<Message>> = |room| room.message_history;
-    let _: fn(Room) -> Vec<Message> = |room| room.hold_back_queue;
+    let _: fn(Room) -> HoldBackQueue = |room| room.hold_back_queue;
     let _: fn(Room) -> Option<NodeId> = |room| room.host;
     let _: fn(&Room) -> Room = Room::copy;
     let _: fn(&mut Room, &str) -> bool = Room::add_client;

@@ -4,6 +4,8 @@
 //! else, so no times and no log lines. `UPDATE_GOLDENFILES=1 cargo test --test golden` writes them anew: read
 //! the difference, and commit it only if you can explain each line.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "golden/election.rs"]
 mod election;
 #[path = "golden/failure_detector.rs"]

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
 
-use super::filter::FilterOptions;
 use crate::config::{self, Settings, check_address, check_name, listed};
 use crate::error::StartError;
 
@@ -69,6 +68,25 @@ pub enum Subcommand {
     Status(StatusArgs),
     /// Run whole clusters inside this process, with faults, and check what is promised
     Sim(crate::sim::command::SimArgs),
+}
+
+/// What `roundtable client` was told about the pipe.
+#[derive(Clone, Debug)]
+pub struct FilterOptions {
+    /// Where the lines go.
+    pub room: String,
+    /// How many messages of the past to print; `None`: as many as the server chooses.
+    pub history: Option<u32>,
+    /// How deliveries are printed.
+    pub format: Format,
+    /// How long to wait for acknowledgements after the end of input; `None`: not at all.
+    pub wait: Option<Duration>,
+    /// How long to stay after the last acknowledgement.
+    pub linger: Option<Duration>,
+    /// Leave when so many deliveries were printed.
+    pub expect: Option<u64>,
+    /// The longest message on the wire, in bytes; a longer line is not kept.
+    pub frame_bytes_max: usize,
 }
 
 /// How output looks.

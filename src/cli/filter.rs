@@ -18,7 +18,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::Outcome;
-use super::args::Format;
+use super::args::{FilterOptions, Format};
 use super::lines::{Line, read_line};
 use super::render::{counted, delivery_line, notice, visible};
 use crate::client::{ChatClient, Delivery, Event, SendError};
@@ -29,25 +29,6 @@ use crate::threads::Threads;
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
 /// How many unacknowledged messages are named.
 const NAMED_MAX: usize = 20;
-
-/// What `roundtable client` was told about the pipe.
-#[derive(Clone, Debug)]
-pub struct FilterOptions {
-    /// Where the lines go.
-    pub room: String,
-    /// How many messages of the past to print; `None`: as many as the server chooses.
-    pub history: Option<u32>,
-    /// How deliveries are printed.
-    pub format: Format,
-    /// How long to wait for acknowledgements after the end of input; `None`: not at all.
-    pub wait: Option<Duration>,
-    /// How long to stay after the last acknowledgement.
-    pub linger: Option<Duration>,
-    /// Leave when so many deliveries were printed.
-    pub expect: Option<u64>,
-    /// The longest message on the wire, in bytes; a longer line is not kept.
-    pub frame_bytes_max: usize,
-}
 
 /// Connects standard input and output with a room until the input ends or a signal comes.
 pub fn run(client: Arc<ChatClient>, options: FilterOptions) -> Result<Outcome, StartError> {

@@ -20,8 +20,8 @@ use serde_json::value::RawValue;
 
 use super::content::Position;
 use super::ids::{Incarnation, Term};
+use super::request_error::RequestError;
 use super::vector_clock::VectorClock;
-use crate::error::RequestError;
 
 /// A message serialised once (JSON, no framing), shared by everyone that it is sent to.
 pub type Frame = Arc<[u8]>;

@@ -4,7 +4,8 @@
 //! that give the same answer to the same question, so that the simulator, the servers and the clients
 //! share it.
 //!
-//! Reading order: [`ids`], [`vector_clock`], [`message`], [`content`], [`room`].
+//! Reading order: [`ids`], [`vector_clock`], [`message`], [`content`], [`request_error`],
+//! [`hold_back`], [`room`].
 
 pub mod ids;
 pub mod vector_clock;
@@ -13,8 +14,13 @@ pub mod message;
 
 pub mod content;
 
+pub mod request_error;
+
+pub mod hold_back;
+
 pub mod room;
 
+pub use hold_back::HoldBackQueue;
 pub use ids::{Incarnation, NodeId, Term};
 pub use message::{Content, Frame, Message, MessageType};
 pub use room::Room;

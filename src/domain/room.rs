@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::hold_back::HoldBackQueue;
 use super::ids::{Incarnation, NodeId};
 use super::message::Message;
 use super::vector_clock::VectorClock;
@@ -31,7 +32,7 @@ pub struct Room {
     /// Every delivered message, repeats included, in the order of delivery.
     pub message_history: Vec<Arc<Message>>,
     /// Messages whose causal past is not here yet.
-    pub hold_back_queue: Vec<Message>,
+    pub hold_back_queue: HoldBackQueue,
     /// The server named in `room_locations`, once known.
     pub host: Option<NodeId>,
     /// What was delivered: everything stamped 1..n by each incarnation.

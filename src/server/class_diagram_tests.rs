@@ -13,7 +13,7 @@ use super::failure_detector::{ClientTimer, ServerTimer};
 use super::multicast::CausalMulticastHandler;
 use super::{FailureDetector, ServerNode, Step};
 use crate::domain::content::DiscoveryContent;
-use crate::domain::{Message, NodeId, Room};
+use crate::domain::{Incarnation, Message, NodeId, Room};
 use crate::network::{ConnId, ConnectionManager, TCPConnection, UDPHandler};
 
 type Connections<K> = Mutex<BTreeMap<K, Arc<TCPConnection>>>;
@@ -32,7 +32,7 @@ fn every_private_method_of_the_class_diagram_has_a_method_of_its_name() {
     let _: HandleJoinRoom = ServerNode::handle_join_room;
     let _: fn(&mut CausalMulticastHandler, Message, &mut Room, &Step<'_>) =
         CausalMulticastHandler::deliver_and_multicast;
-    let _: fn(&mut CausalMulticastHandler, &mut Room, &Step<'_>) =
+    let _: fn(&mut CausalMulticastHandler, &mut Room, (Incarnation, u64), &Step<'_>) =
         CausalMulticastHandler::check_queue_recursively;
 }
 

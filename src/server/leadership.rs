@@ -115,6 +115,11 @@ impl ServerNode {
         let term = self.election_module.term().cloned();
         let view = View { live: &live, term: term.as_ref(), held: &held };
         let changed = self.metadata_store.handle_message(msg, view, step.cm);
+        // A map can be here before the announcement of its maker. Forgetting that election would let this
+        // server win an earlier term, whose maps nobody takes.
+        if let Some(version) = self.metadata_store.version() {
+            self.election_module.observe_term(&version.term);
+        }
         self.rooms_moved(changed, step);
     }
 

@@ -157,7 +157,7 @@ impl MetadataStore {
         self.publish(BTreeMap::from([(room_id.to_string(), server.clone())]), None, cm)
     }
 
-    /// Tells `leader` what this server holds and believes; the answer is the whole map.
+    /// Tells `leader` what this server holds and believes; the answer is the whole map, if it is another.
     pub fn sync_with_leader(
         &self,
         leader: &NodeId,
@@ -183,10 +183,10 @@ impl MetadataStore {
                 self.handle_request(&room_id, &from, view, cm)
             }
             Ok(MetadataContent::Collect { term }) => {
-                // A leader that was replaced and does not know it yet must not give rooms away.
-                let own = self.leading.as_ref().map(|leading| &leading.term);
-                if Some(&term) >= view.term && own < Some(&term) {
-                    self.leading = None;
+                // An old leader that does not know it yet must not be fed: it would give rooms away.
+                let led = self.leading.as_ref().map(|leading| &leading.term);
+                if Some(&term) >= view.term && Some(&term) > led {
+                    self.leading = None; // Its beliefs are wanted now, not after it heard of the election.
                     self.sync_with_leader(&from, view.held, cm);
                 }
                 Vec::new()
@@ -234,8 +234,10 @@ impl MetadataStore {
         if version > self.version {
             return Vec::new(); // A later leader's map: this one is about to learn of it.
         }
-        let older = version.as_ref().is_none_or(|version| version.term < leading.term);
-        let knows_better = older && version > leading.inherited;
+        let is_current = version == self.version;
+        // A version of this term is a past state of this very map: it knows nothing that is not here.
+        let is_earlier_leaders = version.as_ref().is_some_and(|v| v.term < leading.term);
+        let knows_better = is_earlier_leaders && version > leading.inherited;
         if knows_better {
             leading.inherited = version;
         }
@@ -254,7 +256,7 @@ impl MetadataStore {
             // What was merely taken over is not decided: a Report of a higher version may still win.
             leading.decided.retain(|room_id| !taken_over.contains(room_id));
         }
-        if changed.is_empty() {
+        if changed.is_empty() && !is_current {
             self.send_whole(from, cm);
         }
         changed.extend(self.settle(view, cm));
@@ -301,11 +303,12 @@ impl MetadataStore {
         if !leading.awaiting.is_empty() {
             return Vec::new();
         }
-        let known = self.leading.iter().flat_map(|leading| leading.holders.values());
-        let known = known.flat_map(BTreeMap::keys);
+        let known = leading.holders.values().flat_map(BTreeMap::keys);
         let known = known.chain(view.held.keys()).chain(self.room_locations.keys());
         let orphans: BTreeSet<String> = known
-            .filter(|room_id| !self.host(room_id).is_some_and(|host| view.live.contains(host)))
+            .filter(|room_id| {
+                !self.room_locations.get(*room_id).is_some_and(|host| view.live.contains(host))
+            })
             .cloned()
             .collect();
         let mut changes = BTreeMap::new();
@@ -410,5 +413,7 @@ fn is_faulty(room_id: &str, host: &NodeId) -> bool {
     name_fault(room_id).or_else(|| name_fault(host.as_str())).is_some()
 }
 
+#[cfg(test)]
+mod convergence_tests;
 #[cfg(test)]
 mod tests;

@@ -219,13 +219,13 @@ impl CausalMulticastHandler {
             return Delivery::Ignored;
         }
         if is_ready(&msg, room) {
+            let stamp = (origin.clone(), count);
             self.deliver_and_multicast(msg, room, step);
-            self.check_queue_recursively(room, step);
+            self.check_queue_recursively(room, stamp, step);
             return Delivery::Delivered;
         }
-        let waits = room.hold_back_queue.iter().any(|held| held.stamp() == Some((origin, count)));
-        if !waits && room.hold_back_queue.len() < HOLD_BACK_MAX {
-            room.hold_back_queue.push(msg);
+        if room.hold_back_queue.len() < HOLD_BACK_MAX {
+            room.hold_back_queue.push(msg, &room.clock);
         }
         Delivery::HeldBack
     }
@@ -245,16 +245,28 @@ impl CausalMulticastHandler {
         }
     }
 
-    /// Delivers what became ready in the hold-back queue, until nothing does: each delivery can be what
-    /// another one waited for.
-    pub(super) fn check_queue_recursively(&mut self, room: &mut Room, step: &Step) {
-        while let Some(at) = room.hold_back_queue.iter().position(|msg| is_ready(msg, room)) {
-            let msg = room.hold_back_queue.swap_remove(at);
-            self.deliver_and_multicast(msg, room, step);
+    /// Delivers what became ready in the hold-back queue by the delivery of `stamp`, and by those deliveries in
+    /// turn, until nothing does.
+    pub(super) fn check_queue_recursively(
+        &mut self,
+        room: &mut Room,
+        stamp: (Incarnation, u64),
+        step: &Step,
+    ) {
+        let mut delivered = vec![stamp];
+        while let Some((origin, count)) = delivered.pop() {
+            for msg in room.hold_back_queue.release(&origin, count) {
+                let Some((origin, count)) = msg.stamp().map(|(o, n)| (o.clone(), n)) else {
+                    continue;
+                };
+                if is_ready(&msg, room) {
+                    self.deliver_and_multicast(msg, room, step);
+                    delivered.push((origin, count));
+                } else if count > room.clock.get(&origin) {
+                    room.hold_back_queue.push(msg, &room.clock);
+                }
+            }
         }
-        let clock = &room.clock;
-        room.hold_back_queue
-            .retain(|msg| msg.stamp().is_some_and(|(origin, count)| count > clock.get(origin)));
     }
 
     /// Sends a stamped message to the other replicas of `room`.

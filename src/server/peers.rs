@@ -155,6 +155,8 @@ impl ServerNode {
             return Ok(());
         }
         self.check_identity(&hello)?;
+        // Also when the other side dialled: an address from `--peers` needs no dialling then.
+        self.dials.reached(&hello.address, &hello.id);
         if let Some(address) = &dialled {
             self.dials.reached(address, &hello.id);
         }

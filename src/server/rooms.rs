@@ -60,6 +60,8 @@ impl ServerNode {
         let replication = self.causal_multicast_handler.replication(room_id);
         let newcomers: Vec<NodeId> = others.difference(&replication.replicas).cloned().collect();
         replication.replicas = others;
+        // A copy that is not written to any more falls behind; who wants it again has to compare it again.
+        replication.caught_up &= replicates;
         // A newcomer learns at once how far this copy is, and asks for what it lacks.
         for node_id in newcomers {
             self.send_clock(&node_id, room_id, step);

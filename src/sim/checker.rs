@@ -57,6 +57,7 @@ struct Written<'a> {
     user: &'a str,
     room: &'a str,
     at: Micros,
+    acked_at: Option<Micros>,
 }
 
 /// One stay of one session in one room.
@@ -76,6 +77,11 @@ struct View<'a> {
 }
 
 impl View<'_> {
+    /// As the how manyth `text` was shown.
+    fn place_of<'t>(&self, text: &'t str) -> Option<(usize, &'t str)> {
+        self.shown.get(text).map(|place| (*place, text))
+    }
+
     /// Whether the view has to contain what was written at `at`.
     fn must_have(&self, at: Micros) -> bool {
         self.all || self.joined_at.is_some_and(|joined| at > joined)
@@ -90,14 +96,11 @@ pub fn check(history: &History, promise: Promise) -> Checked {
         views.extend(views_of(session, &written, promise)?);
     }
     for view in &views {
-        check_causal_order(view, history, &written)?;
+        check_causal_order(view, history, &written, promise)?;
     }
     let finals = final_sets(history, &views)?;
     check_nothing_lost(history, &finals, &written, promise)?;
-    views
-        .iter()
-        .filter(|view| view.open)
-        .try_for_each(|view| check_complete(view, &finals, &written))
+    views.iter().filter(|view| view.open).try_for_each(|view| check_complete(view, &finals, &written))
 }
 
 fn written(history: &History) -> BTreeMap<&str, Written<'_>> {
@@ -105,7 +108,12 @@ fn written(history: &History) -> BTreeMap<&str, Written<'_>> {
     for session in &history.sessions {
         for (at, act) in &session.acts {
             if let Act::Wrote { room, text } = act {
-                written.insert(text.as_str(), Written { user: &session.user, room, at: *at });
+                let message = Written { user: &session.user, room, at: *at, acked_at: None };
+                written.insert(text.as_str(), message);
+            } else if let Act::Acked { text } = act
+                && let Some(message) = written.get_mut(text.as_str())
+            {
+                message.acked_at = Some(*at);
             }
         }
     }
@@ -230,43 +238,76 @@ fn check_causal_order(
     view: &View,
     history: &History,
     written: &BTreeMap<&str, Written>,
+    promise: Promise,
 ) -> Checked {
     let has_gap = |writer: &SessionHistory| {
         writer.acts.iter().any(|(_, act)| matches!(act, Act::Gap { room } if room == view.room))
     };
     // Who accepted a gap had been shown what was lost, and may have come again later.
     for writer in history.sessions.iter().filter(|writer| !has_gap(writer)) {
-        // The latest of the writer's past in the view, and something of it that the view lacks.
-        let mut latest: Option<(usize, &str)> = None;
-        let mut lacking: Option<&str> = None;
-        for (_, act) in &writer.acts {
-            let (Act::Shown { room, text, .. } | Act::Wrote { room, text }) = act else { continue };
-            if room != view.room {
+        let mut past = Past::default();
+        for (at, act) in &writer.acts {
+            match act {
+                Act::Shown { room, text, .. } if room == view.room => past.fresh.push(text),
+                Act::Wrote { room, text } if room == view.room => {
+                    past.take_fresh(view, written, |message| {
+                        // What one server alone had shown may be lost and come again until it is on its disk.
+                        promise.shown_survives || message.acked_at.is_some_and(|acked| acked < *at)
+                    });
+                    past.check(view, text)?;
+                    past.latest = past.latest.max(view.place_of(text));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What one writer knew of one room, compared with a view of it.
+#[derive(Default)]
+struct Past<'a> {
+    /// Shown, and not compared yet.
+    fresh: Vec<&'a str>,
+    /// What of it stands last in the view.
+    latest: Option<(usize, &'a str)>,
+    /// Something of it that the view should have and has not.
+    lacking: Option<&'a str>,
+}
+
+impl<'a> Past<'a> {
+    /// Compares what was shown since the last time, as far as it `counts`.
+    fn take_fresh(
+        &mut self,
+        view: &View,
+        written: &BTreeMap<&str, Written>,
+        counts: impl Fn(&Written) -> bool,
+    ) {
+        let fresh = std::mem::take(&mut self.fresh);
+        for text in fresh {
+            let Some(message) = written.get(text) else { continue };
+            if !counts(message) {
+                self.fresh.push(text);
                 continue;
             }
-            let place = view.shown.get(text.as_str()).copied();
-            if let (Act::Wrote { .. }, Some(place)) = (act, place) {
-                if let Some((_, past)) = latest.filter(|(past, _)| *past > place) {
-                    return Err(out_of_order(view, text, past));
-                }
-                if let Some(past) = lacking {
-                    return Err(without_past(view, text, past));
-                }
-            }
-            match place {
-                Some(place) => latest = latest.max(Some((place, text))),
-                // What the writer wrote and nobody was ever shown may have been refused, or lost with its session.
-                None if matches!(act, Act::Shown { .. }) && !view.gap => {
-                    let at = written.get(text.as_str()).map(|written| written.at);
-                    if at.is_some_and(|at| view.must_have(at)) {
-                        lacking = lacking.or(Some(text));
-                    }
+            match view.place_of(text) {
+                Some(place) => self.latest = self.latest.max(Some(place)),
+                None if !view.gap && view.must_have(message.at) => {
+                    self.lacking = self.lacking.or(Some(text));
                 }
                 None => {}
             }
         }
     }
-    Ok(())
+
+    /// `text` is written now: in the view it has to stand behind all that.
+    fn check(&self, view: &View, text: &str) -> Checked {
+        let Some((place, _)) = view.place_of(text) else { return Ok(()) };
+        if let Some((_, past)) = self.latest.filter(|(past, _)| *past > place) {
+            return Err(out_of_order(view, text, past));
+        }
+        self.lacking.map_or(Ok(()), |past| Err(without_past(view, text, past)))
+    }
 }
 
 fn out_of_order(view: &View, text: &str, past: &str) -> Violation {
@@ -326,8 +367,7 @@ fn check_nothing_lost(
         for (_, act) in &session.acts {
             match act {
                 Act::Acked { text } if !kept(text) => {
-                    let detail =
-                        format!("{text} was acknowledged to {} and is gone", session.session);
+                    let detail = format!("{text} was acknowledged to {} and is gone", session.session);
                     return Err(Violation::new("lost", detail, &[text]));
                 }
                 Act::Shown { text, .. } if promise.shown_survives && !kept(text) => {

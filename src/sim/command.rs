@@ -203,8 +203,7 @@ fn explain(seed: u64, args: &SimArgs, options: &Options) {
     for fault in &plan.faults {
         println!("  {fault:?}");
     }
-    let quoted: Vec<String> =
-        violation.about.iter().map(|about| format!("\"{about}\"")).collect();
+    let quoted: Vec<String> = violation.about.iter().map(|about| format!("\"{about}\"")).collect();
     let concerns = |line: &&String| match violation.about.is_empty() {
         true => !line.contains("HEARTBEAT") && !line.contains("STATUS"),
         false => quoted.iter().any(|about| line.contains(about)),

@@ -147,7 +147,7 @@ fn the_table_of_errors_is_the_errors() {
 #[test]
 fn no_error_is_missing_from_the_list_above() {
     // The codes stand once each in `RequestError::code`; the list must name them all.
-    let source = include_str!("../error.rs");
+    let source = include_str!("../domain/request_error.rs");
     let codes = source.lines().filter_map(|line| {
         let (variant, code) = line.trim().strip_prefix("Self::")?.split_once(" => \"")?;
         variant.chars().next()?.is_uppercase().then(|| code.trim_end_matches("\","))

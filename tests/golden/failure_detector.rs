@@ -34,8 +34,6 @@ pub(crate) enum Verb {
     Heard(Vec<String>),
     /// It hears this client.
     HeardClient(String),
-    /// The connection to this server breaks.
-    ConnectionLost(String),
     /// It sends heartbeats so many times.
     Beat(u32),
     /// So many ms pass, and it looks at its timers.
@@ -132,10 +130,6 @@ impl Runner for Play {
             Verb::Heard(names) => names.iter().for_each(|name| self.hear(name)),
             Verb::HeardClient(name) => {
                 let event = self.detector.reset_timer(name, TimerType::Client, self.now);
-                self.note(event);
-            }
-            Verb::ConnectionLost(name) => {
-                let event = self.detector.connection_lost(&name.as_str().into());
                 self.note(event);
             }
             Verb::Beat(times) => (0..*times).for_each(|_| self.beat()),

@@ -233,7 +233,9 @@ fn heartbeats_cost_what_the_module_says() {
         let mut sent = 0;
         for (at, id) in ids.iter().enumerate() {
             let mut detector = FailureDetector::new(id.clone(), DetectorTiming::default());
-            ids.iter().for_each(|other| detector.watch(other, start()));
+            for other in &ids {
+                detector.watch(other, start());
+            }
             let neighbors = [ids[(at + n - 1) % n].clone(), ids[(at + 1) % n].clone()];
             detector.set_near(neighbors.into(), ids.last(), start());
             sent += (0..FAR).map(|_| beat(&mut detector).len()).sum::<usize>();

@@ -1,457 +1,484 @@
+use std::collections::VecDeque;
+
 use super::*;
 use crate::domain::Incarnation;
 use crate::network::transport::Outbox;
-use MetadataContent::{Collect, Report, Request, Update};
 
-fn ids(names: &[&str]) -> BTreeSet<NodeId> {
-    names.iter().copied().map(NodeId::from).collect()
+mod loss;
+
+/// Servers with their stores, and what is under way between them.
+struct Cluster {
+    stores: BTreeMap<NodeId, MetadataStore>,
+    live: BTreeSet<NodeId>,
+    held: BTreeMap<NodeId, BTreeMap<String, u64>>,
+    /// What each server has heard of elections.
+    terms: BTreeMap<NodeId, Term>,
+    wire: VecDeque<(NodeId, Message)>,
+}
+
+impl Cluster {
+    fn of(ids: &[&str]) -> Self {
+        let live: BTreeSet<NodeId> = ids.iter().map(|id| NodeId::from(*id)).collect();
+        Self {
+            stores: live.iter().map(|id| (id.clone(), MetadataStore::new(id.clone()))).collect(),
+            live,
+            held: BTreeMap::new(),
+            terms: BTreeMap::new(),
+            wire: VecDeque::new(),
+        }
+    }
+
+    /// Lets one server take a step, and returns the rooms that changed for it.
+    fn step(
+        &mut self,
+        id: &str,
+        act: impl FnOnce(&mut MetadataStore, View, &Outbox) -> Vec<String>,
+    ) -> Vec<String> {
+        let outbox = Outbox::new();
+        let id = NodeId::from(id);
+        let held = self.held.get(&id).cloned().unwrap_or_default();
+        let view = View { live: &self.live, term: self.terms.get(&id), held: &held };
+        let store = self.stores.get_mut(&id).expect("a server");
+        let before = store.room_locations.clone();
+        let mut changed = act(store, view, &outbox);
+        let moved = |room_id: &&String| before.get(*room_id) != store.host(room_id);
+        let mut expected: Vec<String> =
+            before.keys().chain(store.room_locations.keys()).filter(moved).cloned().collect();
+        expected.sort();
+        expected.dedup();
+        changed.sort();
+        changed.dedup();
+        assert_eq!(changed, expected, "{id} says what changed");
+        for (to, msg) in outbox.take_to_nodes() {
+            let all = self.live.iter().filter(|other| **other != id).cloned().collect();
+            let receivers: Vec<NodeId> = to.map_or(all, |to| vec![to]);
+            self.wire.extend(receivers.into_iter().map(|to| (to, msg.clone())));
+        }
+        changed
+    }
+
+    /// `leader` is elected, and everyone else has heard so.
+    fn elect(&mut self, leader: &str, counter: u64) {
+        let term = term(counter, leader);
+        for id in self.live.clone() {
+            self.terms.insert(id.clone(), term.clone());
+            if id.as_str() != leader {
+                self.step(id.as_str(), |store, _, _| {
+                    store.step_down();
+                    Vec::new()
+                });
+            }
+        }
+        self.step(leader, |store, view, cm| store.become_leader(&term, view, cm));
+    }
+
+    fn crash(&mut self, id: &str) {
+        self.live.remove(&id.into());
+        self.stores.remove(&id.into());
+        self.wire.retain(|(to, _)| to.as_str() != id);
+    }
+
+    fn deliver_at(&mut self, at: usize) {
+        let Some((to, msg)) = self.wire.remove(at) else { return };
+        if self.live.contains(&to) {
+            self.step(to.as_str(), |store, view, cm| store.handle_message(&msg, view, cm));
+        }
+    }
+
+    fn deliver_all(&mut self) {
+        let mut steps = 0;
+        while !self.wire.is_empty() {
+            self.deliver_at(0);
+            steps += 1;
+            assert!(steps < 10_000, "messages breed");
+        }
+    }
+
+    fn request(&mut self, id: &str, leader: &str, room: &str) {
+        let leader = leader.into();
+        self.step(id, |store, view, cm| store.request(room, &leader, view, cm));
+    }
+
+    fn hand(&mut self, to: &str, from: &str, content: &MetadataContent) -> Vec<String> {
+        let msg = Message::new(MessageType::MetadataUpdate, from).saying(content);
+        self.step(to, |store, view, cm| store.handle_message(&msg, view, cm))
+    }
+
+    /// The leader's heartbeat: who is behind asks.
+    fn heartbeat(&mut self, leader: &str) {
+        let version = self.store(leader).version().cloned();
+        for id in self.live.clone() {
+            if self.stores[&id].is_behind(version.as_ref()) {
+                self.step(id.as_str(), |store, view, cm| {
+                    store.sync_with_leader(&leader.into(), view.held, cm);
+                    Vec::new()
+                });
+            }
+        }
+    }
+
+    fn holds(&mut self, id: &str, room: &str, messages: u64) {
+        self.held.entry(id.into()).or_default().insert(room.into(), messages);
+    }
+
+    fn store(&self, id: &str) -> &MetadataStore {
+        &self.stores[&id.into()]
+    }
+
+    /// What is on the wire, read: (receiver, content).
+    fn sent(&self) -> Vec<(&str, MetadataContent)> {
+        let read = |(to, msg): &'_ (NodeId, Message)| msg.content.parse().map(|c| (to.clone(), c));
+        let sent: Vec<(NodeId, MetadataContent)> =
+            self.wire.iter().map(|sent| read(sent).unwrap()).collect();
+        let name = |id: NodeId| self.live.get(&id).map_or("gone", NodeId::as_str);
+        sent.into_iter().map(|(to, content)| (name(to), content)).collect()
+    }
+
+    /// Everyone has the same version of the same map; returns it as text.
+    fn agreed(&self) -> String {
+        let first = self.stores.values().next().expect("a server");
+        for store in self.stores.values() {
+            assert_eq!(store.version, first.version, "{} and {}", store.node, first.node);
+            assert_eq!(store.room_locations, first.room_locations, "same version, same map");
+        }
+        map(&first.room_locations)
+    }
+}
+
+fn map(rooms: &BTreeMap<String, NodeId>) -> String {
+    rooms.iter().map(|(room, host)| format!("{room}={host}")).collect::<Vec<_>>().join(" ")
+}
+
+fn rooms(pairs: &[(&str, &str)]) -> BTreeMap<String, NodeId> {
+    pairs.iter().map(|(room, host)| ((*room).to_string(), NodeId::from(*host))).collect()
 }
 
 fn term(counter: u64, leader: &str) -> Term {
     Term { counter, leader: Incarnation::new(&leader.into(), 1, 0) }
 }
 
-fn version(counter: u64, leader: &str, change: u64) -> MetadataVersion {
-    MetadataVersion { term: term(counter, leader), counter: change }
+fn version(term: &Term, counter: u64) -> MetadataVersion {
+    MetadataVersion { term: term.clone(), counter }
 }
 
-fn rooms(pairs: &[(&str, &str)]) -> BTreeMap<String, NodeId> {
-    pairs.iter().map(|(room_id, host)| ((*room_id).to_string(), (*host).into())).collect()
+fn whole(version: MetadataVersion, pairs: &[(&str, &str)]) -> MetadataContent {
+    MetadataContent::Update { version, base: None, room_locations: rooms(pairs) }
 }
 
-fn held(pairs: &[(&str, u64)]) -> BTreeMap<String, u64> {
-    pairs.iter().map(|(room_id, messages)| ((*room_id).to_string(), *messages)).collect()
+fn report(version: Option<MetadataVersion>, pairs: &[(&str, &str)]) -> MetadataContent {
+    MetadataContent::Report { held: BTreeMap::new(), room_locations: rooms(pairs), version }
 }
 
-fn from(sender: &str, content: &MetadataContent) -> Message {
-    Message::new(MessageType::MetadataUpdate, sender).saying(content)
-}
-
-/// What was sent since the last look; `*` stands for everyone.
-fn sent(outbox: &Outbox) -> Vec<(String, MetadataContent)> {
-    let sent = outbox.take_to_nodes().into_iter();
-    sent.map(|(to, msg)| (to.map_or("*".into(), |id| id.to_string()), msg.content.parse().unwrap()))
-        .collect()
-}
-
-/// One store with what surrounds it.
-struct Server {
-    store: MetadataStore,
-    live: BTreeSet<NodeId>,
-    term: Option<Term>,
-    held: BTreeMap<String, u64>,
-    outbox: Outbox,
-}
-
-impl Server {
-    fn new(id: &str, live: &[&str]) -> Self {
-        Self {
-            store: MetadataStore::new(id.into()),
-            live: ids(live),
-            term: None,
-            held: BTreeMap::new(),
-            outbox: Outbox::new(),
-        }
-    }
-
-    /// The leader of round `counter`, with everyone's Report in.
-    fn leader(id: &str, live: &[&str], counter: u64) -> Self {
-        let mut server = Self::new(id, live);
-        server.lead(term(counter, id));
-        server.step(|store, view, cm| store.rehome(view, cm));
-        sent(&server.outbox);
-        server
-    }
-
-    fn lead(&mut self, term: Term) -> Vec<String> {
-        self.term = Some(term.clone());
-        self.step(|store, view, cm| store.become_leader(&term, view, cm))
-    }
-
-    fn step<T>(&mut self, act: impl FnOnce(&mut MetadataStore, View, &Outbox) -> T) -> T {
-        let view = View { live: &self.live, term: self.term.as_ref(), held: &self.held };
-        act(&mut self.store, view, &self.outbox)
-    }
-
-    fn hand(&mut self, sender: &str, content: &MetadataContent) -> Vec<String> {
-        self.step(|store, view, cm| store.handle_message(&from(sender, content), view, cm))
-    }
-
-    fn sent(&self) -> Vec<(String, MetadataContent)> {
-        sent(&self.outbox)
-    }
+/// Three servers, `n3` leads, and everyone has its first map.
+fn led_by_n3() -> Cluster {
+    let mut cluster = Cluster::of(&["n1", "n2", "n3"]);
+    cluster.elect("n3", 1);
+    cluster.deliver_all();
+    cluster
 }
 
 #[test]
-fn a_room_goes_to_the_server_with_the_fewest_rooms_and_only_the_change_is_told() {
-    let mut n3 = Server::leader("n3", &["n1", "n2", "n3", "n10"], 1);
-    for (room_id, host) in [("a", "n1"), ("b", "n2"), ("c", "n3"), ("d", "n10"), ("e", "n1")] {
-        let before = n3.store.version().unwrap().clone();
-        assert_eq!(n3.hand("n2", &Request { room_id: room_id.into() }), [room_id]);
-        let after = MetadataVersion { counter: before.counter + 1, ..before.clone() };
-        let room_locations = rooms(&[(room_id, host)]);
-        let update = Update { version: after, base: Some(before), room_locations };
-        assert_eq!(n3.sent(), [("*".to_string(), update)]);
+fn the_first_request_gives_a_room_to_the_server_with_the_fewest_rooms() {
+    let mut cluster = led_by_n3();
+    for room in ["a", "b", "c", "d"] {
+        cluster.request("n3", "n3", room);
     }
+    cluster.deliver_all();
+    assert_eq!(cluster.agreed(), "a=n1 b=n2 c=n3 d=n1");
 }
 
 #[test]
-fn a_room_is_given_once_and_who_asks_again_is_told() {
-    let mut n2 = Server::leader("n2", &["n1", "n2"], 1);
-    n2.hand("n1", &Request { room_id: "lobby".into() });
-    let told = n2.store.version().cloned();
-    n2.sent();
-    // n1 missed the Update. It is asked for what it believes first, then gets the whole map.
-    assert!(n2.hand("n1", &Request { room_id: "lobby".into() }).is_empty());
-    assert_eq!(n2.sent(), [("n1".to_string(), Collect { term: term(1, "n2") })]);
-    let report = Report { held: held(&[]), room_locations: rooms(&[]), version: None };
-    assert!(n2.hand("n1", &report).is_empty());
-    let room_locations = rooms(&[("lobby", "n1")]);
-    let whole = Update { version: told.clone().unwrap(), base: None, room_locations };
-    assert_eq!(n2.sent(), [("n1".to_string(), whole)]);
-    assert_eq!(n2.store.version(), told.as_ref());
+fn a_request_to_a_follower_goes_to_the_leader_and_asking_again_changes_nothing() {
+    let mut cluster = led_by_n3();
+    cluster.request("n1", "n3", "lobby");
+    let asked = MetadataContent::Request { room_id: "lobby".into() };
+    assert_eq!(cluster.sent(), [("n3", asked.clone())]);
+    cluster.deliver_all();
+    assert_eq!(cluster.agreed(), "lobby=n1");
+    let before = cluster.store("n3").version().cloned();
+    cluster.request("n3", "n3", "lobby");
+    assert_eq!(cluster.sent(), [], "the leader knows its own map");
+    cluster.hand("n3", "n2", &asked);
+    assert_eq!(
+        cluster.sent(),
+        [("n2", MetadataContent::Collect { term: before.as_ref().unwrap().term.clone() })],
+        "n2 must have missed it, and says what it has before it gets the map"
+    );
+    assert_eq!(cluster.store("n3").version(), before.as_ref());
+    // A server that does not lead cannot help.
+    cluster.wire.clear();
+    cluster.hand("n1", "n2", &asked);
+    assert_eq!(cluster.sent(), []);
 }
 
 #[test]
-fn a_follower_asks_the_leader_for_a_room() {
-    let mut n1 = Server::new("n1", &["n1", "n2"]);
-    let changed = n1.step(|store, view, cm| store.request("lobby", &"n2".into(), view, cm));
-    assert!(changed.is_empty());
-    assert_eq!(n1.sent(), [("n2".to_string(), Request { room_id: "lobby".into() })]);
-    // Asked in turn, by someone who is mistaken about the leader, it gives nothing away.
-    assert!(n1.hand("n2", &Request { room_id: "lobby".into() }).is_empty());
-    assert_eq!((n1.store.host("lobby"), n1.sent()), (None, vec![]));
-}
-
-#[test]
-fn a_follower_applies_what_lies_on_its_version_and_ignores_what_is_old() {
-    let mut n1 = Server::new("n1", &["n1", "n2"]);
-    let whole = rooms(&[("a", "n1"), ("b", "n2")]);
-    let whole = Update { version: version(3, "n2", 4), base: None, room_locations: whole };
-    assert_eq!(n1.hand("n2", &whole), ["a", "b"]);
-    let change = Update {
-        version: version(3, "n2", 5),
-        base: Some(version(3, "n2", 4)),
-        room_locations: rooms(&[("a", "n2")]),
-    };
-    assert_eq!(n1.hand("n2", &change), ["a"]);
-    assert_eq!(*n1.store.room_locations(), rooms(&[("a", "n2"), ("b", "n2")]));
-    assert!(n1.hand("n2", &change).is_empty(), "the same once more");
-    assert!(n1.hand("n2", &whole).is_empty(), "older");
-    assert_eq!(n1.store.version(), Some(&version(3, "n2", 5)));
-    assert_eq!(n1.sent(), []);
-}
-
-#[test]
-fn a_follower_that_missed_a_change_reports_and_gets_the_whole_map() {
-    let mut n1 = Server::new("n1", &["n1", "n2"]);
-    n1.held = held(&[("a", 7)]);
-    let change = Update {
-        version: version(3, "n2", 5),
-        base: Some(version(3, "n2", 4)),
+fn everyone_is_told_only_what_changed() {
+    let mut cluster = led_by_n3();
+    cluster.request("n3", "n3", "a");
+    cluster.deliver_all();
+    cluster.request("n3", "n3", "b");
+    let update = MetadataContent::Update {
+        version: version(&term(1, "n3"), 3),
+        base: Some(version(&term(1, "n3"), 2)),
         room_locations: rooms(&[("b", "n2")]),
     };
-    assert!(n1.hand("n2", &change).is_empty());
-    let report = Report { held: held(&[("a", 7)]), room_locations: rooms(&[]), version: None };
-    assert_eq!(n1.sent(), [("n2".to_string(), report)]);
-    assert_eq!(n1.store.version(), None);
+    assert_eq!(cluster.sent(), [("n1", update.clone()), ("n2", update)]);
 }
 
 #[test]
-fn a_lost_update_shows_in_the_next_heartbeat() {
-    let mut n1 = Server::new("n1", &["n1", "n2"]);
-    assert!(!n1.store.is_behind(None));
-    assert!(n1.store.is_behind(Some(&version(1, "n2", 1))));
-    let whole = Update { version: version(1, "n2", 2), base: None, room_locations: rooms(&[]) };
-    n1.hand("n2", &whole);
-    assert!(!n1.store.is_behind(Some(&version(1, "n2", 2))));
-    assert!(!n1.store.is_behind(Some(&version(1, "n2", 1))));
-    assert!(n1.store.is_behind(Some(&version(1, "n2", 3))));
+fn who_missed_an_update_says_what_it_has_and_gets_the_whole_map() {
+    let mut cluster = led_by_n3();
+    cluster.request("n3", "n3", "a");
+    cluster.wire.retain(|(to, _)| to.as_str() != "n1");
+    cluster.request("n3", "n3", "b");
+    cluster.deliver_all();
+    assert_eq!(cluster.agreed(), "a=n1 b=n2");
+    // Without a second update the leader's heartbeat shows it.
+    cluster.request("n3", "n3", "c");
+    cluster.wire.clear();
+    assert!(cluster.store("n2").is_behind(cluster.store("n3").version()));
+    cluster.heartbeat("n3");
+    cluster.deliver_all();
+    assert_eq!(cluster.agreed(), "a=n1 b=n2 c=n3");
+    assert!(!cluster.store("n2").is_behind(cluster.store("n3").version()));
 }
 
 #[test]
-fn a_replaced_leader_is_not_believed_and_not_told() {
-    let mut n1 = Server::new("n1", &["n1", "n2", "n3"]);
-    n1.term = Some(term(6, "n3"));
-    let late =
-        Update { version: version(5, "n2", 9), base: None, room_locations: rooms(&[("a", "n2")]) };
-    assert!(n1.hand("n2", &late).is_empty());
-    assert!(n1.hand("n2", &Collect { term: term(5, "n2") }).is_empty());
-    assert_eq!((n1.store.host("a"), n1.sent()), (None, vec![]));
-    n1.hand("n3", &Collect { term: term(6, "n3") });
-    assert_eq!(n1.sent().len(), 1, "the leader is");
+fn a_report_of_the_leaders_own_version_needs_no_answer() {
+    let mut cluster = led_by_n3();
+    let current = cluster.store("n3").version().cloned();
+    cluster.hand("n3", "n1", &report(current, &[]));
+    assert_eq!(cluster.sent(), []);
+    cluster.hand("n3", "n1", &report(None, &[]));
+    assert!(matches!(cluster.sent()[..], [("n1", MetadataContent::Update { base: None, .. })]));
 }
 
 #[test]
-fn a_leader_that_hears_of_its_successor_first_by_its_question_answers_and_steps_down() {
-    let mut n2 = Server::leader("n2", &["n1", "n2", "n3"], 5);
-    n2.hand("n1", &Request { room_id: "a".into() });
-    n2.sent();
-    n2.hand("n3", &Collect { term: term(6, "n3") });
-    let report = Report {
-        held: held(&[]),
-        room_locations: rooms(&[("a", "n1")]),
-        version: Some(version(5, "n2", 2)),
-    };
-    assert_eq!(n2.sent(), [("n3".to_string(), report)]);
-    n2.hand("n1", &Request { room_id: "b".into() });
-    assert_eq!((n2.store.host("b"), n2.sent()), (None, vec![]));
+fn stale_versions_are_ignored() {
+    let mut cluster = led_by_n3();
+    let old = cluster.store("n1").version().cloned().unwrap();
+    cluster.request("n3", "n3", "a");
+    cluster.deliver_all();
+    let current = cluster.store("n1").version().cloned().unwrap();
+    for stale in [old, current, version(&term(0, "n9"), 99)] {
+        assert_eq!(cluster.hand("n1", "n3", &whole(stale, &[("a", "n2")])), [""; 0]);
+    }
+    // Of a leader that was replaced, even when this server has not heard from the new one yet.
+    cluster.terms.insert("n1".into(), term(2, "n2"));
+    let late = whole(version(&term(1, "n3"), 50), &[("a", "n2")]);
+    assert_eq!(cluster.hand("n1", "n3", &late), [""; 0]);
+    assert_eq!(map(cluster.store("n1").room_locations()), "a=n1");
 }
 
 #[test]
-fn a_new_leader_hears_everyone_before_it_names_a_host_and_the_longest_log_wins() {
-    let mut n3 = Server::new("n3", &["n1", "n2", "n3"]);
-    n3.held = held(&[("a", 5), ("b", 1)]);
-    assert!(n3.lead(term(2, "n3")).is_empty());
-    assert_eq!(n3.sent(), [("*".to_string(), Collect { term: term(2, "n3") })]);
-    let report = |held| Report { held, room_locations: rooms(&[]), version: None };
-    assert!(n3.hand("n1", &report(held(&[("a", 9), ("b", 1)]))).is_empty());
-    assert_eq!(n3.hand("n2", &report(held(&[("a", 7)]))), ["a", "b"]);
-    assert_eq!(*n3.store.room_locations(), rooms(&[("a", "n1"), ("b", "n1")]));
+fn a_whole_map_also_takes_rooms_away() {
+    let mut cluster = led_by_n3();
+    cluster.request("n3", "n3", "a");
+    cluster.deliver_all();
+    let changed = cluster.hand("n1", "n3", &whole(version(&term(1, "n3"), 9), &[("b", "n2")]));
+    assert_eq!(changed, ["a", "b"]);
+    assert_eq!(map(cluster.store("n1").room_locations()), "b=n2");
 }
 
 #[test]
-fn a_new_leader_believes_the_highest_version_whoever_reports_first() {
-    let older = Report {
-        held: held(&[]),
-        room_locations: rooms(&[("a", "n1"), ("old", "n1")]),
-        version: Some(version(1, "n9", 3)),
-    };
-    let newer = Report {
-        held: held(&[]),
-        room_locations: rooms(&[("a", "n2")]),
-        version: Some(version(1, "n9", 4)),
-    };
-    for (first, second) in [(&older, &newer), (&newer, &older)] {
-        let mut n3 = Server::new("n3", &["n1", "n2", "n3"]);
-        n3.lead(term(2, "n3"));
-        n3.hand("n1", first);
-        n3.hand("n2", second);
-        // A room that only the older belief names is not lost.
-        assert_eq!(*n3.store.room_locations(), rooms(&[("a", "n2"), ("old", "n1")]));
+fn a_new_leader_starts_from_what_everyone_believes_and_holds() {
+    let mut cluster = Cluster::of(&["n1", "n2", "n3"]);
+    let old = term(1, "n9");
+    cluster.hand("n1", "n9", &whole(version(&old, 5), &[("a", "n1"), ("b", "n1")]));
+    cluster.hand("n2", "n9", &whole(version(&old, 7), &[("a", "n2")]));
+    cluster.hand("n3", "n9", &whole(version(&old, 6), &[("a", "n3"), ("c", "n3")]));
+    cluster.holds("n2", "d", 4);
+    cluster.elect("n3", 2);
+    cluster.deliver_all();
+    // a: n2 has the highest version. b and c: whoever knows them. d: who holds it.
+    assert_eq!(cluster.agreed(), "a=n2 b=n1 c=n3 d=n2");
+}
+
+#[test]
+fn reports_in_any_order_end_with_the_belief_of_the_highest_version() {
+    for order in [["n1", "n2"], ["n2", "n1"]] {
+        let mut cluster = Cluster::of(&["n1", "n2", "n3"]);
+        cluster.elect("n3", 2);
+        cluster.wire.clear();
+        for id in order {
+            let counter = if id == "n2" { 7 } else { 5 };
+            cluster.hand("n3", id, &report(Some(version(&term(1, "n9"), counter)), &[("a", id)]));
+        }
+        assert_eq!(map(cluster.store("n3").room_locations()), "a=n2", "{order:?}");
     }
 }
 
 #[test]
-fn what_the_leader_decided_in_its_term_outlives_every_older_belief() {
-    let mut n3 = Server::new("n3", &["n1", "n2", "n3"]);
-    n3.lead(term(2, "n3"));
-    n3.hand("n1", &Request { room_id: "a".into() });
-    assert_eq!(n3.store.host("a"), Some(&"n1".into()));
-    let report = Report {
-        held: held(&[]),
-        room_locations: rooms(&[("a", "n2")]),
-        version: Some(version(1, "n9", 4)),
-    };
-    n3.hand("n2", &report);
-    assert_eq!(n3.store.host("a"), Some(&"n1".into()));
+fn a_past_state_of_the_leaders_own_map_does_not_come_back_with_a_report() {
+    let mut cluster = Cluster::of(&["n1", "n2", "n3"]);
+    cluster.elect("n3", 2);
+    cluster.wire.clear();
+    cluster.hand("n3", "n1", &report(Some(version(&term(1, "n9"), 5)), &[("a", "n1")]));
+    let mut taken_over = cluster.store("n3").version().cloned();
+    cluster.hand("n3", "n2", &report(Some(version(&term(1, "n9"), 7)), &[("a", "n2")]));
+    // n1 has not heard of the second change.
+    cluster.hand("n3", "n1", &report(taken_over.take(), &[("a", "n1")]));
+    assert_eq!(map(cluster.store("n3").room_locations()), "a=n2");
 }
 
 #[test]
-fn a_follower_of_the_same_term_that_lags_changes_nothing() {
-    let mut n3 = Server::new("n3", &["n1", "n2", "n3"]);
-    n3.lead(term(2, "n3"));
-    let belief = |host, change| Report {
-        held: held(&[]),
-        room_locations: rooms(&[("a", host)]),
-        version: Some(change),
-    };
-    n3.hand("n1", &belief("n1", version(1, "n9", 3)));
-    n3.hand("n2", &belief("n2", version(1, "n9", 4))); // Knows better: a moves to n2.
-    assert_eq!(n3.store.host("a"), Some(&"n2".into()));
-    n3.sent();
-    // n1 got the first map of this term and missed the second; its version is this term's all the same.
-    assert!(n3.hand("n1", &belief("n1", version(2, "n3", 2))).is_empty());
-    assert_eq!(n3.store.host("a"), Some(&"n2".into()));
-    let whole = n3.sent();
-    assert!(matches!(&whole[..], [(to, Update { base: None, .. })] if to == "n1"), "{whole:?}");
-}
-
-#[test]
-fn rooms_of_a_dead_host_go_to_the_best_live_holder_or_else_where_there_is_room() {
-    let mut n4 = Server::leader("n4", &["n1", "n2", "n3", "n4"], 1);
-    for room_id in ["a", "b", "c"] {
-        n4.step(|store, _, cm| store.update_metadata(room_id, &"n3".into(), cm));
+fn rooms_of_a_dead_host_move_to_the_live_holder_with_the_most_messages() {
+    let mut cluster = Cluster::of(&["n1", "n2", "n3", "n4"]);
+    cluster.elect("n4", 1);
+    cluster.deliver_all();
+    cluster.request("n4", "n4", "lobby");
+    cluster.request("n4", "n4", "quiet");
+    cluster.deliver_all();
+    assert_eq!(cluster.agreed(), "lobby=n1 quiet=n2");
+    for (id, messages) in [("n2", 3), ("n3", 8), ("n4", 8)] {
+        cluster.holds(id, "lobby", messages);
     }
-    n4.step(|store, _, cm| store.update_metadata("x", &"n1".into(), cm));
-    n4.live = ids(&["n1", "n2", "n4"]);
-    n4.held = held(&[("a", 2)]);
-    n4.sent();
-    assert!(
-        n4.step(|store, view, cm| store.collect(view, cm)).is_empty(),
-        "others hold them, maybe"
+    cluster.crash("n1");
+    cluster.step("n4", |store, view, cm| store.collect(view, cm));
+    assert_eq!(
+        map(cluster.store("n4").room_locations()),
+        "lobby=n1 quiet=n2",
+        "not before all told"
     );
-    let report = |held| Report { held, room_locations: rooms(&[]), version: None };
-    n4.hand("n1", &report(held(&[("a", 4), ("b", 4)])));
-    assert_eq!(n4.hand("n2", &report(held(&[("a", 4), ("b", 5)]))), ["a", "b", "c"]);
-    // a: n1 and n2 hold the most, n1 is lower. c: nobody holds it, n4 has no room yet.
-    let expected = rooms(&[("a", "n1"), ("b", "n2"), ("c", "n4"), ("x", "n1")]);
-    assert_eq!(*n4.store.room_locations(), expected);
+    cluster.deliver_all();
+    assert_eq!(cluster.agreed(), "lobby=n3 quiet=n2", "of equals the lowest id");
 }
 
 #[test]
-fn the_leader_waits_neither_for_the_dead_nor_longer_than_its_caller() {
-    let mut n3 = Server::new("n3", &["n1", "n2", "n3"]);
-    n3.held = held(&[("a", 1)]);
-    n3.lead(term(1, "n3"));
-    assert!(n3.store.room_locations().is_empty());
-    let mut other = Server::new("n3", &["n1", "n2", "n3"]);
-    other.held = held(&[("a", 1)]);
-    other.lead(term(1, "n3"));
-
-    assert_eq!(n3.step(|store, view, cm| store.rehome(view, cm)), ["a"]);
-    other.live = ids(&["n1", "n3"]); // n2 died before it could report.
-    let report = Report { held: held(&[]), room_locations: rooms(&[]), version: None };
-    assert_eq!(other.hand("n1", &report), ["a"]);
-}
-
-#[test]
-fn a_room_that_a_client_wants_now_gets_its_holder_at_once() {
-    let mut n3 = Server::new("n3", &["n1", "n2", "n3"]);
-    n3.held = held(&[("a", 1)]);
-    n3.lead(term(1, "n3"));
-    assert_eq!(n3.step(|store, view, cm| store.request("a", &"n3".into(), view, cm)), ["a"]);
-    assert_eq!(n3.store.host("a"), Some(&"n3".into()));
-}
-
-#[test]
-fn alone_a_leader_hosts_what_it_holds_and_asks_nobody() {
-    let mut n1 = Server::new("n1", &["n1"]);
-    n1.held = held(&[("a", 1)]);
-    assert_eq!(n1.lead(term(1, "n1")), ["a"]);
-    assert!(n1.lead(term(1, "n1")).is_empty(), "elected once, not twice");
-    assert_eq!(n1.store.version(), Some(&version(1, "n1", 2)));
-}
-
-#[test]
-fn names_that_nobody_could_have_chosen_are_dropped() {
-    let bad = "x".repeat(65);
-    let mut n2 = Server::leader("n2", &["n1", "n2"], 1);
-    n2.hand("n1", &Request { room_id: "a\nb".into() });
-    let report = Report {
-        held: held(&[(&bad, 3), ("ok", 1)]),
-        room_locations: rooms(&[(&bad, "n1"), ("fine", "n\u{7}")]),
-        version: None,
-    };
-    n2.hand("n1", &report);
-    assert_eq!(*n2.store.room_locations(), rooms(&[("ok", "n1")]));
-    let mut n1 = Server::new("n1", &["n1", "n2"]);
-    let room_locations = rooms(&[("", "n2"), ("ok", "n1")]);
-    n1.hand("n2", &Update { version: version(1, "n2", 2), base: None, room_locations });
-    assert_eq!(*n1.store.room_locations(), rooms(&[("ok", "n1")]));
-}
-
-#[test]
-fn what_cannot_be_read_or_is_not_meant_for_it_is_ignored() {
-    let mut n1 = Server::new("n1", &["n1", "n2"]);
-    let whole = Update { version: version(1, "n2", 2), base: None, room_locations: rooms(&[]) };
-    let mut text = from("n2", &whole);
-    text.content = "hello".into();
-    let mut wrong = from("n2", &whole);
-    wrong.message_type = MessageType::Heartbeat;
-    for msg in [text, wrong, from("n1", &whole)] {
-        assert!(n1.step(|store, view, cm| store.handle_message(&msg, view, cm)).is_empty());
+fn a_room_without_a_holder_goes_to_the_server_with_the_fewest_rooms() {
+    let mut cluster = led_by_n3();
+    for room in ["a", "b", "c", "d"] {
+        cluster.request("n3", "n3", room);
     }
-    assert_eq!((n1.store.version(), n1.sent()), (None, vec![]));
+    cluster.deliver_all();
+    cluster.crash("n1");
+    cluster.step("n3", |store, view, cm| store.collect(view, cm));
+    cluster.deliver_all();
+    assert_eq!(cluster.agreed(), "a=n2 b=n2 c=n3 d=n3", "each takes one");
 }
 
-/// Servers that lose messages, change leaders and lose members, for as long as `seed` says; then the network
-/// is whole, and everyone has the leader's map, with a live host for each room that was ever given.
-fn converges(seed: u64) {
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let names = ["n1", "n2", "n3", "n4"];
-    let mut servers: Vec<Server> = names.iter().map(|id| Server::new(id, &names)).collect();
-    let mut links: BTreeMap<(usize, usize), Vec<Message>> = BTreeMap::new();
-    let mut leader = 0;
-    let mut given: BTreeSet<String> = BTreeSet::new();
-    servers[0].lead(term(1, "n1"));
-    for round in 0..200u64 {
-        let healed = round >= 120;
-        let at = rng.usize(..names.len());
-        match rng.u32(..if healed { 6 } else { 9 }) {
-            0..=5 => {}
-            6 => {
-                let room_id = format!("r{}", rng.u32(..12));
-                let to = names[leader].into();
-                servers[at].step(|store, view, cm| store.request(&room_id, &to, view, cm));
-            }
-            7 => {
-                // The others hear of the election when they hear from its winner.
-                leader = at;
-                servers[at].lead(term(round + 2, names[at]));
-            }
-            _ => {
-                let room_id = format!("r{}", rng.u32(..12));
-                *servers[at].held.entry(room_id).or_default() += 1;
-            }
-        }
-        if healed || rng.u32(..4) == 0 {
-            let (term, newest) =
-                (servers[leader].term.clone(), servers[leader].store.version().cloned());
-            for (_, server) in servers.iter_mut().enumerate().filter(|(at, _)| *at != leader) {
-                if server.term != term && rng.bool() {
-                    server.term.clone_from(&term);
-                    server.store.step_down();
-                }
-                if server.term == term && server.store.is_behind(newest.as_ref()) {
-                    let to = names[leader].into();
-                    server.step(|store, view, cm| store.sync_with_leader(&to, view.held, cm));
-                }
-            }
-        }
-        deliver(&mut servers, &mut links, &mut rng, healed);
-        given.extend(servers[leader].store.room_locations().keys().cloned());
-        if round == 170 {
-            servers[leader].step(|store, view, cm| store.collect(view, cm));
-        }
-    }
-    servers[leader].step(|store, view, cm| store.rehome(view, cm));
-    deliver(&mut servers, &mut links, &mut rng, true);
-    let expected = &servers[leader].store;
-    for server in &servers {
-        assert_eq!(server.store.version(), expected.version(), "seed {seed}");
-        assert_eq!(server.store.room_locations(), expected.room_locations(), "seed {seed}");
-        for room_id in server.held.keys() {
-            assert!(expected.host(room_id).is_some(), "seed {seed}: {room_id} is held");
-        }
-    }
-    for room_id in given {
-        assert!(expected.host(&room_id).is_some(), "seed {seed}: {room_id} was given");
-    }
+#[test]
+fn who_does_not_report_is_waited_for_no_longer_than_the_caller_likes() {
+    let mut cluster = led_by_n3();
+    cluster.request("n3", "n3", "a");
+    cluster.deliver_all();
+    cluster.holds("n2", "a", 9);
+    cluster.crash("n1");
+    cluster.step("n3", |store, view, cm| store.collect(view, cm));
+    cluster.wire.clear();
+    assert_eq!(cluster.step("n3", |store, view, cm| store.rehome(view, cm)), ["a"]);
+    assert_eq!(map(cluster.store("n3").room_locations()), "a=n2", "n3 hosts none, and n2 is lower");
 }
 
-/// Takes what the servers sent onto the links, and some or (`all`) everything off them. Unless `all`, one
-/// message in eight is lost.
-fn deliver(
-    servers: &mut [Server],
-    links: &mut BTreeMap<(usize, usize), Vec<Message>>,
-    rng: &mut fastrand::Rng,
-    all: bool,
-) {
-    loop {
-        for at in 0..servers.len() {
-            for (to, msg) in servers[at].outbox.take_to_nodes() {
-                for other in (0..servers.len()).filter(|other| *other != at) {
-                    let addressed = to.as_ref().is_none_or(|to| *to == servers[other].store.node);
-                    if addressed && (all || rng.u32(..8) > 0) {
-                        links.entry((at, other)).or_default().push(msg.clone());
-                    }
-                }
-            }
-        }
-        links.retain(|_, queue| !queue.is_empty());
-        let Some(link) = rng.choice(links.keys().copied().collect::<Vec<_>>()) else { return };
-        let msg = links.get_mut(&link).unwrap().remove(0);
-        servers[link.1].step(|store, view, cm| store.handle_message(&msg, view, cm));
-        if !all && rng.u32(..3) == 0 {
-            return;
-        }
+#[test]
+fn a_client_that_wants_a_room_of_a_dead_host_does_not_wait_for_reports() {
+    let mut cluster = led_by_n3();
+    cluster.request("n3", "n3", "a");
+    cluster.deliver_all();
+    cluster.crash("n1");
+    cluster.step("n3", |store, view, cm| store.collect(view, cm));
+    cluster.request("n3", "n3", "a");
+    assert_eq!(map(cluster.store("n3").room_locations()), "a=n2");
+}
+
+#[test]
+fn a_server_that_dies_while_its_report_is_awaited_holds_nobody_up() {
+    let mut cluster = led_by_n3();
+    cluster.request("n3", "n3", "a");
+    cluster.deliver_all();
+    cluster.crash("n1");
+    cluster.step("n3", |store, view, cm| store.collect(view, cm));
+    cluster.crash("n2");
+    assert_eq!(cluster.step("n3", |store, view, cm| store.collect(view, cm)), ["a"]);
+    assert_eq!(map(cluster.store("n3").room_locations()), "a=n3");
+}
+
+#[test]
+fn an_old_leader_is_not_told_and_a_later_ones_question_ends_its_leading() {
+    let mut cluster = led_by_n3();
+    cluster.holds("n3", "a", 2);
+    cluster.terms.insert("n1".into(), term(2, "n2"));
+    cluster.hand("n1", "n3", &MetadataContent::Collect { term: term(1, "n3") });
+    assert_eq!(cluster.sent(), [], "n1 knows of a later one");
+    cluster.hand("n3", "n2", &MetadataContent::Collect { term: term(1, "n2") });
+    assert_eq!(cluster.sent(), [], "n3 is the later one");
+    cluster.hand("n3", "n2", &MetadataContent::Collect { term: term(2, "n2") });
+    assert!(matches!(cluster.sent()[..], [("n2", MetadataContent::Report { .. })]));
+    cluster.wire.clear();
+    cluster.request("n3", "n2", "b");
+    assert!(matches!(cluster.sent()[..], [("n2", MetadataContent::Request { .. })]));
+}
+
+#[test]
+fn two_leaders_meet_and_the_later_ones_map_wins_with_what_the_other_knew() {
+    let mut cluster = Cluster::of(&["n1", "n2", "n3", "n4"]);
+    let everyone = cluster.live.clone();
+    for (side, leader, room) in [(["n1", "n2"], "n2", "left"), (["n3", "n4"], "n4", "right")] {
+        cluster.live = side.iter().map(|id| NodeId::from(*id)).collect();
+        cluster.elect(leader, 1);
+        cluster.deliver_all();
+        cluster.request(leader, leader, room);
+        cluster.request(leader, leader, "both");
+        cluster.deliver_all();
+    }
+    cluster.live = everyone;
+    let changed = cluster.step("n4", |store, view, cm| store.collect(view, cm));
+    assert_eq!(changed, [""; 0]);
+    cluster.deliver_all();
+    assert_eq!(cluster.agreed(), "both=n4 left=n1 right=n3");
+}
+
+#[test]
+fn a_leader_ignores_a_map_that_is_later_than_its_own_until_it_hears_of_the_election() {
+    let mut cluster = led_by_n3();
+    let later = report(Some(version(&term(2, "n1"), 1)), &[("a", "n2")]);
+    assert_eq!(cluster.hand("n3", "n2", &later), [""; 0]);
+    assert_eq!(cluster.sent(), []);
+    // The later leader's own update ends its leading.
+    cluster.hand("n3", "n1", &whole(version(&term(2, "n1"), 2), &[("a", "n2")]));
+    assert!(cluster.store("n3").is_behind(Some(&version(&term(2, "n1"), 3))));
+}
+
+#[test]
+fn becoming_leader_twice_in_a_term_does_nothing() {
+    let mut cluster = led_by_n3();
+    cluster.request("n3", "n3", "a");
+    cluster.deliver_all();
+    let before = cluster.store("n3").version().cloned();
+    cluster.step("n3", |store, view, cm| store.become_leader(&term(1, "n3"), view, cm));
+    assert_eq!(cluster.sent(), []);
+    assert_eq!(cluster.store("n3").version().cloned(), before);
+}
+
+#[test]
+fn malformed_names_are_refused() {
+    let long = "x".repeat(65);
+    for bad in ["", "a\nb", long.as_str()] {
+        let mut cluster = led_by_n3();
+        cluster.hand("n3", "n1", &MetadataContent::Request { room_id: bad.into() });
+        let held = BTreeMap::from([(bad.to_string(), 5)]);
+        let room_locations = rooms(&[(bad, "n1"), ("a", bad), ("b", "n1")]);
+        cluster.hand("n3", "n1", &MetadataContent::Report { held, room_locations, version: None });
+        assert_eq!(map(cluster.store("n3").room_locations()), "b=n1", "{bad:?}");
+        let update = whole(version(&term(1, "n3"), 9), &[(bad, "n1"), ("a", bad), ("b", "n2")]);
+        cluster.hand("n1", "n3", &update);
+        assert_eq!(map(cluster.store("n1").room_locations()), "b=n2", "{bad:?}");
     }
 }
 
 #[test]
-fn maps_converge_after_any_losses_and_changes_of_leader() {
-    for seed in 0..300 {
-        converges(seed);
+fn what_cannot_be_read_or_came_from_oneself_is_ignored() {
+    let mut cluster = led_by_n3();
+    for raw in [
+        r#"{"type":"METADATA_UPDATE","sender_id":"n1"}"#,
+        r#"{"type":"METADATA_UPDATE","sender_id":"n1","content":"text"}"#,
+        r#"{"type":"METADATA_UPDATE","sender_id":"n1","content":{"kind":"request"}}"#,
+        r#"{"type":"METADATA_UPDATE","sender_id":"n3","content":{"kind":"request","room_id":"a"}}"#,
+        r#"{"type":"CHAT","sender_id":"n1","content":{"kind":"request","room_id":"a"}}"#,
+    ] {
+        let msg = Message::deserialize(raw).unwrap();
+        cluster.step("n3", |store, view, cm| store.handle_message(&msg, view, cm));
     }
+    assert_eq!(cluster.sent(), []);
+    assert_eq!(map(cluster.store("n3").room_locations()), "");
 }

@@ -1,7 +1,9 @@
 //! Links, the ring, leaders ([`crate::server::peers`], `ring`, `leadership`, `discovery`).
 
-use crate::domain::content::{DiscoveryContent, Liveness};
-use crate::domain::{Incarnation, Message, MessageType, NodeId};
+use std::collections::BTreeMap;
+
+use crate::domain::content::{DiscoveryContent, Liveness, MetadataContent, MetadataVersion};
+use crate::domain::{Incarnation, Message, MessageType, NodeId, Term};
 use crate::server::ServerState;
 use crate::server::test_cluster::{TestCluster, config};
 
@@ -58,6 +60,20 @@ fn a_dead_leader_is_replaced_and_leads_again_when_it_is_back() {
         .map(|node| node.node.election_module.term().unwrap().counter)
         .collect();
     assert!(terms.iter().all(|term| *term == terms[0] && *term >= 3), "{terms:?}");
+}
+
+#[test]
+fn a_map_that_is_here_before_its_makers_announcement_tells_of_the_election() {
+    let mut cluster = TestCluster::of(&["n1", "n2", "n3"]);
+    let term = Term { counter: 9, leader: Incarnation::new(&"n3".into(), 1, 0) };
+    let update = MetadataContent::Update {
+        version: MetadataVersion { term: term.clone(), counter: 1 },
+        base: None,
+        room_locations: BTreeMap::new(),
+    };
+    let msg = Message::new(MessageType::MetadataUpdate, "n3").saying(&update);
+    cluster.step(&"n1".into(), |node, step| node.handle_metadata(&msg, step));
+    assert_eq!(cluster.node("n1").election_module.term(), Some(&term));
 }
 
 #[test]

@@ -30,11 +30,14 @@ pub(super) struct Injector {
     since: Option<Micros>,
     /// Which cuts are made at the moment.
     cut: Vec<bool>,
+    /// Which faults are over.
+    over: Vec<bool>,
 }
 
 impl Injector {
     pub(super) fn new(plan: &Plan) -> Self {
-        Self { next: 0, active: None, since: None, cut: vec![false; plan.faults.len()] }
+        let none = vec![false; plan.faults.len()];
+        Self { next: 0, active: None, since: None, cut: none.clone(), over: none }
     }
 }
 
@@ -124,6 +127,11 @@ impl World {
     /// A fault is over (`turn` 0), or its link flaps.
     pub(super) fn fault_turns(&mut self, number: usize, turn: u32) {
         let Some(fault) = self.plan.faults.get(number).cloned() else { return };
+        // The end of a fault is turn 0; a flapping link stops with it.
+        if std::mem::replace(&mut self.injector.over[number], turn == 0) {
+            self.injector.over[number] = true;
+            return;
+        }
         if turn == 0 && self.injector.active == Some(number) {
             self.injector.active = None;
         }
@@ -137,14 +145,8 @@ impl World {
                 let on = turn % 2 == 0 && turn > 0;
                 self.tell(|| format!("{} {pairs:?}", if on { "cut again" } else { "healed" }));
                 self.set_cut(number, pairs, on);
-                // The end of the fault is turn 0; the turns of a flapping link stop with it.
-                if turn == 0 {
-                    self.injector.cut[number] = false;
-                } else if let Some(flaps) = flaps
-                    && self.stage == Stage::Faults
-                    && turn < 64
-                {
-                    self.agenda.after(*flaps, Event::FaultTurns { fault: number, turn: turn + 1 });
+                if let Some(flaps) = flaps.filter(|_| turn > 0) {
+                    self.agenda.after(flaps, Event::FaultTurns { fault: number, turn: turn + 1 });
                 }
             }
         }
@@ -157,6 +159,7 @@ impl World {
         self.tell(|| "everything works again".into());
         self.stage = Stage::Healing(self.agenda.now());
         for (number, fault) in self.plan.faults.clone().into_iter().enumerate() {
+            self.injector.over[number] = true;
             if let FaultKind::Cut { pairs, .. } = &fault.kind {
                 self.set_cut(number, pairs, false);
             }

@@ -101,7 +101,9 @@ impl Ring {
             // Heartbeats carry terms.
             let terms: Vec<Term> = self.nodes.values().filter_map(|n| n.term().cloned()).collect();
             for node in self.nodes.values_mut() {
-                terms.iter().for_each(|term| _ = node.observe_term(term));
+                for term in &terms {
+                    node.observe_term(term);
+                }
             }
         }
         panic!("no leader after 50 timeouts: {:?}", self.nodes);
