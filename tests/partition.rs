@@ -197,6 +197,34 @@ fn soak_cut_all_off_from_each_other() {
     play.finish();
 }
 
+#[test]
+#[ignore = "minutes: make soak"]
+fn soak_kill_a_server_in_a_cut() {
+    let mut play = Play::start();
+    for round in 0..rounds() * COUNT {
+        let (alone, killed, left) = (round % COUNT, (round + 1) % COUNT, (round + 2) % COUNT);
+        let since = Instant::now();
+        let mut pair = vec![killed, left];
+        pair.sort_unstable();
+        play.network.split(&[vec![alone], pair.clone()]);
+        play.wait_island(&[alone]);
+        play.wait_island(&pair);
+        sleep(CUT / 2);
+        // Its people find the server that has all that they were shown, not the one that is alone.
+        play.cluster.servers[killed].kill();
+        play.wait_island(&[left]);
+        let before = play.talk.acked_each();
+        sleep(CUT / 2);
+        play.wait_acknowledged(&before);
+        play.network.heal(healing(round));
+        sleep(QUIET);
+        play.cluster.restart(killed);
+        let what = format!("{alone} alone, {killed} killed");
+        play.settle(&what, healing(round), since);
+    }
+    play.finish();
+}
+
 /// Every ordered pair of servers.
 fn ordered_pairs() -> Vec<(usize, usize)> {
     let others = |from| (0..COUNT).filter(move |to| *to != from).map(move |to| (from, to));
