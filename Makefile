@@ -55,7 +55,7 @@ build: ## build the program
 test: ## run all tests
 	cargo test --locked --features deadlock-detection
 
-soak: ## kill, pause and cut off servers under people who talk, for a long time; ROUNDS=2 is shorter
+soak: ## kill, pause and cut off servers for a long time; ROUNDS=2 is shorter
 	cargo test --locked --test survival --test partition soak -- --ignored --nocapture --test-threads 1
 
 lint: ## check format, lints, documentation and dependencies; warnings are errors
