@@ -19,7 +19,7 @@ PROGRAM = $${CARGO_TARGET_DIR:-target}/debug/roundtable
 SERVER_OPTIONS = --design '$(DESIGN)' --discovery-port '$(DISCOVERY)' $(OPTIONS)
 SERVER = exec $(PROGRAM) server --peers '$(ADDRESSES)' $(SERVER_OPTIONS)
 
-.PHONY: help cluster node1 node2 node3 client status build test lint docs clean
+.PHONY: help cluster node1 node2 node3 client status build test soak lint docs clean
 
 help: ## print this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
@@ -54,6 +54,9 @@ build: ## build the program
 
 test: ## run all tests
 	cargo test --locked --features deadlock-detection
+
+soak: ## kill, pause and cut off servers for a long time; ROUNDS=2 is shorter
+	cargo test --locked --test survival --test partition soak -- --ignored --nocapture --test-threads 1
 
 lint: ## check format, lints, documentation and dependencies; warnings are errors
 	cargo fmt --check

@@ -9,16 +9,14 @@
 
 mod support;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use roundtable::domain::content::RoomStatus;
 use support::cluster::{Cluster, Server};
-use support::talk::{ROOM, Talk};
+use support::talk::{ROOM, Talk, assert_nothing_lost};
 use support::wait_until;
-use support::wire::RawClient;
 
 /// How often each person writes.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -42,27 +40,6 @@ fn leader(cluster: &Cluster) -> usize {
         let leader = running.status()?.leader?;
         cluster.servers.iter().position(|server| server.id == leader.as_str())
     })
-}
-
-/// Panics unless a reader on each server is told the same messages, `written` of them.
-fn assert_equal_rooms(cluster: &Cluster, written: usize) {
-    for server in &cluster.servers {
-        let mut reader = RawClient::join(server.address, &format!("reader of {}", server.id));
-        let joined = reader.join_room(ROOM, u32::MAX);
-        assert_eq!(joined.history as usize, written, "messages on {}", server.id);
-        let texts: BTreeSet<String> = reader.texts(written).into_iter().collect();
-        assert_eq!(texts.len(), written, "each once on {}", server.id);
-    }
-}
-
-/// Ends the talk and checks everything.
-fn assert_nothing_lost(cluster: &Cluster, talk: Talk) {
-    cluster.wait_ready();
-    let news = talk.news();
-    let (complaints, written) = talk.finish();
-    assert!(complaints.is_empty(), "{complaints:#?}\n{news:#?}");
-    assert_equal_rooms(cluster, written);
-    println!("{written} messages, all acknowledged, none lost, none twice");
 }
 
 /// Waits until every replica of the room holds as many messages as any server holds now: the wiped server is

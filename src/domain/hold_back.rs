@@ -46,6 +46,11 @@ impl HoldBackQueue {
         released
     }
 
+    /// The messages that wait, in the order of what they wait for.
+    pub fn iter(&self) -> impl Iterator<Item = &Message> {
+        self.waiting.values().flatten()
+    }
+
     /// How many messages wait.
     pub fn len(&self) -> usize {
         self.stamps.len()

@@ -173,7 +173,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Servers `n1`, `n2`, … that know each other by `--peers`, once they take clients.
     pub(crate) fn start(count: usize, args: &[&str]) -> Self {
-        Self::start_by(count, args, |addresses| {
+        Self::start_by(count, args, |_, addresses| {
             let peers: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             vec!["--no-discovery".into(), "--peers".into(), peers.join(",")]
         })
@@ -181,13 +181,21 @@ impl Cluster {
 
     /// The same, found by UDP on the discovery port `port`.
     pub(crate) fn start_discovered(count: usize, port: u16) -> Self {
-        Self::start_by(count, &[], |_| vec!["--discovery-port".into(), port.to_string()])
+        Self::start_by(count, &[], |_, _| vec!["--discovery-port".into(), port.to_string()])
     }
 
-    fn start_by(count: usize, args: &[&str], found: impl Fn(&[SocketAddr]) -> Vec<String>) -> Self {
+    /// The same with the flags that `found` has for the server at an index, given where all of them listen.
+    pub(crate) fn start_by(
+        count: usize,
+        args: &[&str],
+        found: impl Fn(usize, &[SocketAddr]) -> Vec<String>,
+    ) -> Self {
         for _ in 0..STARTS_MAX {
             let addresses: Vec<SocketAddr> = (0..count).map(|_| free_address()).collect();
-            let mut cluster = Self::prepare(&addresses, args, &found(&addresses));
+            let mut cluster = Self::prepare(&addresses, args);
+            for (index, server) in cluster.servers.iter_mut().enumerate() {
+                server.args.extend(found(index, &addresses));
+            }
             cluster.servers.iter_mut().for_each(Server::start);
             if cluster.become_ready() {
                 return cluster;
@@ -197,7 +205,7 @@ impl Cluster {
     }
 
     /// The servers, none of them started. Each cluster has a name of its own, so that tests never mix.
-    fn prepare(addresses: &[SocketAddr], args: &[&str], found: &[String]) -> Self {
+    fn prepare(addresses: &[SocketAddr], args: &[&str]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("test-{}-{number}", std::process::id());
@@ -208,7 +216,6 @@ impl Cluster {
         if !args.contains(&"--server-timeout-ms") {
             flags.extend(["--server-timeout-ms", timeout]);
         }
-        flags.extend(found.iter().map(String::as_str));
         flags.extend(args);
         let servers = (1..).zip(addresses).map(|(number, address)| {
             Server::new(folder.path(), &format!("n{number}"), *address, &flags)

@@ -1,7 +1,7 @@
 //! People who talk without a pause while their servers die: clients of the library, who find their way to another
 //! server by themselves, and a log of all that happened to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use roundtable::client::{ChatClient, ClientSettings};
 use super::cluster::Cluster;
 use super::history::{MemberLog, Step, complaints};
 use super::wait_within;
+use super::wire::RawClient;
 
 /// The room in which they talk.
 pub(crate) const ROOM: &str = "lobby";
@@ -95,7 +96,12 @@ impl Talk {
 
     /// How many acknowledgements they have got.
     pub(crate) fn acked(&self) -> usize {
-        self.talkers.iter().map(|talker| talker.record.lock().acked_at.len()).sum()
+        self.acked_each().iter().sum()
+    }
+
+    /// How many acknowledgements each of them has got.
+    pub(crate) fn acked_each(&self) -> Vec<usize> {
+        self.talkers.iter().map(|talker| talker.record.lock().acked_at.len()).collect()
     }
 
     /// What people were told besides messages, each with the name in front.
@@ -213,4 +219,25 @@ impl Record {
             _ => {}
         }
     }
+}
+
+/// Panics unless a reader on each server is told the same messages, `written` of them.
+fn assert_equal_rooms(cluster: &Cluster, written: usize) {
+    for server in &cluster.servers {
+        let mut reader = RawClient::join(server.address, &format!("reader of {}", server.id));
+        let joined = reader.join_room(ROOM, u32::MAX);
+        assert_eq!(joined.history as usize, written, "messages on {}", server.id);
+        let texts: BTreeSet<String> = reader.texts(written).into_iter().collect();
+        assert_eq!(texts.len(), written, "each once on {}", server.id);
+    }
+}
+
+/// Ends the talk and checks everything.
+pub(crate) fn assert_nothing_lost(cluster: &Cluster, talk: Talk) {
+    cluster.wait_ready();
+    let news = talk.news();
+    let (complaints, written) = talk.finish();
+    assert!(complaints.is_empty(), "{complaints:#?}\n{news:#?}");
+    assert_equal_rooms(cluster, written);
+    println!("{written} messages, all acknowledged, none lost, none twice");
 }

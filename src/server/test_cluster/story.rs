@@ -52,7 +52,8 @@ impl TestCluster {
         let rooms = self.nodes[id].node.managed_rooms.iter();
         rooms
             .map(|(room_id, room)| {
-                (room_id.clone(), (room.message_history.len(), room.hold_back_queue.clone()))
+                let held_back = room.hold_back_queue.iter().cloned().collect();
+                (room_id.clone(), (room.message_history.len(), held_back))
             })
             .collect()
     }

@@ -213,7 +213,7 @@ impl Play {
         person.end = end.clone();
         person.connected = true;
         let (name, room) = (person.name.clone(), person.room.clone());
-        let hello = ClientJoin { session: who.into(), password: None };
+        let hello = ClientJoin { session: who.into(), ..ClientJoin::default() };
         let hello = Message::new(MessageType::ClientJoin, name).with_id("hello").saying(&hello);
         self.cluster.say(&end, hello);
         if !room.is_empty() {
