@@ -7,6 +7,7 @@ DATA = data
 DESIGN = ring
 DISCOVERY = 5007
 ROOM = lobby
+SEEDS = 2000
 # The servers that a client tries, in turn.
 CONNECT = $(ADDRESSES)
 # More options for every server, such as OPTIONS="--log debug".
@@ -19,7 +20,7 @@ PROGRAM = $${CARGO_TARGET_DIR:-target}/debug/roundtable
 SERVER_OPTIONS = --design '$(DESIGN)' --discovery-port '$(DISCOVERY)' $(OPTIONS)
 SERVER = exec $(PROGRAM) server --peers '$(ADDRESSES)' $(SERVER_OPTIONS)
 
-.PHONY: help cluster node1 node2 node3 client status build test soak lint docs clean
+.PHONY: help cluster node1 node2 node3 client status build test sim soak lint docs clean
 
 help: ## print this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
@@ -54,6 +55,9 @@ build: ## build the program
 
 test: ## run all tests
 	cargo test --locked --features deadlock-detection
+
+sim: ## a few minutes of simulated clusters with every fault; SEEDS=100 is shorter
+	cargo run --release --quiet --locked -- sim --design '$(DESIGN)' --seeds $(SEEDS)
 
 soak: ## kill, pause and cut off servers for a long time; ROUNDS=2 is shorter
 	cargo test --locked --test survival --test partition soak -- --ignored --nocapture --test-threads 1
