@@ -139,7 +139,7 @@ impl Default for Options {
 }
 
 /// What must have happened in a batch of seeds with [`Faults::ALL`], or it proves nothing.
-pub const EXPECTED: [&str; 17] = [
+pub const EXPECTED: [&str; 18] = [
     "crash",
     "lost tail",
     "wipe",
@@ -149,6 +149,7 @@ pub const EXPECTED: [&str; 17] = [
     "one-way cut",
     "flapping link",
     "reset",
+    "reset in the past",
     "connection timed out",
     "datagram lost",
     "datagram doubled",
