@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::metadata::MetadataStore;
+use super::planted::{Planted, is_planted};
 use crate::domain::content::{Heartbeat, Liveness};
 use crate::domain::{Message, MessageType, NodeId, Term};
 use crate::network::Transport;
@@ -226,7 +227,7 @@ impl FailureDetector {
     pub fn check_timeouts(&mut self, now: Instant) -> Vec<DetectorEvent> {
         let last = self.last_check.replace(now);
         let gap = last.map_or(Duration::MAX, |last| now.saturating_duration_since(last));
-        if gap > self.timing.server_timeout / 2 {
+        if gap > self.timing.server_timeout / 2 && !is_planted(Planted::AccusesAfterSleep) {
             self.start_monitoring(now);
             return Vec::new();
         }

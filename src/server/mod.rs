@@ -40,6 +40,8 @@ mod sync;
 
 pub mod shell;
 
+pub mod planted;
+
 #[cfg(test)]
 mod class_diagram_tests;
 #[cfg(test)]

@@ -10,7 +10,7 @@
 //! of it the session's own messages wait.
 
 use super::ServerNode;
-use super::rooms::{delivered, is_covered};
+use super::rooms::{count_shown, delivered, is_covered, is_hidden};
 use super::step::Step;
 use crate::domain::{Room, VectorClock};
 
@@ -118,9 +118,8 @@ impl ServerNode {
         while replay.next < shown && spare > 0 {
             let place = replay.next;
             replay.next += 1;
-            let (origin, count) = room.stamp_at(place);
-            replay.position.raise(origin, count);
-            if room.is_repeat(place) || is_covered(room, place, replay.after.as_ref()) {
+            count_shown(room, place, &mut replay.position);
+            if is_hidden(room, place) || is_covered(room, place, replay.after.as_ref()) {
                 continue;
             }
             let mut position = replay.position.clone();

@@ -69,6 +69,11 @@ impl ServerNode {
         ring
     }
 
+    /// How many servers live, this one included.
+    pub fn live_servers(&self) -> usize {
+        1 + self.servers.values().filter(|info| info.is_live()).count()
+    }
+
     /// The left and right neighbours of `my_id` among the live servers; `None` when it is alone there.
     pub fn get_neighbors(&self, my_id: &NodeId) -> (Option<RingNeighbor>, Option<RingNeighbor>) {
         let ring = self.ring();

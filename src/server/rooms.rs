@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 
 use super::ServerNode;
 use super::multicast::{Delivery, PendingAck};
+use super::planted::{Planted, is_planted};
 use super::step::Step;
 use crate::domain::content::Position;
 use crate::domain::{Content, Frame, Message, MessageType, NodeId, Room, VectorClock};
@@ -55,13 +56,16 @@ impl ServerNode {
             return;
         }
         self.create_room(room_id);
+        if !replicates && is_planted(Planted::UnsharedRetired) {
+            self.managed_rooms.remove(room_id);
+            self.causal_multicast_handler.drop_room(room_id);
+            return;
+        }
         let mut others = replicas;
         others.remove(&self.server_id);
         let replication = self.causal_multicast_handler.replication(room_id);
         let newcomers: Vec<NodeId> = others.difference(&replication.replicas).cloned().collect();
         replication.replicas = others;
-        // A copy that is not written to any more falls behind; who wants it again has to compare it again.
-        replication.caught_up &= replicates;
         // A newcomer learns at once how far this copy is, and asks for what it lacks.
         for node_id in newcomers {
             self.send_clock(&node_id, room_id, step);
@@ -117,6 +121,8 @@ impl ServerNode {
         let Some(room) = self.managed_rooms.get_mut(&msg.room_id) else { return };
         let handler = &mut self.causal_multicast_handler;
         let place = room.places_of(session, &msg.message_id).first().copied();
+        let is_new = place.is_none();
+        let place = place.filter(|_| !is_planted(Planted::NoDuplicateCheck));
         let place = place.unwrap_or_else(|| {
             let mut stamped = Message::new(MessageType::Chat, user)
                 .with_id(&msg.message_id)
@@ -132,6 +138,10 @@ impl ServerNode {
         let message_id = msg.message_id.clone();
         let Some(conn) = self.clients.get(session).map(|client| client.conn) else { return };
         let ack = PendingAck { place, session: session.into(), conn, message_id };
+        if !is_new && is_planted(Planted::DuplicateAckedAtOnce) {
+            self.send_ack(&ack, &msg.room_id, step);
+            return;
+        }
         handler.owe_ack(&msg.room_id, ack);
     }
 
@@ -164,9 +174,8 @@ impl ServerNode {
         if !conns.is_empty() {
             let mut position = before;
             for place in settled.shown {
-                let (origin, count) = room.stamp_at(place);
-                position.raise(origin, count);
-                if !room.is_repeat(place) {
+                count_shown(room, place, &mut position);
+                if !is_hidden(room, place) {
                     let frame = delivered(&room.message_history[place], &position);
                     for conn in &conns {
                         step.cm.send_to_conn(*conn, &frame);
@@ -187,7 +196,9 @@ impl ServerNode {
 
     fn send_ack(&self, ack: &PendingAck, room_id: &str, step: &Step) {
         // On a later connection the session may not have been shown the message yet.
-        let client = self.clients.get(&ack.session).filter(|client| client.conn == ack.conn);
+        let any = is_planted(Planted::AckOnAnyConnection);
+        let client = self.clients.get(&ack.session);
+        let client = client.filter(|client| any || client.conn == ack.conn);
         let Some(client) = client else { return };
         let mut msg = Message::new(MessageType::Ack, self.server_id.as_str())
             .with_id(&ack.message_id)
@@ -223,11 +234,30 @@ impl ServerNode {
     }
 }
 
+/// Whether the message at `place` repeats one that was shown.
+pub(super) fn is_hidden(room: &Room, place: usize) -> bool {
+    room.is_repeat(place) && !is_planted(Planted::NoDuplicateCheck)
+}
+
+/// The message at `place` is shown, or was under another stamp: `position` counts it.
+pub(super) fn count_shown(room: &Room, place: usize, position: &mut VectorClock) {
+    let (origin, count) = room.stamp_at(place);
+    position.raise(origin, count);
+    let key = room.message_history[place].duplicate_key();
+    if let Some((session, id)) = key.filter(|_| is_planted(Planted::GreatestStamp)) {
+        for place in room.places_of(session, id) {
+            let (origin, count) = room.stamp_at(*place);
+            position.raise(origin, count);
+        }
+    }
+}
+
 /// Whether any stamp of the message at `place`, a repeat's included, is covered by `after`.
 pub(super) fn is_covered(room: &Room, place: usize, after: Option<&VectorClock>) -> bool {
     let key = room.message_history[place].duplicate_key();
     let (Some(after), Some((session, message_id))) = (after, key) else { return false };
-    room.places_of(session, message_id).iter().any(|place| {
+    let stamps = if is_planted(Planted::FirstStampOnly) { 1 } else { usize::MAX };
+    room.places_of(session, message_id).iter().take(stamps).any(|place| {
         let (origin, count) = room.stamp_at(*place);
         after.get(origin) >= count
     })

@@ -39,6 +39,10 @@ pub struct SimArgs {
     /// After so many events nothing more goes wrong; 0 leaves it to the seed
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub steps: u64,
+    /// A fault in the servers, on purpose: see the documentation of `server::planted`
+    #[cfg(feature = "planted-faults")]
+    #[arg(long, value_name = "NAME")]
+    pub plant: Option<String>,
     /// Print every event of the first seed
     #[arg(long)]
     pub trace: bool,
@@ -53,7 +57,9 @@ pub fn run(args: &SimArgs) -> Result<Outcome, StartError> {
         nodes: args.nodes.map(usize::from),
         faults,
         steps: args.steps,
-        detail: Detail::Off,
+        #[cfg(feature = "planted-faults")]
+        planted: planted(args)?,
+        ..Options::default()
     };
     if args.trace {
         let options = Options { detail: Detail::Full, ..options };
@@ -73,6 +79,15 @@ pub fn run(args: &SimArgs) -> Result<Outcome, StartError> {
         explain(*seed, args, &options);
     }
     Ok(outcome(totals.failed.is_empty()))
+}
+
+/// What is planted by `--plant`.
+#[cfg(feature = "planted-faults")]
+fn planted(args: &SimArgs) -> Result<Option<crate::server::planted::Planted>, StartError> {
+    let all = crate::server::planted::Planted::ALL;
+    let Some(name) = &args.plant else { return Ok(None) };
+    let found = all.into_iter().find(|fault| format!("{fault:?}") == *name);
+    found.map(Some).ok_or_else(|| StartError::Usage(format!("--plant knows {all:?}, not {name:?}")))
 }
 
 fn outcome(all_held: bool) -> Outcome {

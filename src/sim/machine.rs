@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::agenda::{Event, Micros};
-use crate::domain::{Frame, Incarnation, Message, NodeId};
+use crate::domain::{Frame, Incarnation, Message, NodeId, Term};
 use crate::network::ConnId;
 use crate::network::transport::{Network, Transport};
 use crate::server::ServerNode;
+use crate::server::planted::{Planted, is_planted};
 use crate::storage::{LogIndex, Storage};
 
 /// What a step asked of the network.
@@ -135,6 +136,9 @@ impl Disk {
     /// The next start: counted durably, and named.
     pub(super) fn start(&mut self, id: &NodeId, rng: &mut fastrand::Rng) -> Incarnation {
         self.starts += 1;
+        if is_planted(Planted::SameIncarnation) {
+            return Incarnation::new(id, 1, 0);
+        }
         Incarnation::new(id, self.starts, rng.u16(..))
     }
 
@@ -198,6 +202,8 @@ pub(super) struct Running {
     pub(super) peers: BTreeMap<NodeId, ConnId>,
     /// The connections of sessions.
     pub(super) clients: BTreeMap<String, ConnId>,
+    /// The highest term that it was in.
+    pub(super) term: Option<Term>,
     /// What it said of itself in the trace last.
     pub(super) told: String,
 }
@@ -215,6 +221,8 @@ pub(super) struct Machine {
     pub(super) disk: Disk,
     /// Counts the starts, wiped disks or not.
     pub(super) life: u64,
+    /// When it woke last.
+    pub(super) woke_at: Option<Micros>,
     /// What happened while it slept; `None` when it is awake.
     pub(super) asleep: Option<Vec<Event>>,
     /// It will crash as soon as something is on its way to the disk.

@@ -49,6 +49,9 @@ use plan::Plan;
 use trace::Detail;
 use world::World;
 
+#[cfg(any(test, feature = "planted-faults"))]
+use crate::server::planted::Planted;
+
 /// Which kinds of faults may happen.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,16 +120,26 @@ pub struct Options {
     pub steps: u64,
     /// How much is written down.
     pub detail: Detail,
+    /// What is wrong with the servers on purpose.
+    #[cfg(any(test, feature = "planted-faults"))]
+    pub planted: Option<Planted>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: None, faults: Faults::ALL, steps: 0, detail: Detail::Off }
+        Self {
+            nodes: None,
+            faults: Faults::ALL,
+            steps: 0,
+            detail: Detail::Off,
+            #[cfg(any(test, feature = "planted-faults"))]
+            planted: None,
+        }
     }
 }
 
 /// What must have happened in a batch of seeds with [`Faults::ALL`], or it proves nothing.
-pub const EXPECTED: [&str; 17] = [
+pub const EXPECTED: [&str; 18] = [
     "crash",
     "lost tail",
     "wipe",
@@ -136,6 +149,7 @@ pub const EXPECTED: [&str; 17] = [
     "one-way cut",
     "flapping link",
     "reset",
+    "reset in the past",
     "connection timed out",
     "datagram lost",
     "datagram doubled",
@@ -172,5 +186,10 @@ pub fn run_seed(seed: u64, options: &Options) -> Report {
 
 /// Runs a plan with the luck of `seed`.
 pub fn run_plan(seed: u64, plan: Plan, options: &Options) -> Report {
+    #[cfg(any(test, feature = "planted-faults"))]
+    crate::server::planted::plant(options.planted);
     World::new(seed, plan, options).run()
 }
+
+#[cfg(test)]
+mod planted_tests;

@@ -60,6 +60,8 @@ pub struct Weather {
     pub udp_twice: u32,
     /// The mean time between two connections that break for no reason; 0 for never.
     pub resets: Micros,
+    /// How many of a thousand clients that come into a room lose their connection while they are sent its past.
+    pub join_resets: u32,
     /// How much may be on its way to a client before a server is told to be patient, in bytes.
     pub client_window: usize,
 }
@@ -174,7 +176,8 @@ impl Plan {
             udp_lost: if options.faults.udp && rough(rng) { rng.u32(0..500) } else { 0 },
             udp_twice: if options.faults.udp && rough(rng) { rng.u32(0..200) } else { 0 },
             resets: if options.faults.reset && rough(rng) { rng.u64(300..5000) * MS } else { 0 },
-            client_window: if rng.bool() { 2_000 } else { 1 << 20 },
+            join_resets: if options.faults.reset && rng.bool() { rng.u32(0..800) } else { 0 },
+            client_window: [500, 2_000, 1 << 20][rng.usize(0..3)],
         }
     }
 
@@ -188,7 +191,7 @@ impl Plan {
         let quit = if options.faults.client && rng.bool() { rng.u32(0..20) } else { 0 };
         Habits {
             pause: rng.u64(100..1500) * MS,
-            wander: if rng.bool() { rng.u32(0..80) } else { 0 },
+            wander: if rng.bool() { rng.u32(0..150) } else { 0 },
             quit,
         }
     }

@@ -240,6 +240,7 @@ fn machine(seed: u64, plan: &Plan, host: Host, address: &str) -> Machine {
         running: None,
         disk: Disk::new(&mut rng),
         life: 0,
+        woke_at: None,
         asleep: None,
         doomed: false,
         drift: plan.drift[host],

@@ -60,6 +60,7 @@ use crate::domain::{Incarnation, Message, MessageType, NodeId, Term};
 use crate::error::RequestError;
 use crate::network::Transport;
 use crate::server::ServerState;
+use crate::server::planted::{Planted, is_planted};
 
 /// Rounds above this are refused: a damaged number must not use up all that come after it.
 /// 2^53 is also where JSON readers of other languages lose count.
@@ -410,7 +411,8 @@ impl Election for ElectionModule {
     }
 
     fn observe_term(&mut self, term: &Term) -> bool {
-        let higher = Some(term) > self.term.as_ref() && term.counter <= COUNTER_MAX;
+        let higher = Some(term) > self.term.as_ref() && term.counter <= COUNTER_MAX
+            || is_planted(Planted::StaleTerm) && Some(term) != self.term.as_ref();
         if higher {
             self.conclude(term.clone());
         }

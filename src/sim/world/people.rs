@@ -66,6 +66,7 @@ impl World {
                 }
                 Told::Joined { room, history, .. } => {
                     self.person(host).expects += history as usize;
+                    self.reset_soon(host);
                     self.record(host, Act::Joined { room });
                 }
                 Told::Gap { room, .. } => self.record(host, Act::Gap { room }),
@@ -98,6 +99,19 @@ impl World {
                     self.person(host).status = Some((leader, ring));
                 }
                 _ => {}
+            }
+        }
+    }
+
+    /// The connection may break while the past of a room is sent.
+    fn reset_soon(&mut self, host: Host) {
+        let parts = self.plan.weather.join_resets;
+        let person = self.person(host);
+        let (breaks, pause) = (chance(&mut person.rng, parts), person.rng.u64(0..2 * SECOND));
+        if let Some(conn) = person.conn().filter(|_| breaks && self.stage == Stage::Faults) {
+            self.count("reset in the past");
+            for side in [0, 1] {
+                self.agenda.after(pause, Event::Reset { conn, side, why: "reset" });
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::agenda::{Event, Host, MS, Micros};
 use super::super::links::end_of;
 use super::super::machine::{Disk, Effect, Running, Wires};
-use super::super::plan::chance;
+use super::super::plan::{Class, chance};
 use super::{World, instant};
 use crate::domain::{Message, NodeId};
 use crate::network::ConnId;
@@ -15,6 +15,8 @@ use crate::storage::LogIndex;
 
 /// How often timeouts are checked, as in the shell.
 const CHECK_INTERVAL: Micros = 50 * MS;
+/// For so long after it slept a server has no reason yet to call another one dead.
+const ACCUSE_AFTER: Micros = 600 * MS;
 /// 2024-01-01, so that timestamps look like some.
 const WALL_START_MS: u64 = 1_704_067_200_000;
 
@@ -40,6 +42,7 @@ impl World {
         let effects = running.cm.take();
         let fatal = running.node.fatal().map(str::to_string);
         self.tell_state(host);
+        self.check_step(host);
         for effect in effects {
             self.apply(host, effect);
         }
@@ -49,6 +52,31 @@ impl World {
             self.violate("runs", format!("{id} ends itself: {reason}"), &[&id]);
         }
         Some(result)
+    }
+
+    /// What users cannot see, and must hold all the same: no server goes back to an earlier term; none that slept calls
+    /// others dead for its own silence.
+    fn check_step(&mut self, host: Host) {
+        let now = self.agenda.now();
+        let all = self.machines.len();
+        let alone_asleep = self.plan.class == Class::OneAtATime;
+        let machine = &mut self.machines[host];
+        let Some(running) = &mut machine.running else { return };
+        let term = running.node.election_module.term();
+        if term != running.term.as_ref() {
+            if term < running.term.as_ref() {
+                let detail =
+                    format!("{} goes back from {:?} to {term:?}", machine.id, running.term);
+                self.violate("term", detail, &[]);
+                return;
+            }
+            running.term = term.cloned();
+        }
+        let just_woke = machine.woke_at.is_some_and(|at| now < at + ACCUSE_AFTER);
+        if alone_asleep && just_woke && running.node.live_servers() < all {
+            let detail = format!("{} slept and calls others dead", machine.id);
+            self.violate("accuses", detail, &[]);
+        }
     }
 
     /// Writes down a change of role.
@@ -219,6 +247,7 @@ impl World {
             cm: Wires::new(window),
             peers: std::collections::BTreeMap::new(),
             clients: std::collections::BTreeMap::new(),
+            term: None,
             told: String::new(),
         };
         machine.running = Some(Box::new(running));
@@ -242,7 +271,7 @@ impl World {
         if machine.running.take().is_none() {
             return;
         }
-        (machine.asleep, machine.doomed) = (None, false);
+        (machine.asleep, machine.woke_at, machine.doomed) = (None, None, false);
         machine.life += 1;
         let lost = machine.disk.crash(&mut machine.rng);
         if wipe {
@@ -303,11 +332,13 @@ impl World {
     /// The server of `host` goes on. Its threads are scheduled in any order: only what is in order on a
     /// connection stays so.
     pub(super) fn wake(&mut self, host: Host, life: u64) {
+        let now = self.agenda.now();
         let machine = &mut self.machines[host];
         if machine.life != life {
             return;
         }
         let Some(aside) = machine.asleep.take() else { return };
+        machine.woke_at = Some(now);
         for event in aside {
             let pause = machine.rng.u64(0..3 * MS);
             self.agenda.after(pause, event);

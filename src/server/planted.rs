@@ -1,0 +1,75 @@
+//! Faults that are planted on purpose, to prove that the simulator's checks can fail.
+//!
+//! Only tests and builds with the feature `planted-faults` have them; elsewhere [`is_planted`] is the
+//! constant `false`, and the compiler leaves the fault out. A fault is planted for one thread, so that tests do not
+//! disturb each other.
+
+/// A fault that can be planted, by the rule that it breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// Messages are delivered without waiting for their causal past.
+    NoHoldBack,
+    /// Messages are acknowledged before they are on disks.
+    AckBeforeSync,
+    /// A server that starts again stamps as the same incarnation, from where its disk ends.
+    SameIncarnation,
+    /// A lower term is taken for news.
+    StaleTerm,
+    /// A message that was sent twice is stamped and shown twice.
+    NoDuplicateCheck,
+    /// SYNC leaves out the last message.
+    ForgottenTail,
+    /// A position counts every stamp of a message that was shown, and so what was not shown before that stamp.
+    GreatestStamp,
+    /// Of a message with two stamps only the first one is compared with a client's position.
+    FirstStampOnly,
+    /// A message that is here already is acknowledged at once.
+    DuplicateAckedAtOnce,
+    /// A server that slept accuses the others of its own silence.
+    AccusesAfterSleep,
+    /// A copy that is not wanted any more is dropped, whether others have what it holds or not.
+    UnsharedRetired,
+    /// An acknowledgement goes to the session's later connection, too.
+    AckOnAnyConnection,
+}
+
+impl Planted {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::NoHoldBack,
+        Self::AckBeforeSync,
+        Self::SameIncarnation,
+        Self::StaleTerm,
+        Self::NoDuplicateCheck,
+        Self::ForgottenTail,
+        Self::GreatestStamp,
+        Self::FirstStampOnly,
+        Self::DuplicateAckedAtOnce,
+        Self::AccusesAfterSleep,
+        Self::UnsharedRetired,
+        Self::AckOnAnyConnection,
+    ];
+}
+
+#[cfg(any(test, feature = "planted-faults"))]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Planted>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants `fault` for this thread, or takes the last one out.
+#[cfg(any(test, feature = "planted-faults"))]
+pub fn plant(fault: Option<Planted>) {
+    PLANTED.set(fault);
+}
+
+/// Whether this thread's servers have `fault`.
+#[cfg(any(test, feature = "planted-faults"))]
+pub fn is_planted(fault: Planted) -> bool {
+    PLANTED.get() == Some(fault)
+}
+
+/// Never: this build has no planted faults.
+#[cfg(not(any(test, feature = "planted-faults")))]
+pub const fn is_planted(_fault: Planted) -> bool {
+    false
+}
