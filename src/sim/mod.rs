@@ -190,6 +190,3 @@ pub fn run_plan(seed: u64, plan: Plan, options: &Options) -> Report {
     crate::server::planted::plant(options.planted);
     World::new(seed, plan, options).run()
 }
-
-#[cfg(test)]
-mod planted_tests;

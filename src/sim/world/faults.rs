@@ -128,7 +128,9 @@ impl World {
     /// they send again elsewhere gets a second stamp.
     fn shake_off_clients(&mut self, host: Host) {
         for (conn, side) in self.links.ends_of(host) {
-            let Some(other) = self.links.get(conn).map(|link| link.ends[1 - side].host) else { continue };
+            let Some(other) = self.links.get(conn).map(|link| link.ends[1 - side].host) else {
+                continue;
+            };
             if !self.is_server(other) && self.rng.bool() {
                 let pause = self.rng.u64(0..SECOND);
                 for side in [0, 1] {
