@@ -42,6 +42,8 @@ pub mod shell;
 
 pub mod planted;
 
+pub mod total_order;
+
 #[cfg(test)]
 mod class_diagram_tests;
 #[cfg(test)]

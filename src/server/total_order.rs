@@ -1,0 +1,111 @@
+//! One order for all: what the designs `sequencer` and `raft` have in common.
+//!
+//! ```text
+//!   CHAT ─▶ any server ─▶ leader: propose ─▶ entry 42 ─▶ journals of a majority ─▶ committed
+//!                                                              │
+//!            every server: take_committed ─▶ 40 41 42 in order ┘─▶ shown to members, acknowledged
+//! ```
+//!
+//! Both designs keep a log of *entries* that all servers agree on: an entry is a [`Message`] with its place
+//! (`seq`, from 1) and the `term` of the leader that placed it. They differ in how a leader is found and
+//! how it brings the others in line.
+//! What stands above, rooms, sessions, clients, sees only the trait [`TotalOrder`].
+//!
+//! **Journal.** Entries are appended to the node's log ([`Storage`](crate::storage::Storage)) when they are
+//! accepted, with other records (promises, votes, members) between them. Nothing is rewritten: a record
+//! with the place of an earlier one replaces it and all that came after it. [`EntryLog`] reads it back so.
+//!
+//! Source: total-order-chat.txt, "Ordering Manager" and "Storage Manager"; Ongaro and Ousterhout (2014), section 5.3.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::ServerState;
+use super::step::Step;
+use crate::domain::{Message, NodeId, Term};
+use crate::error::RequestError;
+use crate::storage::LogIndex;
+
+mod entry_log;
+
+pub use entry_log::EntryLog;
+
+/// A place in the one order, from 1; 0 stands before the first.
+pub type Seq = u64;
+
+/// What is replicated: a message with `seq` and `term`.
+pub type Entry = Arc<Message>;
+
+/// The part that puts messages into one order and makes it durable on a majority.
+///
+/// Every method only queues what it sends ([`Step::cm`]) and writes ([`Step::log`]). It is called under
+/// the node's lock, by one thread at a time.
+pub trait TotalOrder: Debug + Send {
+    /// Takes a record of the journal, in the order of writing, before the server is started. All of them are synced.
+    fn recover(&mut self, record: Message);
+
+    /// A message of another server that is not the caller's business: elections, entries, votes.
+    /// Stale terms are dropped here, before any handler sees them.
+    fn handle_message(
+        &mut self,
+        from: &NodeId,
+        msg: &Message,
+        step: &Step,
+    ) -> Result<(), RequestError>;
+
+    /// The tick of the timeout checker: elections, retries.
+    fn tick(&mut self, step: &Step);
+
+    /// The tick of the heartbeat monitor: a leader says that it leads.
+    fn heartbeat(&mut self, step: &Step);
+
+    /// All records up to `index` are on this server's disk.
+    fn on_synced(&mut self, index: LogIndex);
+
+    /// A connection to `node_id` stands: what was under way to it before is lost.
+    fn link_up(&mut self, node_id: &NodeId, step: &Step);
+
+    /// `node_id` is dead for the failure detector, or said goodbye.
+    fn node_failed(&mut self, node_id: &NodeId, step: &Step);
+
+    /// Leader: places `msg` next. `None` when this server does not lead actively, or cannot take more for now.
+    fn propose(&mut self, msg: Message, step: &Step) -> Option<Seq>;
+
+    /// Entries that were committed since the last call, in order, without a gap. After a start it begins at the
+    /// first one that is kept, and repeats what was committed before the start.
+    fn take_committed(&mut self) -> Vec<Entry>;
+
+    /// Sends what the steps since the last call gathered, in as few messages as possible. Once a batch.
+    fn settle(&mut self, step: &Step);
+
+    /// Whether an election is due: nobody leads, as far as is known here, and this server may stand. Always false
+    /// where elections are part of the order itself (`raft`).
+    fn wants_election(&self, _now: Instant) -> bool {
+        false
+    }
+
+    /// An election nominated this server: it asks for promises, and leads when it has a majority's.
+    fn nominate(&mut self, _step: &Step) {}
+
+    /// Hands leadership over before a clean stop, if it leads and somebody can take it.
+    fn resign(&mut self, step: &Step);
+
+    /// Who leads actively, this server included: it may place entries. `None` while nobody is known to.
+    fn leader(&self) -> Option<NodeId>;
+
+    /// The highest term that was heard of with an active leader.
+    fn term(&self) -> Option<&Term>;
+
+    /// Where this server stands.
+    fn state(&self) -> ServerState;
+
+    /// The last place that is known to be committed.
+    fn committed(&self) -> Seq;
+
+    /// The last place in this server's log, committed or not.
+    fn last(&self) -> Seq;
+
+    /// Whether `node_id` counts for majorities.
+    fn is_voter(&self, node_id: &NodeId) -> bool;
+}
