@@ -9,7 +9,8 @@
 //! fields are ignored, so old and new nodes can talk.
 //!
 //! Source: class-diagram.txt, `Message` and `MessageType`; the types that the diagram lacks (HELLO, ACK,
-//! ERROR, STATUS, CLIENT_LEAVE) carry what a running system needs besides.
+//! ERROR, STATUS, CLIENT_LEAVE) carry what a running system needs besides. ELECTION_OK, COORDINATOR, JOIN,
+//! SEQ_CHAT and CATCHUP_REQ are those of total-order-chat.txt, from NOOP on they are Raft's.
 
 use std::fmt;
 use std::sync::Arc;
@@ -43,8 +44,14 @@ pub enum MessageType {
     Chat,
     /// Who is there? Asked and answered over UDP and TCP. Asked again every second while alone.
     Discovery,
-    /// A probe, a reply or an announcement of an election. Lost: the election restarts in a higher term.
+    /// A message of an election: Hirschberg and Sinclair's three, or the Bully's question to higher ids. Lost:
+    /// the election restarts in a higher term.
     Election,
+    /// The Bully's answer to an ELECTION: a higher id is alive and stands itself. Lost: the asker leads until the
+    /// higher one's COORDINATOR, which has the higher term.
+    ElectionOk,
+    /// The Bully's outcome: who leads, in which term, and where. Lost: the next heartbeat carries the term.
+    Coordinator,
     /// I am alive; the next one repairs a lost one.
     Heartbeat,
     /// Anti-entropy between replicas: clocks, and what the other lacks. Sent again by the timeout checker.
@@ -59,11 +66,37 @@ pub enum MessageType {
     Error,
     /// How is the cluster? Asked by anyone, answered with a snapshot.
     Status,
+    /// A server asks to be a member of the cluster. Asked again until it is one.
+    Join,
+    /// The members of a cluster, as a record of the log and as a message. Sent again with the next JOIN.
+    Members,
+    /// A nominee asks for promises, and the answers. Lost: the nominee asks again.
+    Promise,
+    /// Ordered messages from the leader. Lost: the gap in `seq` shows it, and CATCHUP_REQ brings them.
+    SeqChat,
+    /// Send me what comes after this one. Asked again while nothing comes.
+    CatchupReq,
+    /// The first entry of a leader's term, which says nothing. It travels and is repaired like other entries.
+    Noop,
+    /// A candidate asks for a vote, or whether it would get one, and the answers. Lost: it asks again in a
+    /// higher term.
+    RequestVote,
+    /// The leader's entries, or none as its heartbeat, and the answers. Lost: the next one repeats what is
+    /// missing.
+    AppendEntries,
+    /// What came before the leader's log begins, and the answers. Lost: sent again.
+    InstallSnapshot,
+    /// The leader hands over: stand for election at once. Lost: the leader gives the handing over up.
+    TimeoutNow,
+    /// How far must I be to read? Asked of the leader, and its answer. Asked again.
+    ReadIndex,
+    /// Delete a message: a client asks for it, members are shown it, the log keeps it. Repaired like CHAT.
+    Delete,
 }
 
 impl MessageType {
     /// Every type, in the order of declaration.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 28] = [
         Self::ClientJoin,
         Self::ClientLeave,
         Self::JoinRoom,
@@ -71,6 +104,8 @@ impl MessageType {
         Self::Chat,
         Self::Discovery,
         Self::Election,
+        Self::ElectionOk,
+        Self::Coordinator,
         Self::Heartbeat,
         Self::Sync,
         Self::MetadataUpdate,
@@ -78,6 +113,18 @@ impl MessageType {
         Self::Ack,
         Self::Error,
         Self::Status,
+        Self::Join,
+        Self::Members,
+        Self::Promise,
+        Self::SeqChat,
+        Self::CatchupReq,
+        Self::Noop,
+        Self::RequestVote,
+        Self::AppendEntries,
+        Self::InstallSnapshot,
+        Self::TimeoutNow,
+        Self::ReadIndex,
+        Self::Delete,
     ];
 
     /// The name on the wire, such as `CHAT`.
@@ -90,6 +137,8 @@ impl MessageType {
             Self::Chat => "CHAT",
             Self::Discovery => "DISCOVERY",
             Self::Election => "ELECTION",
+            Self::ElectionOk => "ELECTION_OK",
+            Self::Coordinator => "COORDINATOR",
             Self::Heartbeat => "HEARTBEAT",
             Self::Sync => "SYNC",
             Self::MetadataUpdate => "METADATA_UPDATE",
@@ -97,6 +146,18 @@ impl MessageType {
             Self::Ack => "ACK",
             Self::Error => "ERROR",
             Self::Status => "STATUS",
+            Self::Join => "JOIN",
+            Self::Members => "MEMBERS",
+            Self::Promise => "PROMISE",
+            Self::SeqChat => "SEQ_CHAT",
+            Self::CatchupReq => "CATCHUP_REQ",
+            Self::Noop => "NOOP",
+            Self::RequestVote => "REQUEST_VOTE",
+            Self::AppendEntries => "APPEND_ENTRIES",
+            Self::InstallSnapshot => "INSTALL_SNAPSHOT",
+            Self::TimeoutNow => "TIMEOUT_NOW",
+            Self::ReadIndex => "READ_INDEX",
+            Self::Delete => "DELETE",
         }
     }
 }

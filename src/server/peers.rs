@@ -348,6 +348,21 @@ impl ServerNode {
             MessageType::Discovery => self.handle_server_discovery(&parse(msg)?, false, step),
             // Of another life of the same connection, or a question that needs no answer here.
             MessageType::Hello | MessageType::Status => {}
+            // Of other designs.
+            MessageType::ElectionOk
+            | MessageType::Coordinator
+            | MessageType::Join
+            | MessageType::Members
+            | MessageType::Promise
+            | MessageType::SeqChat
+            | MessageType::CatchupReq
+            | MessageType::Noop
+            | MessageType::RequestVote
+            | MessageType::AppendEntries
+            | MessageType::InstallSnapshot
+            | MessageType::TimeoutNow
+            | MessageType::ReadIndex
+            | MessageType::Delete => {}
         }
         Ok(())
     }
