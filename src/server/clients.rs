@@ -134,6 +134,9 @@ impl ServerNode {
         let Some(user) = self.clients.get(session).map(|client| client.user.clone()) else {
             return Ok(());
         };
+        if self.ordered.is_some() {
+            return self.publish_ordered(session, &user, msg, step);
+        }
         self.publish(session, &user, msg, step);
         Ok(())
     }
@@ -150,6 +153,9 @@ impl ServerNode {
         let join: JoinRoom = parse(msg)?;
         let room_id = &msg.room_id;
         check_name(msg, "room name", room_id)?;
+        if self.ordered.is_some() {
+            return self.join_ordered_room(conn, session, msg, &join, step);
+        }
         self.room_must_be_here(msg, step)?;
         self.past_must_be_shown(session, msg)?;
         let after = match &join.after {
@@ -178,14 +184,25 @@ impl ServerNode {
         let mut ack = self.ack(msg).in_room(room_id).saying(&joined);
         ack.position = self.position_of(session, room_id).map(Position::Clock);
         step.cm.send_to_conn(conn, &ack.to_frame());
+        self.tell_joined(session, room_id, newly, entered, step);
+        Ok(())
+    }
+
+    /// Tells the other servers that `session` is `newly` a member here, and the members here that it has `entered`.
+    pub(super) fn tell_joined(
+        &self,
+        session: &str,
+        room_id: &str,
+        newly: bool,
+        entered: bool,
+        step: &Step,
+    ) {
         if newly {
             self.announce(MessageType::JoinRoom, session, room_id, step);
         }
         if entered && let Some(client) = self.clients.get(session) {
-            let user = client.user.clone();
-            self.notify_members(MessageType::JoinRoom, room_id, &user, session, step);
+            self.notify_members(MessageType::JoinRoom, room_id, &client.user, session, step);
         }
-        Ok(())
     }
 
     /// Waits until `msg.room_id` has a live host and this server's copy was compared with another's.
@@ -224,8 +241,12 @@ impl ServerNode {
 
     /// Waits until the client has been sent the past of the room that it is joining. It may take its time
     /// to read that.
-    fn past_must_be_shown(&mut self, session: &str, msg: &Message) -> Result<(), Hindrance> {
-        if self.replays.is_empty() || !self.is_replaying(session, &msg.room_id) {
+    pub(super) fn past_must_be_shown(
+        &mut self,
+        session: &str,
+        msg: &Message,
+    ) -> Result<(), Hindrance> {
+        if !self.is_replaying(session, &msg.room_id) {
             return Ok(());
         }
         let conn = self.clients.get(session).map(|client| client.conn);
@@ -283,11 +304,11 @@ impl ServerNode {
         Ok(())
     }
 
-    fn ack(&self, msg: &Message) -> Message {
+    pub(super) fn ack(&self, msg: &Message) -> Message {
         Message::new(MessageType::Ack, self.server_id.as_str()).with_id(&msg.message_id)
     }
 
-    fn not_ready(&self, msg: &Message, reason: &str) -> Hindrance {
+    pub(super) fn not_ready(&self, msg: &Message, reason: &str) -> Hindrance {
         let leader = match self.leader_id() {
             Some(_) => "",
             None => ", and no leader is elected",
@@ -303,7 +324,7 @@ fn missing(msg: &Message, field: &'static str) -> RequestError {
     RequestError::MissingField { message_id: msg.message_id.clone(), field }
 }
 
-fn invalid(msg: &Message, reason: &str) -> RequestError {
+pub(super) fn invalid(msg: &Message, reason: &str) -> RequestError {
     RequestError::InvalidField { message_id: msg.message_id.clone(), reason: reason.into() }
 }
 

@@ -257,7 +257,13 @@ impl ServerNode {
         } else {
             self.recompute_ring(step);
         }
-        self.send_clocks(&node_id, step);
+        if let Some(ordered) = &mut self.ordered {
+            ordered.order.link_up(&node_id, step);
+            // What was passed on over the former connection may be lost.
+            ordered.forwards.restart();
+        } else {
+            self.send_clocks(&node_id, step);
+        }
         self.progress = true;
     }
 
@@ -318,6 +324,9 @@ impl ServerNode {
         step: &Step,
     ) -> Result<(), RequestError> {
         match msg.message_type {
+            message_type if self.ordered.is_some() && is_of_order(message_type) => {
+                self.handle_ordered(from, msg, step)?;
+            }
             MessageType::Heartbeat => self.handle_heartbeat(from, &parse(msg)?, step),
             MessageType::Election => {
                 self.election_module.handle_message(msg, step.now, step.cm);
@@ -342,27 +351,15 @@ impl ServerNode {
                     self.server_failed(from, "it stopped", step);
                     return Ok(());
                 }
+                if error.retryable {
+                    self.forward_again();
+                }
                 log::warn!("{from} answers {}: {}", error.code, error.reason);
                 self.check_id_taken(&error);
             }
             MessageType::Discovery => self.handle_server_discovery(&parse(msg)?, false, step),
-            // Of another life of the same connection, or a question that needs no answer here.
-            MessageType::Hello | MessageType::Status => {}
-            // Of other designs.
-            MessageType::ElectionOk
-            | MessageType::Coordinator
-            | MessageType::Join
-            | MessageType::Members
-            | MessageType::Promise
-            | MessageType::SeqChat
-            | MessageType::CatchupReq
-            | MessageType::Noop
-            | MessageType::RequestVote
-            | MessageType::AppendEntries
-            | MessageType::InstallSnapshot
-            | MessageType::TimeoutNow
-            | MessageType::ReadIndex
-            | MessageType::Delete => {}
+            // Of another life of the same connection, of another design, or a question that needs no answer here.
+            _ => {}
         }
         Ok(())
     }
@@ -393,6 +390,27 @@ impl ServerNode {
             self.fatal = Some(error.reason.clone());
         }
     }
+}
+
+/// Whether a message between servers is the business of the order, in the designs that have one.
+fn is_of_order(message_type: MessageType) -> bool {
+    matches!(
+        message_type,
+        MessageType::Chat
+            | MessageType::Ack
+            | MessageType::Join
+            | MessageType::Members
+            | MessageType::Promise
+            | MessageType::SeqChat
+            | MessageType::CatchupReq
+            | MessageType::Noop
+            | MessageType::RequestVote
+            | MessageType::AppendEntries
+            | MessageType::InstallSnapshot
+            | MessageType::TimeoutNow
+            | MessageType::ReadIndex
+            | MessageType::Delete
+    )
 }
 
 /// The typed content of `msg`.

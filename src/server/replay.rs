@@ -87,13 +87,19 @@ impl ServerNode {
     /// Whether `session` has not been shown the past of `room_id` yet.
     pub(super) fn is_replaying(&self, session: &str, room_id: &str) -> bool {
         // A tuple of borrowed texts cannot be looked up in a map of owned ones; there are few replays.
-        self.replays.keys().any(|(s, r)| s == session && r == room_id)
+        let is_it = |(s, r): &(String, String)| s == session && r == room_id;
+        self.replays.keys().any(is_it)
+            || self.ordered.as_ref().is_some_and(|ordered| ordered.replays.keys().any(is_it))
     }
 
     /// Ends the replays of `session`: of one room, or of all.
     pub(super) fn end_replays(&mut self, session: &str, room_id: Option<&str>) {
-        self.replays
-            .retain(|(s, r), _| s != session || room_id.is_some_and(|room_id| r != room_id));
+        let stays =
+            |(s, r): &(String, String)| s != session || room_id.is_some_and(|room_id| r != room_id);
+        self.replays.retain(|key, _| stays(key));
+        if let Some(ordered) = &mut self.ordered {
+            ordered.replays.retain(|key, _| stays(key));
+        }
     }
 
     /// Sends what fits of all replays.

@@ -182,6 +182,9 @@ impl ServerNode {
             step.cm.close(conn);
         }
         self.failure_detector.on_failure_detected(node_id.as_str(), TimerType::Server);
+        if let Some(ordered) = &mut self.ordered {
+            ordered.order.node_failed(node_id, step);
+        }
         self.presence.set_node_away(node_id, step.now);
         self.causal_multicast_handler.forget_node(node_id);
         if self.leader_id().as_ref() == Some(node_id) {

@@ -21,6 +21,9 @@ use crate::network::ConnId;
 impl ServerNode {
     /// The servers that keep the messages of `room_id`, as far as they are live.
     pub fn replicas_of(&self, room_id: &str) -> BTreeSet<NodeId> {
+        if self.ordered.is_some() {
+            return self.ring().into_iter().collect();
+        }
         let mut replicas = self.presence.nodes_in(room_id);
         if let Some(host) = self.metadata_store.host(room_id) {
             replicas.insert(host.clone());
@@ -50,6 +53,9 @@ impl ServerNode {
 
     /// Brings one room in line with who replicates it now; makes a copy here when this server does.
     pub(super) fn reconcile_room(&mut self, room_id: &str, step: &Step) {
+        if self.ordered.is_some() {
+            return;
+        }
         let replicas = self.replicas_of(room_id);
         let replicates = replicas.contains(&self.server_id);
         if !replicates && !self.managed_rooms.contains_key(room_id) {

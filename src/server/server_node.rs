@@ -36,6 +36,7 @@ use super::presence::Presence;
 use super::replay::Replay;
 use super::ring::{RingNeighbor, ServerInfo};
 use super::step::{Flow, Step};
+use super::total_order::Ordered;
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term, VectorClock};
 use crate::error::RequestError;
 use crate::network::ConnId;
@@ -104,6 +105,8 @@ pub struct ServerNode {
     pub causal_multicast_handler: CausalMulticastHandler,
     /// Who is online, on all servers.
     pub presence: Presence,
+    /// One order for all, in the designs that have it.
+    pub ordered: Option<Ordered>,
     /// The connections that are open.
     pub(super) conns: BTreeMap<ConnId, Conn>,
     /// The clients that are connected here, by session.
@@ -159,6 +162,7 @@ impl ServerNode {
             metadata_store: MetadataStore::new(node.clone()),
             causal_multicast_handler: CausalMulticastHandler::new(config.incarnation.clone()),
             presence: Presence::new(),
+            ordered: None,
             conns: BTreeMap::new(),
             clients: BTreeMap::new(),
             dials: Dials::new(&config.peers, &config.address, now),
@@ -183,6 +187,10 @@ impl ServerNode {
 
     /// Takes a message that the log held, in the order of the log, before the server is started.
     pub fn recover(&mut self, msg: Message) {
+        if let Some(ordered) = &mut self.ordered {
+            ordered.order.recover(msg);
+            return;
+        }
         let room_id = msg.room_id.clone();
         let room = self.managed_rooms.entry(room_id.clone()).or_insert_with(|| Room::new(room_id));
         self.causal_multicast_handler.recover(msg, room);
@@ -190,12 +198,26 @@ impl ServerNode {
 
     /// The leader that this server follows, or itself; `None` while none is known.
     pub fn leader_id(&self) -> Option<NodeId> {
-        self.election_module.leader()
+        match &self.ordered {
+            Some(ordered) => ordered.order.leader(),
+            None => self.election_module.leader(),
+        }
+    }
+
+    /// The highest term in which somebody led, as far as is known here.
+    pub fn term(&self) -> Option<&Term> {
+        match &self.ordered {
+            Some(ordered) => ordered.order.term(),
+            None => self.election_module.term(),
+        }
     }
 
     /// Where this server stands in the election of a leader.
     pub fn state(&self) -> ServerState {
-        self.election_module.state()
+        match &self.ordered {
+            Some(ordered) => ordered.order.state(),
+            None => self.election_module.state(),
+        }
     }
 
     /// How many rooms this server hosts, by `room_locations`.
@@ -304,6 +326,9 @@ impl ServerNode {
 
     /// Everything that the log was given up to `index` is on disk.
     pub fn on_synced(&mut self, index: LogIndex) {
+        if let Some(ordered) = &mut self.ordered {
+            ordered.order.on_synced(index);
+        }
         self.causal_multicast_handler.on_synced(index, &self.managed_rooms);
     }
 
@@ -311,6 +336,9 @@ impl ServerNode {
     pub fn tick_heartbeat(&mut self, step: &Step) {
         let term = self.election_module.term();
         self.failure_detector.send_heartbeat(step.cm, &self.metadata_store, term);
+        if let Some(ordered) = &mut self.ordered {
+            ordered.order.heartbeat(step);
+        }
         self.broadcast_server_discovery(step);
     }
 
@@ -319,9 +347,11 @@ impl ServerNode {
         self.check_silence(step);
         self.election_module.tick(step.now, step.cm);
         self.check_leadership(step);
-        self.rehome_when_due(step);
         self.dial_servers(step);
-        self.anti_entropy(step);
+        if self.ordered.is_none() {
+            self.rehome_when_due(step);
+            self.anti_entropy(step);
+        }
         self.check_connections(step);
         self.expire_presence(step);
     }
@@ -342,12 +372,16 @@ impl ServerNode {
     /// What a batch of steps owes, once: confirmations, messages to show, acknowledgements, and another
     /// chance for what waits. Call it before unlocking.
     pub fn settle(&mut self, step: &Step) {
-        self.act_on_leader(step);
-        self.confirm_batches(step);
-        self.settle_rooms(step);
-        self.pump_replays(step);
-        let me = self.server_id.clone();
-        self.causal_multicast_handler.send_confirmations(&self.managed_rooms, &me, step);
+        if self.ordered.is_some() {
+            self.settle_ordered(step);
+        } else {
+            self.act_on_leader(step);
+            self.confirm_batches(step);
+            self.settle_rooms(step);
+            self.pump_replays(step);
+            let me = self.server_id.clone();
+            self.causal_multicast_handler.send_confirmations(&self.managed_rooms, &me, step);
+        }
         if std::mem::take(&mut self.progress) {
             for (conn, _) in self.conns.iter().filter(|(_, conn)| conn.waiting.is_some()) {
                 step.cm.resume(*conn);

@@ -29,7 +29,15 @@ use crate::storage::LogIndex;
 
 mod entry_log;
 
+pub mod replicated;
+
+pub mod forwarding;
+
+mod glue;
+
 pub use entry_log::EntryLog;
+pub use glue::Ordered;
+pub use replicated::ReplicatedStorage;
 
 /// A place in the one order, from 1; 0 stands before the first.
 pub type Seq = u64;

@@ -228,7 +228,7 @@ impl Shell {
         };
         let result = body(&mut node, &step);
         // Before settling: what is logged there happens in the new role already.
-        self.label.set(node.state(), node.election_module.term());
+        self.label.set(node.state(), node.term());
         node.settle(&step);
         let fatal = node.fatal().map(str::to_string);
         drop(node);
