@@ -22,7 +22,7 @@
 //!
 //! * **Rounds.** Each election has a `counter`, as with [Hirschberg and Sinclair](super::hirschberg_sinclair): a
 //!   higher one is adopted, and who is asked in it stands in it, too. Whoever asks in an old one is told that a higher
-//!   id lives, and by the leader itself who leads. A [`Term`] is the counter with the winner's incarnation.
+//!   id lives, and, if that is the leader, who leads. A [`Term`] is the counter with the winner's incarnation.
 //! * **Lost answers.** A timeout is no proof of death, so two servers may lead for a moment. They do so in
 //!   different terms, and the higher term wins. A higher id that stands meanwhile is not stopped by a lower one's
 //!   announcement: it counts on, and wins the higher term. One that follows a lower one stands again; its caller
@@ -226,11 +226,14 @@ impl BullyElection {
         match &self.term {
             _ if stands_in_it => {}
             _ if is_open => self.stand(now, cm),
-            Some(term) if self.state() == ServerState::Leader => {
+            // The asker has missed its announcement. One of this very round is on its way.
+            Some(term)
+                if question.counter < term.counter && self.state() == ServerState::Leader =>
+            {
                 self.announce(&question.candidate, term, cm);
             }
             _ if self.leader().is_none() => self.start_election(now, cm),
-            _ => {} // The asker has missed an outcome; heartbeats bring it.
+            _ => {} // Heartbeats bring the outcome.
         }
     }
 

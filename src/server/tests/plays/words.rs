@@ -2,7 +2,8 @@
 //!
 //! Without being asked it tells who leads and who stands in the ring, what clients were shown and told, and
 //! who holds a message back. `trace` asks for more: `held`, `disks` and `positions`, and messages between
-//! servers by their type in lower case, such as `chat` or `sync`; `presence` is who is online where.
+//! servers by their type in lower case, such as `chat` or `sync`; `presence` is who is online where, `election`
+//! all that is said in an election.
 //! `trace nothing` is how it began.
 
 use std::collections::BTreeMap;
@@ -15,6 +16,8 @@ use crate::domain::content::{
 };
 use crate::domain::{Incarnation, Message, MessageType, NodeId, VectorClock};
 use crate::network::ConnId;
+use crate::server::election::BullyElection;
+use crate::server::election::bully::BullyMessage;
 use crate::server::test_cluster::Event;
 use crate::server::{ServerNode, ServerState};
 
