@@ -20,6 +20,7 @@ use serde::Deserialize;
 use crate::domain::NodeId;
 use crate::domain::ids::name_fault;
 use crate::error::StartError;
+use crate::server::election::ElectionKind;
 
 /// The port that servers and clients find each other on, when nothing else is said.
 pub const DISCOVERY_PORT: u16 = 5007;
@@ -38,6 +39,13 @@ pub enum Design {
 impl Design {
     /// Those that this version has.
     pub const ALL: [Self; 1] = [Self::Ring];
+
+    /// The election that it holds when nothing else is said.
+    pub fn election(self) -> ElectionKind {
+        match self {
+            Self::Ring => ElectionKind::HirschbergSinclair,
+        }
+    }
 }
 
 impl fmt::Display for Design {
@@ -81,6 +89,9 @@ pub struct Settings {
     /// Which design to run: ring [default: ring]
     #[arg(long, env = "ROUNDTABLE_DESIGN", hide_env = true)]
     pub design: Option<String>,
+    /// How the servers find a leader: hs (Hirschberg-Sinclair), bully [default: hs]
+    #[arg(long, env = "ROUNDTABLE_ELECTION", hide_env = true, value_name = "NAME")]
+    pub election: Option<String>,
     /// Servers of other clusters are refused [default: roundtable]
     #[arg(long, env = "ROUNDTABLE_CLUSTER", hide_env = true, value_name = "NAME")]
     pub cluster: Option<String>,
@@ -192,6 +203,8 @@ pub struct ServerConfig {
     pub advertise_ip: IpAddr,
     /// What it runs.
     pub design: Design,
+    /// How it finds a leader.
+    pub election: ElectionKind,
     /// The cluster's name.
     pub cluster: String,
     /// Some other servers, `host:port`, its own address not among them.
@@ -254,6 +267,7 @@ impl Settings {
             listen: self.listen.or(other.listen),
             advertise: self.advertise.or(other.advertise),
             design: self.design.or(other.design),
+            election: self.election.or(other.election),
             cluster: self.cluster.or(other.cluster),
             peers: self.peers.or(other.peers),
             // One setting in two words: a port said here outweighs a "no" said there.
@@ -292,13 +306,15 @@ impl Settings {
         }
         let own = [Some(listen_text), Some(listen.to_string()), self.advertise.clone()];
         peers.retain(|peer| !own.contains(&Some(peer.clone())));
+        let design: Design = self.design.as_deref().unwrap_or("ring").parse()?;
         let config = ServerConfig {
             data: self.data.unwrap_or_else(|| Path::new("data").join(&id)),
             id: id.into(),
             listen,
             advertise_ip: advertised_ip(listen.ip(), self.advertise.is_some())?,
             advertise: self.advertise,
-            design: self.design.as_deref().unwrap_or("ring").parse()?,
+            election: self.election.map_or(Ok(design.election()), |name| parse_election(&name))?,
+            design,
             cluster,
             bootstrap_expect: self.bootstrap_expect.unwrap_or(1 + peers.len()),
             peers,
@@ -320,6 +336,14 @@ impl Settings {
 
 fn usage<T>(text: String) -> Result<T, StartError> {
     Err(StartError::Usage(text))
+}
+
+fn parse_election(name: &str) -> Result<ElectionKind, StartError> {
+    let known = || ElectionKind::ALL.map(|kind| kind.to_string()).join(", ");
+    ElectionKind::named(name).map_or_else(
+        || usage(format!("the election {name:?} does not exist; this version has: {}", known())),
+        Ok,
+    )
 }
 
 /// The items of a list that is allowed to have empty ones, as a trailing comma or an empty variable makes.

@@ -34,6 +34,7 @@ fn an_id_is_enough() {
     assert_eq!(config.advertised(config.listen.port()), "127.0.0.1:7001");
     assert_eq!(config.data, Path::new("data").join("n1"));
     assert_eq!((config.cluster.as_str(), config.design), ("roundtable", Design::Ring));
+    assert_eq!(config.election, ElectionKind::HirschbergSinclair);
     assert_eq!((config.discovery_port, config.bootstrap_expect), (Some(5007), 1));
     assert!(config.peers.is_empty() && config.rooms.is_empty() && config.log.is_none());
 }
@@ -42,12 +43,12 @@ fn an_id_is_enough() {
 fn flags_win_over_the_file_and_the_file_over_defaults() {
     let (_dir, path) = file(
         r#"{"id": "n2", "listen": "127.0.0.1:9002", "peers": ["a:1", "b:2"], "no_discovery": true,
-            "frame_bytes_max": 65536, "log": "debug"}"#,
+            "frame_bytes_max": 65536, "log": "debug", "election": "bully"}"#,
     );
     let config = said(&format!("--listen 127.0.0.1:9009 --config {}", path.display())).resolve();
     let config = config.unwrap();
     assert_eq!(config.id, NodeId::from("n2"));
-    assert_eq!(config.listen.port(), 9009);
+    assert_eq!((config.listen.port(), config.election), (9009, ElectionKind::Bully));
     assert_eq!(config.peers, ["a:1", "b:2"]);
     assert_eq!((config.discovery_port, config.bootstrap_expect), (None, 3));
     assert_eq!((config.frame_bytes_max, config.log), (65536, Some(LevelFilter::Debug)));
@@ -89,6 +90,7 @@ fn what_cannot_be_is_refused_with_the_flag_and_a_remedy() {
         ("--id n1 --advertise 0.0.0.0:7001", "that others can connect to"),
         ("--id n1 --advertise [::]:7001", "that others can connect to"),
         ("--id n1 --design raft", "\"raft\" is not built yet; this version has: ring"),
+        ("--id n1 --election dice", "\"dice\" does not exist; this version has: hs, bully"),
         ("--id n1 --design star", "\"star\" does not exist; this version has: ring"),
         ("--id n1 --heartbeat-interval-ms 1000 --server-timeout-ms 2000", "less than 3000"),
         ("--id n1 --frame-bytes-max 10", "less than 4096"),

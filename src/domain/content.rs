@@ -12,6 +12,10 @@ use super::ids::{Incarnation, NodeId, Term};
 use super::message::Message;
 use super::vector_clock::VectorClock;
 
+mod election;
+
+pub use election::{Coordinator, ElectionContent, ElectionOk, Question, Side};
+
 /// What a session has been shown of a room. Opaque to clients: they hand it back as `content.after`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -204,6 +208,9 @@ pub struct Hello {
     pub cluster: String,
     /// The design; another one is refused.
     pub design: String,
+    /// The election that it holds; another one is refused. Not compared when it is left out.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub election: String,
     /// Who speaks.
     pub id: NodeId,
     /// The random name of its data folder.
@@ -225,67 +232,6 @@ pub struct Heartbeat {
     pub term: Option<Term>,
     /// The version of the sender's metadata.
     pub metadata: Option<MetadataVersion>,
-}
-
-/// ELECTION: Hirschberg and Sinclair's three messages. `counter` is the round that they belong to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum ElectionContent {
-    /// A candidate asks `2^k` servers on one side whether anyone outranks it.
-    Probe {
-        /// The candidate.
-        id: NodeId,
-        /// The election's round.
-        counter: u64,
-        /// The phase, from 0.
-        k: u32,
-        /// How many hops it has travelled, from 1.
-        d: u64,
-        /// Which way it travels.
-        toward: Side,
-    },
-    /// Nobody within `2^k` hops on this side outranks the candidate.
-    Reply {
-        /// The candidate that asked.
-        id: NodeId,
-        /// The election's round.
-        counter: u64,
-        /// The phase that it answers.
-        k: u32,
-        /// How many hops it has travelled, from 1: no more than the probe did. Without a bound it would
-        /// circle for ever where two servers see different rings.
-        d: u64,
-        /// Which way it travels, back to the candidate.
-        toward: Side,
-    },
-    /// The winner, once round the ring.
-    Announcement {
-        /// The winner.
-        id: NodeId,
-        /// The election's round with the winner's incarnation.
-        term: Term,
-    },
-}
-
-/// A direction on the ring. Ids grow to the right; the highest one's right neighbour is the lowest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Side {
-    /// Towards lower ids.
-    Left,
-    /// Towards higher ids.
-    Right,
-}
-
-impl Side {
-    /// The other one.
-    #[must_use]
-    pub fn opposite(self) -> Self {
-        match self {
-            Self::Left => Self::Right,
-            Self::Right => Self::Left,
-        }
-    }
 }
 
 /// The version of `room_locations`: the leader's term, then its changes in that term. The higher wins.

@@ -17,7 +17,7 @@ use super::ServerNode;
 use super::connections::Role;
 use super::step::{Flow, Step};
 use crate::domain::content::{
-    ErrorContent, Heartbeat, Held, Hello, Liveness, Presence, SyncContent,
+    Coordinator, ErrorContent, Heartbeat, Held, Hello, Liveness, Presence, SyncContent,
 };
 use crate::domain::{Message, MessageType, NodeId};
 use crate::error::RequestError;
@@ -131,6 +131,7 @@ impl ServerNode {
         Message::new(MessageType::Hello, self.server_id.as_str()).saying(&Hello {
             cluster: self.config.cluster.clone(),
             design: self.config.design.clone(),
+            election: self.config.election.to_string(),
             id: self.server_id.clone(),
             disk_id: self.config.disk_id.clone(),
             incarnation: self.config.incarnation.clone(),
@@ -174,7 +175,7 @@ impl ServerNode {
     }
 
     fn check_cluster(&self, hello: &Hello) -> Result<(), RequestError> {
-        let Hello { cluster, design, id, .. } = hello;
+        let Hello { cluster, design, election, id, .. } = hello;
         let (my_cluster, my_design) = (&self.config.cluster, &self.config.design);
         let me = &self.server_id;
         if cluster != my_cluster {
@@ -183,6 +184,14 @@ impl ServerNode {
         }
         if design != my_design {
             let reason = format!("{id} runs the design {design:?}, {me} runs {my_design:?}");
+            return Err(RequestError::WrongCluster { reason });
+        }
+        let my_election = self.config.election.to_string();
+        if !election.is_empty() && *election != my_election {
+            let reason = format!(
+                "{id} holds elections by {election:?}, {me} by {my_election:?}; give both the same \
+                 --election"
+            );
             return Err(RequestError::WrongCluster { reason });
         }
         Ok(())
@@ -328,9 +337,10 @@ impl ServerNode {
                 self.handle_ordered(from, msg, step)?;
             }
             MessageType::Heartbeat => self.handle_heartbeat(from, &parse(msg)?, step),
-            MessageType::Election => {
+            MessageType::Election | MessageType::ElectionOk => {
                 self.election_module.handle_message(msg, step.now, step.cm);
             }
+            MessageType::Coordinator => self.handle_coordinator(msg, &parse(msg)?, step),
             MessageType::MetadataUpdate => self.handle_metadata(msg, step),
             MessageType::Chat => self.handle_peer_chat(from, msg, step),
             MessageType::Sync => self.handle_sync(from, parse(msg)?, &msg.room_id, step),
@@ -362,6 +372,12 @@ impl ServerNode {
             _ => {}
         }
         Ok(())
+    }
+
+    /// An outcome. The leader may be a server that this one has not met.
+    fn handle_coordinator(&mut self, msg: &Message, news: &Coordinator, step: &Step) {
+        self.hear_of_server(&news.term.leader.node_id(), &news.address, step.now);
+        self.election_module.handle_message(msg, step.now, step.cm);
     }
 
     fn handle_heartbeat(&mut self, from: &NodeId, heartbeat: &Heartbeat, step: &Step) {

@@ -120,13 +120,8 @@ impl ServerNode {
         if changed {
             let ring: Vec<String> = self.ring().iter().map(NodeId::to_string).collect();
             log::info!("ring: {}", ring.join(" -> "));
-            self.election_module.ring_changed(
-                left_id.as_ref(),
-                right_id.as_ref(),
-                step.now,
-                step.cm,
-            );
         }
+        self.election_module.members_changed(&self.ring(), step.now, step.cm);
         self.watch_near_servers(step);
         self.recollect_rooms(step);
         self.reconcile_rooms(step);

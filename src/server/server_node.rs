@@ -26,8 +26,7 @@ use std::time::Instant;
 
 use super::ServerState;
 use super::connections::{Conn, Hindrance, LocalClient, Role};
-use super::election::hirschberg_sinclair::ElectionTiming;
-use super::election::{Election, ElectionModule};
+use super::election::{Election, ElectionKind, ElectionTiming};
 use super::failure_detector::{DetectorTiming, FailureDetector};
 use super::metadata::MetadataStore;
 use super::multicast::CausalMulticastHandler;
@@ -66,6 +65,8 @@ pub struct NodeConfig {
     pub cluster: String,
     /// The design that it runs, such as `ring`.
     pub design: String,
+    /// How it finds a leader.
+    pub election: ElectionKind,
     /// Servers to dial at the start, besides those that discovery finds.
     pub peers: Vec<String>,
     /// Rooms that exist from the start.
@@ -148,8 +149,9 @@ impl ServerNode {
     pub fn new(config: NodeConfig, now: Instant) -> Self {
         let (ip_address, port) = split_address(&config.address);
         let node = config.server_id.clone();
+        let (incarnation, address) = (config.incarnation.clone(), config.address.clone());
         let election =
-            ElectionModule::new(node.clone(), config.incarnation.clone(), config.timing.election);
+            config.election.make(node.clone(), incarnation, address, config.timing.election);
         Self {
             ip_address,
             port,
@@ -157,7 +159,7 @@ impl ServerNode {
             right_neighbor: None,
             servers: BTreeMap::new(),
             managed_rooms: BTreeMap::new(),
-            election_module: Box::new(election),
+            election_module: election,
             failure_detector: FailureDetector::new(node.clone(), config.timing.detector),
             metadata_store: MetadataStore::new(node.clone()),
             causal_multicast_handler: CausalMulticastHandler::new(config.incarnation.clone()),

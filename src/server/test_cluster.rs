@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::election::ElectionKind;
 use super::server_node::{NodeConfig, Timing};
 use super::{Flow, ServerNode, Step};
 use crate::domain::content::{ClientJoin, ErrorContent, JoinRoom};
@@ -64,6 +65,7 @@ pub(super) fn config(id: &str, peers: &[&str], start: u64) -> NodeConfig {
         address: format!("{id}:1"),
         cluster: "test".into(),
         design: "ring".into(),
+        election: ElectionKind::default(),
         peers: peers.iter().map(|id| format!("{id}:1")).collect(),
         rooms: Vec::new(),
         discovery: false,

@@ -13,6 +13,7 @@ use super::trace::Detail;
 use super::{Faults, Options, Report, run_plan, run_seed};
 use crate::cli::Outcome;
 use crate::error::StartError;
+use crate::server::election::ElectionKind;
 use crate::threads::Threads;
 
 /// Lines of the trace that are printed for a failing seed.
@@ -24,6 +25,9 @@ pub struct SimArgs {
     /// The design
     #[arg(long, default_value = "ring", value_parser = ["ring"])]
     pub design: String,
+    /// How the servers find a leader: hs or bully
+    #[arg(long, value_name = "NAME", default_value_t, value_parser = parse_election)]
+    pub election: ElectionKind,
     /// How many servers [default: drawn from the seed, 1 to 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub nodes: Option<u8>,
@@ -57,6 +61,7 @@ pub fn run(args: &SimArgs) -> Result<Outcome, StartError> {
         nodes: args.nodes.map(usize::from),
         faults,
         steps: args.steps,
+        election: args.election,
         #[cfg(feature = "planted-faults")]
         planted: planted(args)?,
         ..Options::default()
@@ -79,6 +84,10 @@ pub fn run(args: &SimArgs) -> Result<Outcome, StartError> {
         explain(*seed, args, &options);
     }
     Ok(outcome(totals.failed.is_empty()))
+}
+
+fn parse_election(name: &str) -> Result<ElectionKind, String> {
+    ElectionKind::named(name).ok_or_else(|| "there are hs and bully".to_string())
 }
 
 /// What is planted by `--plant`.
@@ -236,9 +245,9 @@ fn explain(seed: u64, args: &SimArgs, options: &Options) {
     }
     let nodes = args.nodes.map_or_else(String::new, |nodes| format!(" --nodes {nodes}"));
     let steps = if args.steps > 0 { format!(" --steps {}", args.steps) } else { String::new() };
-    let SimArgs { design, faults, .. } = args;
+    let SimArgs { design, election, faults, .. } = args;
     println!(
-        "all of it: roundtable sim --design {design}{nodes} --seed {seed} --seeds 1 \
+        "all of it: roundtable sim --design {design} --election {election}{nodes} --seed {seed} --seeds 1 \
          --faults {faults}{steps} --trace"
     );
 }

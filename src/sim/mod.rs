@@ -49,6 +49,7 @@ use plan::Plan;
 use trace::Detail;
 use world::World;
 
+use crate::server::election::ElectionKind;
 #[cfg(any(test, feature = "planted-faults"))]
 use crate::server::planted::Planted;
 
@@ -118,6 +119,8 @@ pub struct Options {
     pub faults: Faults,
     /// After so many events nothing more goes wrong; 0 leaves it to the plan.
     pub steps: u64,
+    /// How the servers find a leader.
+    pub election: ElectionKind,
     /// How much is written down.
     pub detail: Detail,
     /// What is wrong with the servers on purpose.
@@ -131,6 +134,7 @@ impl Default for Options {
             nodes: None,
             faults: Faults::ALL,
             steps: 0,
+            election: ElectionKind::default(),
             detail: Detail::Off,
             #[cfg(any(test, feature = "planted-faults"))]
             planted: None,

@@ -22,6 +22,7 @@ use super::plan::{Plan, stream};
 use super::trace::Trace;
 use super::{Options, Report};
 use crate::domain::NodeId;
+use crate::server::election::ElectionKind;
 
 /// What stage a run has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,7 @@ pub(super) struct World {
     rng: fastrand::Rng,
     events: u64,
     steps_max: u64,
+    election: ElectionKind,
     over: bool,
 }
 
@@ -112,6 +114,7 @@ impl World {
             rng: stream(seed, "world", 0),
             events: 0,
             steps_max: if options.steps == 0 { u64::MAX } else { options.steps },
+            election: options.election,
             over: false,
             plan,
         }

@@ -13,7 +13,7 @@
 //! Every thread waits, steps and lets go; nothing else. The node is the only lock that is held while others
 //! are taken (the order is written in [`crate::server`]); while it is held nothing blocks, everything
 //! is only queued. After it is gone the thread that stepped writes the bytes, wakes the log writer, starts
-//! the dials. ELECTION messages go through a channel to their own thread, as the reference asks.
+//! the dials. Messages of an election go through a channel to their own thread, as the reference asks.
 //!
 //! **Stop.** Clients are told; the stop channel is closed; `tcp-accept` is woken by a connection; the sockets
 //! are shut; all threads that step are joined; last the `log-writer`, which writes and syncs what is left. A
@@ -47,7 +47,7 @@ pub use run::run;
 
 /// How often timeouts are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
-/// ELECTION messages that may wait. One that finds no room is lost; a higher term repairs it.
+/// Messages of an election that may wait. One that finds no room is lost; a higher term repairs it.
 const ELECTION_QUEUE: usize = 1024;
 /// How long the threads may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
@@ -357,7 +357,7 @@ impl Shell {
         }
     }
 
-    /// An ELECTION message of a server goes to the election thread. A full queue loses it.
+    /// What a server says about an election goes to the election thread. A full queue loses it.
     fn pass_to_election(
         &self,
         node: &ServerNode,
@@ -365,7 +365,7 @@ impl Shell {
         frame: &Result<Message, RequestError>,
     ) -> bool {
         match frame {
-            Ok(msg) if msg.message_type == MessageType::Election && node.is_peer(conn) => {
+            Ok(msg) if is_of_election(msg.message_type) && node.is_peer(conn) => {
                 let _ = self.elections.try_send((conn, msg.clone()));
                 true
             }
@@ -461,4 +461,12 @@ fn open_discovery(port: u16) -> Result<UDPHandler, StartError> {
              choose another --discovery-port, or --no-discovery with --peers"
         ))
     })
+}
+
+/// Whether messages of this type are the `election` thread's. All of them are, so that they keep their order.
+fn is_of_election(message_type: MessageType) -> bool {
+    matches!(
+        message_type,
+        MessageType::Election | MessageType::ElectionOk | MessageType::Coordinator
+    )
 }

@@ -64,6 +64,7 @@ impl Made {
                 address: address.clone(),
                 cluster: config.cluster.clone(),
                 design: design.clone(),
+                election: config.election,
                 peers: config.peers.clone(),
                 rooms: config.rooms.clone(),
                 discovery: config.discovery_port.is_some(),

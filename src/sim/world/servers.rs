@@ -230,6 +230,7 @@ impl World {
             address: machine.address.clone(),
             cluster: "sim".into(),
             design: "ring".into(),
+            election: self.election,
             peers,
             rooms: self.plan.rooms.iter().take(usize::from(nodes > 2)).cloned().collect(),
             discovery: self.plan.discovery,
