@@ -1,7 +1,7 @@
 //! The plan's faults, and how a run ends: healing, rest, fresh readers, the verdict.
 
 use super::super::agenda::{Event, Host, MS, Micros, SECOND};
-use super::super::checker::{Promise, check};
+use super::super::checker::{Order, Promise, check};
 use super::super::person::Stay;
 use super::super::plan::{Class, Fault, FaultKind, Plan};
 use super::{Stage, World};
@@ -311,7 +311,7 @@ impl World {
         }
         let strict = self.plan.class == Class::OneAtATime && self.plan.nodes > 1;
         let whole = self.plan.class == Class::OneAtATime;
-        let promise = Promise { shown_survives: strict, whole };
+        let promise = Promise { order: Order::Causal, shown_survives: strict, whole };
         self.violation = check(&self.history, promise).err();
     }
 }
