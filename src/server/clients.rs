@@ -3,6 +3,8 @@
 //! A request that cannot be done yet (no leader, the room's past is not here) changes nothing and is handed
 //! in again later; so each handler checks everything first and acts last.
 
+use std::collections::BTreeMap;
+
 use super::ServerNode;
 use super::connections::{Hindrance, LocalClient, Role};
 use super::failure_detector::TimerType;
@@ -56,7 +58,9 @@ impl ServerNode {
             self.move_session(session, old, "another connection", step);
         }
         self.presence.join(session, user, &self.server_id.clone(), epoch);
-        let client = LocalClient { conn, user: user.into(), since: step.now, resuming };
+        let (user, since, gaps) = (user.to_string(), step.now, BTreeMap::new());
+        log::info!("{user} connected");
+        let client = LocalClient { conn, user, since, resuming, gaps };
         self.clients.insert(session.into(), client);
         if let Some(conn) = self.conns.get_mut(&conn) {
             conn.role = Role::Client(session.into());
@@ -64,7 +68,6 @@ impl ServerNode {
         step.cm.bind_client(conn, session);
         self.failure_detector.reset_timer(session, TimerType::Client, step.now);
         self.announce(MessageType::ClientJoin, session, "", step);
-        log::info!("{user} connected");
         let welcome = Welcome {
             cluster: self.config.cluster.clone(),
             design: self.config.design.clone(),
@@ -101,7 +104,9 @@ impl ServerNode {
             }
             MessageType::Status => self.answer_status(conn, msg, step),
             MessageType::Discovery => self.answer_discovery(conn, msg, step),
-            MessageType::Heartbeat => {}
+            // One without an id is an answer itself.
+            MessageType::Heartbeat if msg.message_id.is_empty() => {}
+            MessageType::Heartbeat => step.cm.send_to_conn(conn, &self.ack(msg).to_frame()),
             message_type => {
                 let message_id = msg.message_id.clone();
                 return Err(RequestError::UnexpectedType { message_id, message_type }.into());
@@ -175,6 +180,9 @@ impl ServerNode {
             Some(_) => usize::MAX,
             None => join.history.unwrap_or(HISTORY_DEFAULT) as usize,
         };
+        if gap.is_some() {
+            self.open_gap(session, room_id, after);
+        }
         let past = self.start_replay(session, room_id, limit, after);
         let joined = Joined {
             history: u32::try_from(past).unwrap_or(u32::MAX),
@@ -293,6 +301,9 @@ impl ServerNode {
         check_name(msg, "room name", &msg.room_id)?;
         let replayed = self.is_replaying(session, &msg.room_id);
         self.end_replays(session, Some(&msg.room_id));
+        self.clients.entry(session.into()).and_modify(|client| {
+            client.gaps.remove(&msg.room_id);
+        });
         let room = self.managed_rooms.get_mut(&msg.room_id);
         if !room.is_some_and(|room| room.remove_client(session)) && !replayed {
             let (message_id, room_id) = (msg.message_id.clone(), msg.room_id.clone());

@@ -8,6 +8,10 @@
 //! A joining session is shown the past before anything new. A long one goes out in portions that fit the
 //! connection's queue, or the client would be cut off as slow before it had a chance to read. Until it has all
 //! of it the session's own messages wait.
+//!
+//! A session that entered with a *gap* has been shown messages that this server lacks. They may come later, by SYNC, and
+//! are new to everyone here but that session. So what it had been shown is remembered until all of that can be shown here:
+//! no message is shown to it of which any stamp is covered, and its positions never fall behind.
 
 use super::ServerNode;
 use super::rooms::{count_shown, delivered, is_covered, is_hidden};
@@ -72,8 +76,29 @@ impl ServerNode {
             // A member that asks for the past again has been shown all of it.
             replay.base = replication.shown_clock.clone();
         }
+        let gap = self.clients.get(session).and_then(|client| client.gaps.get(room_id));
+        if let Some(gap) = gap {
+            replay.base.merge(gap);
+        }
         self.replays.insert((session.into(), room_id.into()), replay);
         count
+    }
+
+    /// `session` enters `room_id` without some of what `after` counts.
+    pub(super) fn open_gap(&mut self, session: &str, room_id: &str, after: Option<&VectorClock>) {
+        let Some(client) = self.clients.get_mut(session) else { return };
+        client.gaps.entry(room_id.into()).or_default().merge(&after.cloned().unwrap_or_default());
+    }
+
+    /// Ends the gaps of `room_id` that can be shown by now.
+    pub(super) fn close_gaps(&mut self, room_id: &str) {
+        let replication = self.causal_multicast_handler.replication_of(room_id);
+        let Some(shown) = replication.map(|replication| &replication.shown_clock) else { return };
+        for client in self.clients.values_mut().filter(|client| !client.gaps.is_empty()) {
+            if client.gaps.get(room_id).is_some_and(|gap| shown.covers(gap)) {
+                client.gaps.remove(room_id);
+            }
+        }
     }
 
     /// Where `session`, which has just joined `room_id`, stands before it is sent the past.

@@ -176,28 +176,29 @@ impl ServerNode {
         let settled = self.causal_multicast_handler.settle(room, live);
         // Joins wait for what is shown, and for a copy that has caught up.
         self.progress |= !settled.shown.is_empty() || self.wanted_rooms.contains_key(room_id);
-        let conns = self.member_conns(room);
-        if !conns.is_empty() {
+        let members = self.members_here(room);
+        let has_gap = members.iter().any(|(_, gap)| gap.is_some());
+        if !members.is_empty() {
             let mut position = before;
             for place in settled.shown {
                 count_shown(room, place, &mut position);
                 if !is_hidden(room, place) {
-                    let frame = delivered(&room.message_history[place], &position);
-                    for conn in &conns {
-                        step.cm.send_to_conn(*conn, &frame);
-                    }
+                    show(room, place, &position, &members, step);
                 }
             }
         }
         for ack in settled.acked {
             self.send_ack(&ack, room_id, step);
         }
+        if has_gap {
+            self.close_gaps(room_id);
+        }
     }
 
-    /// The connections of the members of `room` that are connected here.
-    pub(super) fn member_conns(&self, room: &Room) -> Vec<ConnId> {
+    /// The members of `room` that are connected here, each with its gap if there is one.
+    fn members_here(&self, room: &Room) -> Vec<(ConnId, Option<&VectorClock>)> {
         let clients = room.client_ids.iter().filter_map(|session| self.clients.get(session));
-        clients.map(|client| client.conn).collect()
+        clients.map(|client| (client.conn, client.gaps.get(&room.room_id))).collect()
     }
 
     fn send_ack(&self, ack: &PendingAck, room_id: &str, step: &Step) {
@@ -216,7 +217,11 @@ impl ServerNode {
         if is_member
             && let Some(replication) = self.causal_multicast_handler.replication_of(room_id)
         {
-            msg.position = Some(Position::Clock(replication.shown_clock.clone()));
+            let mut position = replication.shown_clock.clone();
+            if let Some(gap) = client.gaps.get(room_id) {
+                position.merge(gap);
+            }
+            msg.position = Some(Position::Clock(position));
         }
         step.cm.send_to_conn(client.conn, &msg.to_frame());
     }
@@ -243,6 +248,30 @@ impl ServerNode {
 /// Whether the message at `place` repeats one that was shown.
 pub(super) fn is_hidden(room: &Room, place: usize) -> bool {
     room.is_repeat(place) && !is_planted(Planted::NoDuplicateCheck)
+}
+
+/// Shows the message at `place` to `members`, who stand at `position` then. One with a gap stands further, and may have
+/// been shown it elsewhere.
+fn show(
+    room: &Room,
+    place: usize,
+    position: &VectorClock,
+    members: &[(ConnId, Option<&VectorClock>)],
+    step: &Step,
+) {
+    let msg = &room.message_history[place];
+    let frame = delivered(msg, position);
+    for (conn, gap) in members {
+        match gap {
+            None => step.cm.send_to_conn(*conn, &frame),
+            Some(_) if is_covered(room, place, *gap) => {}
+            Some(gap) => {
+                let mut position = position.clone();
+                position.merge(gap);
+                step.cm.send_to_conn(*conn, &delivered(msg, &position));
+            }
+        }
+    }
 }
 
 /// The message at `place` is shown, or was under another stamp: `position` counts it.

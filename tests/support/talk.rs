@@ -30,7 +30,7 @@ struct Record {
     acked_at: Vec<Instant>,
     shown: usize,
     joined: bool,
-    /// Disconnected, Reconnected, refused: what a person would have been told.
+    /// Moved, Disconnected, Reconnected, refused: what a person would have been told.
     news: Vec<String>,
 }
 
@@ -210,6 +210,9 @@ impl Record {
             }
             Event::Joined { .. } => self.joined = true,
             Event::Disconnected { reason } => self.news.push(format!("disconnected: {reason}")),
+            Event::Moved { reason, resent, .. } => {
+                self.news.push(format!("moved: {reason}, {resent} messages sent again"));
+            }
             Event::Reconnected { resent, .. } => {
                 self.news.push(format!("reconnected, {resent} messages sent again"));
             }

@@ -167,6 +167,16 @@ fn a_silent_client_is_asked_and_then_closed() {
 }
 
 #[test]
+fn a_heartbeat_with_an_id_is_a_question_and_one_without_an_answer() {
+    let mut cluster = TestCluster::of(&["n1"]);
+    let alice = cluster.member("n1", "alice", "lobby");
+    for (id, answers) in [("there?", &["ACK there?"][..]), ("", &[])] {
+        cluster.say(&alice, Message::new(MessageType::Heartbeat, "").with_id(id));
+        assert_eq!(got(&mut cluster, &alice), answers, "{id:?}");
+    }
+}
+
+#[test]
 fn a_full_disk_refuses_writes_and_serves_reads() {
     let mut cluster = TestCluster::of(&["n1"]);
     let alice = cluster.member("n1", "alice", "lobby");

@@ -87,7 +87,7 @@ impl World {
                     self.hang_up(host);
                     self.next_session(host);
                 }
-                Told::Reconnected { resent, .. } => {
+                Told::Moved { resent, .. } | Told::Reconnected { resent, .. } => {
                     self.count("client resumed");
                     if resent > 0 {
                         self.count("message resent");
