@@ -356,10 +356,10 @@ impl ServerNode {
                 self.check_id_taken(&error);
             }
             MessageType::Discovery => self.handle_server_discovery(&parse(msg)?, false, step),
-            // Of another life of the same connection, or a question that needs no answer here.
-            MessageType::Hello | MessageType::Status => {}
-            // Of other designs.
-            MessageType::Join
+            // Of another life of the same connection, a question that needs no answer here, or of another design.
+            MessageType::Hello
+            | MessageType::Status
+            | MessageType::Join
             | MessageType::Members
             | MessageType::Promise
             | MessageType::SeqChat
