@@ -204,7 +204,7 @@ impl<'a> Views<'a> {
     fn shown(&mut self, room: &str, text: &'a str) -> Checked {
         let Some(view) = self.open.get_mut(room) else { return Ok(()) };
         let place = view.shown.len();
-        if view.shown.insert(text, place).is_none() {
+        if view.shown.insert(text, place).is_none() || view.gap {
             return Ok(());
         }
         let name = &self.session.session;
