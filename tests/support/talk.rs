@@ -113,6 +113,11 @@ impl Talk {
         self.talkers.iter().flat_map(tell).collect()
     }
 
+    /// How many lines of news each of them was told.
+    pub(crate) fn told_each(&self) -> Vec<usize> {
+        self.talkers.iter().map(|talker| talker.record.lock().news.len()).collect()
+    }
+
     /// Lets them finish, waits until all is acknowledged and shown, and returns what is wrong with that, and how
     /// many messages there were.
     pub(crate) fn finish(mut self) -> (Vec<String>, usize) {
