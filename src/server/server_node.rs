@@ -28,6 +28,7 @@ use super::ServerState;
 use super::connections::{Conn, Hindrance, LocalClient, Role};
 use super::election::hirschberg_sinclair::ElectionTiming;
 use super::election::{Election, ElectionModule};
+use super::failover::Failover;
 use super::failure_detector::{DetectorTiming, FailureDetector};
 use super::metadata::MetadataStore;
 use super::multicast::CausalMulticastHandler;
@@ -36,6 +37,7 @@ use super::presence::Presence;
 use super::replay::Replay;
 use super::ring::{RingNeighbor, ServerInfo};
 use super::step::{Flow, Step};
+use super::time_sync::TimeSync;
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term, VectorClock};
 use crate::error::RequestError;
 use crate::network::ConnId;
@@ -104,6 +106,10 @@ pub struct ServerNode {
     pub causal_multicast_handler: CausalMulticastHandler,
     /// Who is online, on all servers.
     pub presence: Presence,
+    /// What time it is; without `--ntp` the system clock's. Given before the start, as the next one.
+    pub time_sync: TimeSync,
+    /// Whose port takes connections; `None` where no health checks run.
+    pub failover: Option<Failover>,
     /// The connections that are open.
     pub(super) conns: BTreeMap<ConnId, Conn>,
     /// The clients that are connected here, by session.
@@ -159,6 +165,8 @@ impl ServerNode {
             metadata_store: MetadataStore::new(node.clone()),
             causal_multicast_handler: CausalMulticastHandler::new(config.incarnation.clone()),
             presence: Presence::new(),
+            time_sync: TimeSync::default(),
+            failover: None,
             conns: BTreeMap::new(),
             clients: BTreeMap::new(),
             dials: Dials::new(&config.peers, &config.address, now),
