@@ -98,8 +98,10 @@ fn servers_table(status: &Status) -> String {
     if checks_health {
         return columns(&rows);
     }
-    let without_health: Vec<[String; 4]> =
-        rows.into_iter().map(|[id, address, state, heard, _]| [id, address, state, heard]).collect();
+    let without_health: Vec<[String; 4]> = rows
+        .into_iter()
+        .map(|[id, address, state, heard, _]| [id, address, state, heard])
+        .collect();
     columns(&without_health)
 }
 

@@ -162,9 +162,10 @@ impl Failover {
 
     /// How long nobody is due; at most one interval, so that new nodes are not left out for long.
     pub fn next_due(&self, now: Instant) -> Duration {
-        let waits = self.cluster_nodes.values().map(|node| {
-            node.due_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
-        });
+        let waits = self
+            .cluster_nodes
+            .values()
+            .map(|node| node.due_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now)));
         waits.min().unwrap_or(self.timing.health_check_interval)
     }
 
@@ -245,8 +246,7 @@ mod tests {
     fn only_what_changes_is_told() {
         let mut failover = failover();
         let n2 = NodeId::from("n2");
-        let failed =
-            HealthChange::Failed { node: n2.clone(), address: "h:2".into(), leads: false };
+        let failed = HealthChange::Failed { node: n2.clone(), address: "h:2".into(), leads: false };
         let recovered = HealthChange::Recovered { node: n2.clone() };
         for (alive, change, healthy) in [
             (true, None, vec!["n2", "n3"]),

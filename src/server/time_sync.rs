@@ -330,9 +330,8 @@ impl TimeSync {
 
     /// Gives up what was known when nobody has answered for too long.
     fn expire(&mut self, now: Instant) {
-        let is_old = |chosen: &Chosen| {
-            now.saturating_duration_since(chosen.answered_at) >= HOLDOVER
-        };
+        let is_old =
+            |chosen: &Chosen| now.saturating_duration_since(chosen.answered_at) >= HOLDOVER;
         if self.chosen.as_ref().is_some_and(is_old) {
             self.chosen = None;
             log::warn!("no time server answers any more, the system clock serves: {}", self.reason);

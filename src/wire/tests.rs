@@ -85,7 +85,8 @@ fn every_kind_of_content_has_an_example() {
     let shown: BTreeSet<&str> = examples().iter().map(|(content_type, _)| *content_type).collect();
     let source = include_str!("../domain/content.rs");
     let parts = ["Position", "ServerAddress", "ServerStatus", "Liveness", "RoomStatus", "Side"];
-    let parts = [&parts[..], &["MetadataVersion", "RoomClock", "SessionPresence", "TimeState"]].concat();
+    let parts =
+        [&parts[..], &["MetadataVersion", "RoomClock", "SessionPresence", "TimeState"]].concat();
     let names = source.lines().filter_map(|line| {
         let rest = line.strip_prefix("pub struct ").or_else(|| line.strip_prefix("pub enum "))?;
         rest.split(' ').next()

@@ -174,7 +174,7 @@ fn nobody_there_is_told_at_once() {
     let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let error = query(&free, 7, LONG).unwrap_err();
     assert!(error.to_string().starts_with("cannot be reached: "), "{error}");
-    for nowhere in ["", "127.0.0.1", "host.invalid:123"] {
+    for nowhere in ["", "127.0.0.1", "127.0.0.1:x"] {
         assert!(matches!(query(nowhere, 7, LONG), Err(SntpError::Unreachable(_))), "{nowhere}");
     }
 }
