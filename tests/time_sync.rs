@@ -197,7 +197,8 @@ fn a_real_time_server_is_understood() {
     let Some(chrony) = Chrony::start() else { return };
     for nonce in [0x1234_5678_9abc_def0, u64::MAX] {
         let exchange = sntp::query(&chrony.address, nonce, DEADLINE).unwrap();
-        // Both read the same clock: the offset is the error, half of the delay at most, and the grain of chronyd's own time.
+        // Both read the same clock: the offset is the error, half of the delay at most, and the grain of chronyd's
+        // own time.
         let error_max_ns = exchange.delay_ns / 2 + 50_000_000;
         assert!(exchange.offset_ns.abs() <= error_max_ns, "{exchange:?}");
     }

@@ -6,9 +6,9 @@
 //!   n4  connect ──── · · · nothing · · · ✗     one thread, and n4 delays nobody
 //! ```
 //!
-//! Nothing is sent: the other side sees a connection that closes without a word. The sockets are looked at before the clock is, so that a
-//! process that slept does not call others dead for its own sleep. Only a host *name* is waited for, as long as the system takes to look
-//! it up, before the connections begin.
+//! Nothing is sent: the other side sees a connection that closes without a word. The sockets are looked at before the
+//! clock is, so that a process that slept does not call others dead for its own sleep. Only a host *name* is waited
+//! for, as long as the system takes to look it up, before the connections begin.
 //!
 //! Source: raft-messaging.txt, `_is_node_alive`.
 
@@ -33,7 +33,8 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Begins to connect to `address` (`host:port`) and does not wait for it. A name with several addresses is tried at the first.
+    /// Begins to connect to `address` (`host:port`) and does not wait for it. A name with several addresses is tried
+    /// at the first.
     pub fn begin(address: &str) -> io::Result<Self> {
         let no_address = || io::Error::new(ErrorKind::NotFound, "the name has no address");
         let address: SocketAddr = address.to_socket_addrs()?.next().ok_or_else(no_address)?;
@@ -46,7 +47,8 @@ impl Probe {
         }
     }
 
-    /// The document's `_is_node_alive`: `Ok` when the connection was taken, the reason when it was not, `None` as long as neither is known.
+    /// The document's `_is_node_alive`: `Ok` when the connection was taken, the reason when it was not, `None` as
+    /// long as neither is known.
     pub fn is_node_alive(&self) -> Option<io::Result<()>> {
         match self.socket.take_error() {
             Ok(None) => {}
@@ -55,7 +57,8 @@ impl Probe {
         // Has another side only once it is connected.
         let peer = self.socket.peer_addr().ok()?;
         let own = self.socket.local_addr().ok()?;
-        // Trying a free port of one's own machine can, rarely, end at oneself: the system had chosen that very port for the calling side.
+        // Trying a free port of one's own machine can, rarely, end at oneself: the system had chosen that very port
+        // for the calling side.
         let is_oneself = peer.as_socket() == own.as_socket();
         Some(if is_oneself { Err(ErrorKind::ConnectionRefused.into()) } else { Ok(()) })
     }
@@ -73,7 +76,8 @@ const EINPROGRESS: i32 = if cfg!(target_os = "linux") { 115 } else { 36 };
 /// A node that was tried, where, and what came of it.
 pub type Checked = (NodeId, String, io::Result<()>);
 
-/// Tries all `nodes` (id and `host:port`) together for `timeout` at most. When `stop` is given meanwhile, those that are not decided are left out.
+/// Tries all `nodes` (id and `host:port`) together for `timeout` at most. When `stop` is given meanwhile, those that
+/// are not decided are left out.
 pub fn are_nodes_alive(
     nodes: Vec<(NodeId, String)>,
     timeout: Duration,

@@ -6,12 +6,13 @@
 //!     ◀── the answer that carries the nonce, within the limit ─┘      anything else is passed over
 //! ```
 //!
-//! One call is one question, on a socket of its own that hears this server only: a late answer to an earlier question comes to a
-//! port that is closed. Should it come here all the same, or should somebody lie, it lacks the nonce, and the right answer is waited for.
-//! The time on the way is taken from the timers' clock, which no one sets, so that a change of the system clock meanwhile does no harm.
+//! One call is one question, on a socket of its own that hears this server only: a late answer to an earlier question
+//! comes to a port that is closed. Should it come here all the same, or should somebody lie, it lacks the nonce, and
+//! the right answer is waited for. The time on the way is taken from the timers' clock, which no one sets, so that a
+//! change of the system clock meanwhile does no harm.
 //!
-//! It blocks, up to the limit and for as long as the system takes to find the address of a name. Which server is asked when, and what
-//! becomes of the answers, decides [`TimeSync`](crate::server::TimeSync).
+//! It blocks, up to the limit and for as long as the system takes to find the address of a name. Which server is
+//! asked when, and what becomes of the answers, decides [`TimeSync`](crate::server::TimeSync).
 //!
 //! Source: raft-messaging.txt, "NTP protocol implementation"; RFC 5905, section 14.
 
@@ -73,7 +74,8 @@ impl std::error::Error for SntpError {
     }
 }
 
-/// Asks `server` (`host:port`) and waits for its answer for `limit` at most. `nonce` has to be random, and new each time.
+/// Asks `server` (`host:port`) and waits for its answer for `limit` at most. `nonce` has to be random, and new each
+/// time.
 pub fn query(server: &str, nonce: u64, limit: Duration) -> Result<Exchange, SntpError> {
     let socket = connect(server).map_err(SntpError::Unreachable)?;
     let t1 = NtpTimestamp::of(SystemTime::now());

@@ -6,14 +6,17 @@
 //!                                                              healthy_nodes until a later check reaches it
 //! ```
 //!
-//! Promise: a node whose port takes no connections leaves [`healthy_nodes`](Failover::healthy_nodes) within one interval and one timeout, and is back within
-//! as long after it takes them again. Price: a connection to each node and interval.
-//! Leaves out: deciding anything. That a port takes connections says little: the operating system does that for a process that hangs. Who
-//! leads is for the votes, and who is alive for the heartbeats; this tells people, and whoever has to choose between servers.
+//! Promise: a node whose port takes no connections leaves [`healthy_nodes`](Failover::healthy_nodes) within one
+//! interval and two timeouts, and is back within as long after it takes them again. Price: a connection to each node
+//! and interval.
+//! Leaves out: deciding anything. That a port takes connections says little: the operating system does that for a
+//! process that hangs. Who leads is for the votes, and who is alive for the heartbeats; this tells people, and
+//! whoever has to choose between servers.
 //!
-//! It is pure: `health-check`, a thread of the [shell](crate::server::shell), asks who is [`due`](Failover::due), connects with
-//! [`are_nodes_alive`](crate::network::health_check::are_nodes_alive) while it holds no lock, and hands in what came. That one thread begins all connections that are due at once
-//! and waits for them together, so that a node that does not answer delays no other.
+//! It is pure: `health-check`, a thread of the [shell](crate::server::shell), asks who is [`due`](Failover::due),
+//! connects with [`are_nodes_alive`](crate::network::health_check::are_nodes_alive) while it holds no lock, and hands
+//! in what came. That one thread begins all connections that are due at once and waits for them together, so that a
+//! node that does not answer delays no other.
 //!
 //! | `Failover` in the document | here |
 //! |---|---|
@@ -124,8 +127,8 @@ impl Failover {
         &self.timing
     }
 
-    /// Takes over the other servers and where they are tried, `host:port`. A new one counts as healthy until a check says otherwise; so does one
-    /// that moved, since it was not tried there.
+    /// Takes over the other servers and where they are tried, `host:port`. A new one counts as healthy until a check
+    /// says otherwise; so does one that moved, since it was not tried there.
     pub fn update_cluster_nodes<'a>(
         &mut self,
         nodes: impl IntoIterator<Item = (&'a NodeId, &'a str)>,
@@ -149,7 +152,8 @@ impl Failover {
         changed
     }
 
-    /// The nodes that are to be checked now, and where. Each is due again one interval later, whatever comes of this check.
+    /// The nodes that are to be checked now, and where. Each is due again one interval later, whatever comes of this
+    /// check.
     pub fn due(&mut self, now: Instant) -> Vec<(NodeId, String)> {
         let is_due = |node: &ClusterNode| node.due_at.is_none_or(|at| now >= at);
         let due = self.cluster_nodes.iter_mut().filter(|(_, node)| is_due(node));
@@ -169,8 +173,8 @@ impl Failover {
         waits.min().unwrap_or(self.timing.health_check_interval)
     }
 
-    /// Takes what came of a check of `node` at `address`: whether the port took the connection. An answer about a node that left or moved meanwhile
-    /// says nothing.
+    /// Takes what came of a check of `node` at `address`: whether the port took the connection. An answer about a
+    /// node that left or moved meanwhile says nothing.
     pub fn checked(&mut self, node: &NodeId, address: &str, alive: bool) -> Option<HealthChange> {
         self.cluster_nodes.get(node).filter(|known| known.address == address)?;
         if alive {

@@ -7,16 +7,18 @@
 //!   of its last 8 answers the best one ──▶ offset ──▶ wall_ms(system clock) = time of messages
 //! ```
 //!
-//! The system clock is not touched: what is added to it makes the timestamps of messages. An answer may be wrong by half the time that it
-//! was on the way, hence of the last [`SAMPLES`] answers of a server the one with the shortest way counts (the clock filter of RFC 5905,
-//! section 10); as clocks drift apart, an old one counts as if it had been longer on the way. When the system clock is set meanwhile, what was
-//! measured before no longer counts.
+//! The system clock is not touched: what is added to it makes the timestamps of messages. An answer may be wrong by
+//! half the time that it was on the way, hence of the last [`SAMPLES`] answers of a server the one with the shortest
+//! way counts (the clock filter of RFC 5905, section 10); as clocks drift apart, an old one counts as if it had been
+//! longer on the way. When the system clock is set meanwhile, what was measured before no longer counts.
 //!
-//! Promise: timestamps are off by no more than half the delay and the server's own error, plus some milliseconds of drift. As long as no server has
-//! answered, and an hour after the last one did, the system clock serves, and the status says so.
-//! Price: one datagram a minute. A server that says RATE is asked half as often, one that says DENY or RSTR never again.
-//! Leaves out: comparing servers with each other. One that lies with a straight face is believed, so name servers that you trust; steering the
-//! clock's speed; and a system clock that is wrong by more than 68 years.
+//! Promise: timestamps are off by no more than half the delay and the server's own error, plus some milliseconds of
+//! drift. As long as no server has answered, and an hour after the last one did, the system clock serves, and the
+//! status says so.
+//! Price: one datagram a minute. A server that says RATE is asked half as often, one that says DENY or RSTR never
+//! again.
+//! Leaves out: comparing servers with each other. One that lies with a straight face is believed, so name servers
+//! that you trust; steering the clock's speed; and a system clock that is wrong by more than 68 years.
 //!
 //! It is pure: `time-sync`, a thread of the [shell](crate::server::shell), asks what to do next, does it with
 //! [`sntp::query`](crate::network::sntp::query) while it holds no lock, and hands in what came.
@@ -37,7 +39,8 @@ pub const HOLDOVER: Duration = Duration::from_secs(3600);
 pub const POLL_INTERVAL_MAX: Duration = Duration::from_secs(1024);
 /// By how much an ordinary clock drifts, in millionths: PHI of RFC 5905.
 const DRIFT_PPM: u128 = 15;
-/// When the two clocks of this machine differ by more since a measurement, the system clock was set: STEPT of RFC 5905.
+/// When the two clocks of this machine differ by more since a measurement, the system clock was set: STEPT of RFC
+/// 5905.
 const STEP_NS: u128 = 128_000_000;
 /// An offset that somebody should look at: PANICT of RFC 5905.
 const OFFSET_STRANGE_NS: u64 = 1_000_000_000_000;
@@ -352,8 +355,8 @@ fn in_ms(ns: i64) -> f64 {
 }
 
 /// The timestamp of a room's next message, so that timestamps never run backwards in it: `corrected_ms`, the time by
-/// [`TimeSync::wall_ms`], or `previous_ms`, the latest one in the room, when that is later. Milliseconds since 1970. The price: one server
-/// whose clock is fast pulls the others along, in the rooms that it writes to.
+/// [`TimeSync::wall_ms`], or `previous_ms`, the latest one in the room, when that is later. Milliseconds since 1970.
+/// The price: one server whose clock is fast pulls the others along, in the rooms that it writes to.
 pub fn not_before(previous_ms: u64, corrected_ms: u64) -> u64 {
     previous_ms.max(corrected_ms)
 }

@@ -6,9 +6,9 @@
 //!    client  ── T1 ────────────── T4 ──▶
 //! ```
 //!
-//! An NTP timestamp counts seconds since 1900 in 32 bits and their fractions in 32 more. It starts at 0 again in 2036. That needs no
-//! case of its own: the difference of two timestamps, taken as a signed number, is right whenever their times are less than
-//! 68 years apart, on either side of 2036.
+//! An NTP timestamp counts seconds since 1900 in 32 bits and their fractions in 32 more. It starts at 0 again in
+//! 2036. That needs no case of its own: the difference of two timestamps, taken as a signed number, is right whenever
+//! their times are less than 68 years apart, on either side of 2036.
 //!
 //! Source: RFC 5905, sections 6 to 8 (formats, offset and delay) and 14 (SNTP); RFC 4330.
 
@@ -42,8 +42,8 @@ impl NtpTimestamp {
         Self((unix.as_secs().wrapping_add(UNIX_EPOCH_S) << 32) | fraction)
     }
 
-    /// How much later than `earlier` this is, in nanoseconds; negative when it is earlier. Right when the two are less
-    /// than 68 years apart.
+    /// How much later than `earlier` this is, in nanoseconds; negative when it is earlier. Right when the two are
+    /// less than 68 years apart.
     pub fn since(self, earlier: Self) -> i64 {
         let fractions = i128::from(self.0.wrapping_sub(earlier.0).cast_signed());
         // At most 2^31 seconds: that fits.
@@ -77,8 +77,8 @@ impl fmt::Display for KissCode {
     }
 }
 
-/// The question. All fields are empty but the version (4), the mode (3, client) and, as the transmit timestamp, `nonce`: a random
-/// number instead of the time. The server sends it back, and nobody else can guess it.
+/// The question. All fields are empty but the version (4), the mode (3, client) and, as the transmit timestamp,
+/// `nonce`: a random number instead of the time. The server sends it back, and nobody else can guess it.
 pub(super) fn question(nonce: u64) -> [u8; PACKET_BYTES] {
     let mut packet = [0; PACKET_BYTES];
     packet[0] = 4 << 3 | 3;
@@ -93,13 +93,13 @@ pub struct Answer {
     pub receive: NtpTimestamp,
     /// When the answer went: T3.
     pub transmit: NtpTimestamp,
-    /// How far the server itself may be from the truth, in nanoseconds: half its way to the reference clock and back, and the
-    /// error on that way.
+    /// How far the server itself may be from the truth, in nanoseconds: half its way to the reference clock and back,
+    /// and the error on that way.
     pub root_distance_ns: i64,
 }
 
-/// Reads the answer to the question `nonce`. `None` when it answers another question, or none: whoever sent it, the right answer
-/// may still come. Everything else that is wrong is the server's own word.
+/// Reads the answer to the question `nonce`. `None` when it answers another question, or none: whoever sent it, the
+/// right answer may still come. Everything else that is wrong is the server's own word.
 pub(super) fn answer(packet: &[u8], nonce: u64) -> Option<Result<Answer, SntpError>> {
     let packet = packet.first_chunk::<PACKET_BYTES>()?;
     let (leap, version, mode) = (packet[0] >> 6, packet[0] >> 3 & 7, packet[0] & 7);
@@ -150,7 +150,8 @@ fn short_ns(packet: &[u8; PACKET_BYTES], at: usize) -> i64 {
 pub struct Exchange {
     /// What to add to the system clock, in nanoseconds.
     pub offset_ns: i64,
-    /// The time on the way, there and back, in nanoseconds. The offset is wrong by no more than half of it and the server's own error.
+    /// The time on the way, there and back, in nanoseconds. The offset is wrong by no more than half of it and the
+    /// server's own error.
     pub delay_ns: i64,
     /// When the answer came: T4, on the system clock.
     pub system: NtpTimestamp,
@@ -159,7 +160,8 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Calculates both from the answer and the times at which the question went (`t1`) and the answer came (`t4`, and `at`).
+    /// Calculates both from the answer and the times at which the question went (`t1`) and the answer came (`t4`, and
+    /// `at`).
     pub fn new(
         answer: Answer,
         t1: NtpTimestamp,

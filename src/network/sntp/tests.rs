@@ -67,10 +67,10 @@ fn good(nonce: u64, ahead: Duration) -> Vec<u8> {
 }
 
 /// The answer of a server that does not serve.
-fn kiss(nonce: u64, code: &[u8; 4]) -> Vec<u8> {
+fn kiss(nonce: u64, code: [u8; 4]) -> Vec<u8> {
     let mut packet = good(nonce, Duration::ZERO);
     packet[1] = 0;
-    packet[12..16].copy_from_slice(code);
+    packet[12..16].copy_from_slice(&code);
     packet
 }
 
@@ -99,7 +99,7 @@ fn a_liar_who_does_not_know_the_question_is_not_believed() {
         vec![
             good(nonce ^ 1, day),
             good(0, day),
-            kiss(nonce ^ 1, b"DENY"),
+            kiss(nonce ^ 1, *b"DENY"),
             b"hello".to_vec(),
             good(nonce, Duration::ZERO),
         ]
@@ -153,9 +153,9 @@ fn a_late_answer_to_an_earlier_question_is_not_taken() {
 #[test]
 fn a_server_that_does_not_serve_says_why() {
     for (code, reason) in [
-        (b"RATE", "refuses, with the code RATE"),
-        (b"DENY", "refuses, with the code DENY"),
-        (&[0; 4], "is not synchronised itself"),
+        (*b"RATE", "refuses, with the code RATE"),
+        (*b"DENY", "refuses, with the code DENY"),
+        ([0; 4], "is not synchronised itself"),
     ] {
         let server = FakeServer::start(move |nonces| vec![kiss(last(nonces), code)]);
         assert_eq!(query(&server.address, 7, LONG).unwrap_err().to_string(), reason);

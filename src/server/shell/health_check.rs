@@ -20,8 +20,8 @@ impl Shell {
         }
     }
 
-    /// One round of checks: the document's `_check_node_health`. Returns how long to wait for the next one; `None` when no health checks
-    /// run.
+    /// One round of checks: the document's `_check_node_health`. Returns how long to wait for the next one; `None`
+    /// when no health checks run.
     fn check_node_health(self: &Arc<Self>) -> Option<Duration> {
         let (nodes, timeout) = self.step(|node, step| {
             let leader = node.leader_id();

@@ -90,11 +90,11 @@ fn health_checks_find_who_takes_connections_and_who_does_again() {
     // It was reached, not only assumed to be healthy.
     open.accept().unwrap();
     open.accept().unwrap();
-    wait_until(&server, "n3 is out", |status| (healthy(status, "n3")? == false).then_some(()));
+    wait_until(&server, "n3 is out", |status| (!healthy(status, "n3")?).then_some(()));
     assert_eq!(healthy(&status(&server), "n1"), Some(true), "the one that answers");
     assert_eq!(healthy(&status(&server), "n2"), Some(true));
     drop(open);
-    wait_until(&server, "n2 is out", |status| (healthy(status, "n2")? == false).then_some(()));
+    wait_until(&server, "n2 is out", |status| (!healthy(status, "n2")?).then_some(()));
     let nobody = server.with_node(|node, _| {
         node.failover.as_ref().map(|failover| failover.healthy_nodes().is_empty())
     });

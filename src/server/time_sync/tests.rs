@@ -42,7 +42,8 @@ impl Play {
         panic!("no question follows");
     }
 
-    /// The next question has to be for `server` after a wait of `wait_s` and is answered with this offset and delay, in ms.
+    /// The next question has to be for `server` after a wait of `wait_s` and is answered with this offset and delay,
+    /// in ms.
     fn answer(&mut self, server: &str, wait_s: u64, offset_ms: i64, delay_ms: i64) {
         let (question, waited) = self.question();
         assert_eq!((question.server.as_str(), waited.as_secs()), (server, wait_s));
