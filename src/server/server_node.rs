@@ -27,6 +27,7 @@ use std::time::Instant;
 use super::ServerState;
 use super::connections::{Conn, Hindrance, LocalClient, Role};
 use super::election::{Election, ElectionKind, ElectionTiming};
+use super::failover::Failover;
 use super::failure_detector::{DetectorTiming, FailureDetector};
 use super::metadata::MetadataStore;
 use super::multicast::CausalMulticastHandler;
@@ -35,6 +36,7 @@ use super::presence::Presence;
 use super::replay::Replay;
 use super::ring::{RingNeighbor, ServerInfo};
 use super::step::{Flow, Step};
+use super::time_sync::TimeSync;
 use super::total_order::Ordered;
 use crate::config::AckRule;
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term, VectorClock};
@@ -115,6 +117,10 @@ pub struct ServerNode {
     pub presence: Presence,
     /// One order for all, in the designs that have it.
     pub ordered: Option<Ordered>,
+    /// What time it is; without `--ntp` the system clock's. Given before the start, as the next one.
+    pub time_sync: TimeSync,
+    /// Whose port takes connections; `None` where no health checks run.
+    pub failover: Option<Failover>,
     /// The connections that are open.
     pub(super) conns: BTreeMap<ConnId, Conn>,
     /// The clients that are connected here, by session.
@@ -172,6 +178,8 @@ impl ServerNode {
             causal_multicast_handler: CausalMulticastHandler::new(config.incarnation.clone()),
             presence: Presence::new(),
             ordered: None,
+            time_sync: TimeSync::default(),
+            failover: None,
             conns: BTreeMap::new(),
             clients: BTreeMap::new(),
             dials: Dials::new(&config.peers, &config.address, now),

@@ -7,7 +7,9 @@
 //!   election ──────┼──▶ Shell::step ─┤                                    ├─▶ flush, wake, dial
 //!   heartbeat-mon. ┤                 └────────────────────────────────────┘
 //!   timeout-checker┤
-//!   log-writer ────┘
+//!   log-writer ────┤
+//!   time-sync ─────┤  with --ntp
+//!   health-check ──┘  with the design raft
 //! ```
 //!
 //! Every thread waits, steps and lets go; nothing else. The node is the only lock that is held while others
@@ -41,7 +43,12 @@ use crate::storage::FileLog;
 use crate::storage::file_log::LogEvent;
 use crate::threads::Threads;
 
+mod health_check;
 mod run;
+mod time_sync;
+
+#[cfg(test)]
+mod tests;
 
 pub use run::run;
 
@@ -208,7 +215,23 @@ impl RunningServer {
         threads.spawn("election", move || electing.run_elections(&elections))?;
         shell.step(ServerNode::start_failure_detection);
         shell.spawn_ticker("heartbeat-monitor", heartbeat_interval, ServerNode::tick_heartbeat)?;
-        shell.spawn_ticker("timeout-checker", CHECK_INTERVAL, ServerNode::tick_timeouts)
+        shell.spawn_ticker("timeout-checker", CHECK_INTERVAL, ServerNode::tick_timeouts)?;
+        self.spawn_watchers()
+    }
+
+    /// Starts the threads that only some servers have.
+    fn spawn_watchers(&self) -> std::io::Result<()> {
+        let (syncs_time, checks_health) =
+            self.shell.step(|node, _| (node.time_sync.is_used(), node.failover.is_some()));
+        if syncs_time {
+            let shell = self.shell.clone();
+            self.threads.spawn("time-sync", move || shell.sync_time())?;
+        }
+        if checks_health {
+            let shell = self.shell.clone();
+            self.threads.spawn("health-check", move || shell.monitor_nodes())?;
+        }
+        Ok(())
     }
 }
 
@@ -218,11 +241,12 @@ impl Shell {
     #[expect(clippy::disallowed_methods, reason = "the shell reads the clocks for the algorithms")]
     fn step<R>(&self, body: impl FnOnce(&mut ServerNode, &Step) -> R) -> R {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
         let mut node = self.node.lock();
         let step = Step {
             // Read under the lock: time never runs backwards from one step to the next.
             now: Instant::now(),
-            wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
+            wall_ms: node.time_sync.wall_ms(wall_ms),
             cm: &*self.cm,
             log: &self.log,
         };

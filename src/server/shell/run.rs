@@ -14,9 +14,10 @@ use crate::error::StartError;
 use crate::logging::{self, NodeLabel};
 use crate::network::listener::bind_listener;
 use crate::network::tcp_connection::ConnectionSettings;
-use crate::server::ServerNode;
 use crate::server::failure_detector::DetectorTiming;
 use crate::server::server_node::{NodeConfig, Timing};
+use crate::server::time_sync::TimeSyncTiming;
+use crate::server::{Failover, ServerNode, TimeSync};
 use crate::storage::file_log::LogOptions;
 use crate::storage::{DataFolder, FileLog};
 use crate::threads::Threads;
@@ -73,7 +74,10 @@ impl Made {
                 ack: config.ack,
                 seed: fastrand::Rng::new().get_seed(),
             };
-            ServerNode::new(node_config, std::time::Instant::now())
+            let mut node = ServerNode::new(node_config, std::time::Instant::now());
+            node.time_sync = TimeSync::new(&config.ntp, TimeSyncTiming::default());
+            node.failover = config.design.checks_health().then(|| Failover::new(config.health));
+            node
         };
         let options = LogOptions { segment_bytes: config.segment_bytes, ..LogOptions::default() };
         let (log, node) = recover(config, &mut folder, &options, &mut rng, make_node)?;

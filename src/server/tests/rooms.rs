@@ -28,6 +28,23 @@ fn a_message_reaches_both_and_its_ack_comes_after_its_own_delivery() {
 }
 
 #[test]
+fn what_answers_a_message_is_not_stamped_before_it_though_the_clock_is_slow() {
+    let (mut cluster, alice, bob) = alice_and_bob();
+    cluster.chat(&alice, "lobby", "m1");
+    let asked = cluster.take(&bob)[0].timestamp.unwrap();
+    // As if alice's server had a clock that is an hour fast.
+    let ahead = asked + 3_600_000;
+    cluster.step(&"n2".into(), |node, _| {
+        node.managed_rooms.get_mut("lobby").unwrap().latest_timestamp_ms = ahead;
+    });
+    cluster.chat(&bob, "lobby", "m2");
+    assert_eq!(cluster.take(&bob)[0].timestamp, Some(ahead));
+    cluster.take(&alice);
+    cluster.chat(&alice, "lobby", "m3");
+    assert!(cluster.take(&alice)[0].timestamp >= Some(ahead), "she had seen m2");
+}
+
+#[test]
 fn nothing_is_shown_that_only_one_server_holds() {
     let (mut cluster, alice, _bob) = alice_and_bob();
     for to in ["n2", "n3"] {
