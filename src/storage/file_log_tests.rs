@@ -36,23 +36,23 @@ pub(in crate::storage) fn segment_path(folder: &Path, number: u64) -> std::path:
 
 pub(in crate::storage) fn reopen(
     folder: &Path,
-    repair: bool,
+    on_damage: OnDamage,
 ) -> Result<(FileLog, Vec<Message>, Recovery), StartError> {
     let mut read = Vec::new();
-    let (log, recovery) = FileLog::open(folder, small(), repair, |message| read.push(message))?;
+    let (log, recovery) = FileLog::open(folder, small(), on_damage, |message| read.push(message))?;
     Ok((log, read, recovery))
 }
 
 /// What the log in `folder` holds; it must be sound.
 pub(in crate::storage) fn contents(folder: &Path) -> Vec<Message> {
-    let (_, read, recovery) = reopen(folder, false).unwrap();
+    let (_, read, recovery) = reopen(folder, OnDamage::Refuse).unwrap();
     assert_eq!(recovery.records, read.len() as u64);
     read
 }
 
 /// Appends `messages` to the log in `folder`, which must be sound, and closes it.
 pub(in crate::storage) fn fill(folder: &Path, options: LogOptions, messages: &[Message]) {
-    let (log, _) = FileLog::open(folder, options, false, |_| ()).unwrap();
+    let (log, _) = FileLog::open(folder, options, OnDamage::Refuse, |_| ()).unwrap();
     for message in messages {
         log.append(message);
     }
@@ -82,7 +82,7 @@ struct BadDisk {
     gate: Option<(Sender<()>, Receiver<()>)>,
 }
 
-impl Disk for Arc<BadDisk> {
+impl Disk for BadDisk {
     fn write(&self, file: &fs::File, bytes: &[u8]) -> io::Result<usize> {
         let max = if self.write_bytes_max == 0 { bytes.len() } else { self.write_bytes_max };
         if let Some(kind) = self.broken {
@@ -119,8 +119,8 @@ struct Running {
 impl Running {
     fn on(disk: &Arc<BadDisk>, options: LogOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let disk = Box::new(Arc::clone(disk));
-        let (log, _) = FileLog::open_on(disk, folder.path(), options, false, |_| ()).unwrap();
+        let disk: Arc<dyn Disk> = disk.clone();
+        let (log, _) = FileLog::open_on(disk, folder.path(), options, OnDamage::Refuse, |_| ()).unwrap();
         let log = Arc::new(log);
         let (events_in, events) = unbounded();
         let (ended_in, ended) = unbounded();
@@ -233,7 +233,7 @@ fn batches_and_short_writes_lose_nothing() {
 #[test]
 fn close_writes_everything_that_waits() {
     let folder = tempfile::tempdir().unwrap();
-    let (log, _, _) = reopen(folder.path(), false).unwrap();
+    let (log, _, _) = reopen(folder.path(), OnDamage::Refuse).unwrap();
     for number in 1..=30 {
         log.append(&chat(number));
     }
