@@ -119,7 +119,8 @@ impl DataFolder {
     ///
     /// Writes a file, so it is for the shell, at a start; never in a step.
     pub fn set_cluster_id(&mut self, id: &str) -> Result<(), StartError> {
-        let refuse = |problem| Err(StartError::Data { path: self.path.clone(), problem, source: None });
+        let refuse =
+            |problem| Err(StartError::Data { path: self.path.clone(), problem, source: None });
         let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if id.is_empty() || !id.bytes().all(is_hex) {
             return refuse(format!("the cluster id {id:?} is not of lower-case hex digits"));
@@ -130,9 +131,7 @@ impl DataFolder {
                 "this folder belongs to a cluster with id {owner}, not {id}; connect it to that cluster's \
                  servers with --peers, or choose another --data to join this one"
             )),
-            None => {
-                self.change(Identity { cluster_id: Some(id.into()), ..self.identity.clone() })
-            }
+            None => self.change(Identity { cluster_id: Some(id.into()), ..self.identity.clone() }),
         }
     }
 

@@ -91,7 +91,8 @@ impl FileLog {
             let path = self.folder.join(segment::file_name(span.number));
             match reading.read_span(&path, &span) {
                 // Removed after it was found.
-                Err(error) if error.kind() == ErrorKind::NotFound && self.find(next) != Some(span) => {}
+                Err(error)
+                    if error.kind() == ErrorKind::NotFound && self.find(next) != Some(span) => {}
                 result => result.map_err(|error| segment::explain("read", &path, &error))?,
             }
         }
@@ -119,7 +120,10 @@ impl Reading {
             let text = line.strip_suffix(b"\n").unwrap_or(&line);
             let message = record::decode(text).map_err(|reason| {
                 let number = index - span.first + 1;
-                io::Error::new(ErrorKind::InvalidData, format!("line {number} is damaged: {reason}"))
+                io::Error::new(
+                    ErrorKind::InvalidData,
+                    format!("line {number} is damaged: {reason}"),
+                )
             })?;
             if line.len() > self.bytes_left && !self.records.is_empty() {
                 self.is_full = true;

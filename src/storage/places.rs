@@ -3,7 +3,8 @@
 //! ```text
 //!   segment 3, records 9001 …            segment 4, records 21007 …
 //!   ├──────────┬──────────┬─────────┤    ├──────────┬────────┤
-//!   9001       12300      15444          21007      24100         a place every 1 MiB or 4096 records
+//!   9001       12300      15444          21007      24100         a place every 1 MiB or 4096 records,
+//!                                                                 and never further than twice that
 //! ```
 //!
 //! To read record 13000, go to segment 3, to the place of 12300, and skip 700 lines. 16 bytes a MiB: a log of

@@ -206,3 +206,45 @@ fn a_folder_that_cannot_be_made_is_named() {
     let error = reopen(&file.join("log"), OnDamage::Refuse).map(|_| ()).unwrap_err().to_string();
     assert!(error.starts_with(&file.display().to_string()), "{error}");
 }
+
+#[test]
+fn a_log_that_was_said_to_begin_later_does() {
+    let folder = filled();
+    fs::remove_file(segment_path(folder.path(), 1)).unwrap();
+    assert_eq!(refusal(folder.path()).0, "00000001.jsonl", "nobody said so");
+    fs::write(folder.path().join(segment::first_name(2)), "").unwrap();
+    let (log, read, recovery) = reopen(folder.path(), OnDamage::Refuse).unwrap();
+    assert_eq!(read, chats(5..=10));
+    assert_eq!((recovery.records, recovery.segments, recovery.first_segment), (6, 2, 2));
+    assert_eq!(log.append(&chat(11)), 7, "what is found is numbered anew");
+    log.close();
+    log.run_writer(|_| ()).unwrap();
+    assert_eq!(contents(folder.path()), chats(5..=11));
+}
+
+#[test]
+fn what_a_crash_left_of_the_forgotten_is_removed() {
+    let folder = filled();
+    for number in [2, 3] {
+        fs::write(folder.path().join(segment::first_name(number)), "").unwrap();
+    }
+    fs::remove_file(segment_path(folder.path(), 1)).unwrap();
+    assert_eq!(contents(folder.path()), chats(9..=10));
+    assert_eq!(segment::list(folder.path()).unwrap(), [3]);
+    assert_eq!(segment::list_firsts(folder.path()).unwrap(), [3]);
+}
+
+#[test]
+fn the_first_segment_cannot_be_lost_unseen() {
+    let folder = filled();
+    fs::write(folder.path().join(segment::first_name(3)), "").unwrap();
+    fs::remove_file(segment_path(folder.path(), 3)).unwrap();
+    assert_eq!(refusal(folder.path()), ("00000003.jsonl".into(), 1, "the file is missing".into()));
+    let (log, read, recovery) = reopen(folder.path(), OnDamage::SetAside).unwrap();
+    assert_eq!((read, recovery.set_aside), (vec![], vec![]));
+    assert!(recovery.damage.is_some());
+    log.append(&chat(1));
+    log.close();
+    log.run_writer(|_| ()).unwrap();
+    assert_eq!(contents(folder.path()), chats([1]));
+}

@@ -291,7 +291,9 @@ impl Tail {
             self.disk.create(&next).map_err(|error| self.full_or_broken("follow", error))?;
         self.number += 1;
         self.good_bytes = 0;
-        self.disk.sync_folder(&self.folder).map_err(|error| self.broken("enter into the folder", &error))
+        self.disk
+            .sync_folder(&self.folder)
+            .map_err(|error| self.broken("enter into the folder", &error))
     }
 
     fn full_or_broken(&self, tried: &str, error: io::Error) -> WriteError {

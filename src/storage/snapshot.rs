@@ -63,8 +63,8 @@ pub fn load(folder: &Path) -> Result<Snapshots, StartError> {
     if !folder.exists() {
         return Ok(found);
     }
-    let seqs = segment::numbered(folder, file_name)
-        .map_err(|error| unusable(folder, "list", error))?;
+    let seqs =
+        segment::numbered(folder, file_name).map_err(|error| unusable(folder, "list", error))?;
     for seq in seqs.into_iter().rev() {
         let path = folder.join(file_name(seq));
         let bytes = fs::read(&path).map_err(|error| unusable(&path, "read", error))?;
@@ -234,7 +234,10 @@ mod tests {
         let text = fs::read_to_string(path.join("100000000.snapshot")).unwrap();
         let (line, rest) = text.split_once('\n').unwrap();
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
-        assert_eq!((line["snapshot"].as_u64(), line["bytes"].as_u64()), (Some(100_000_000), Some(5)));
+        assert_eq!(
+            (line["snapshot"].as_u64(), line["bytes"].as_u64()),
+            (Some(100_000_000), Some(5))
+        );
         assert_eq!(rest, "many\n");
     }
 
@@ -295,7 +298,10 @@ mod tests {
         }
         let found = load(folder.path()).unwrap();
         assert_eq!((found.newest, found.set_aside.len()), (None, 2));
-        assert_eq!(names(folder.path()), ["00000003.snapshot.damaged-1", "00000004.snapshot.damaged-1"]);
+        assert_eq!(
+            names(folder.path()),
+            ["00000003.snapshot.damaged-1", "00000004.snapshot.damaged-1"]
+        );
     }
 
     #[test]

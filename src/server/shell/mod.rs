@@ -426,7 +426,9 @@ impl Shell {
         let written = self.log.run_writer(|event| {
             match &event {
                 LogEvent::Full(reason) => {
-                    log::error!("cannot write the log: {reason}; new messages are refused meanwhile");
+                    log::error!(
+                        "cannot write the log: {reason}; new messages are refused meanwhile"
+                    );
                 }
                 LogEvent::Writable => log::info!("the log can be written again"),
                 _ => {}
