@@ -239,7 +239,8 @@ impl Disk {
     /// The next task, if everything before it is synced when the log is up to `synced`.
     fn next_task(&self, synced: LogIndex) -> Option<Task> {
         let mut tasks = self.tasks.borrow_mut();
-        tasks.pop_front_if(|(behind, _)| *behind <= synced).map(|(_, task)| task)
+        let is_due = tasks.front().is_some_and(|(behind, _)| *behind <= synced);
+        if is_due { tasks.pop_front().map(|(_, task)| task) } else { None }
     }
 
     fn run(&mut self, task: Task) {

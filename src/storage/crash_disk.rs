@@ -124,8 +124,8 @@ impl Disk for CrashDisk {
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
+        // The machine of the test keeps its power: noting is enough, and fast.
         self.call()?;
-        SystemDisk.sync(file)?;
         let metadata = file.metadata()?;
         self.inner.lock().synced.insert(metadata.ino(), metadata.len());
         Ok(())
@@ -143,9 +143,9 @@ impl Disk for CrashDisk {
         SystemDisk.rename(from, to)
     }
 
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+    fn sync_folder(&self, _folder: &Path) -> io::Result<()> {
         self.call()?;
         self.inner.lock().changes.clear();
-        SystemDisk.sync_folder(folder)
+        Ok(())
     }
 }

@@ -1,12 +1,13 @@
 //! A crash at every call to the disk, while records are written, forgotten, and snapshots saved.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::crash_disk::{CrashDisk, Keeps};
 use super::file_log::tests::{chat, chats, contents, fill, reopen, small};
 use super::snapshot::{self, Snapshot};
-use super::{FileLog, LogEvent, LogIndex, OnDamage, Storage, segment};
+use super::{FileLog, LogEvent, LogIndex, LogOptions, OnDamage, Storage, segment};
 
 /// What the server was told before the crash.
 #[derive(Debug, Default)]
@@ -34,6 +35,15 @@ fn before() -> tempfile::TempDir {
     log.run_writer(|_| ()).unwrap();
     fill(folder.path(), small(), &chats(1..=10));
     folder
+}
+
+fn copy(folder: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    copy
 }
 
 /// Goes on to 25 records, with three snapshots, and forgets three times.
@@ -85,17 +95,18 @@ fn check(folder: &Path, told: &Told, context: &str) {
     let segments = segment::list(folder).unwrap();
     assert_eq!(segments[0], firsts.last().copied().unwrap_or(1), "{context}: nothing is left");
 
-    fill(folder, small(), &chats(100..=105));
+    fill(folder, LogOptions { batch_bytes: 300, ..small() }, &chats(100..=105));
     let read = contents(folder);
     assert_eq!(read, chats((first..=last).chain(100..=105)), "{context}");
 }
 
 #[test]
 fn a_crash_at_any_call_leaves_what_was_synced_and_forgets_nothing_else() {
+    let before = before();
     for keeps in [Keeps::Everything, Keeps::Nothing, Keeps::EverySecondChange] {
         let mut finished = 0;
         for calls in 0.. {
-            let folder = before();
+            let folder = copy(before.path());
             let disk = Arc::new(CrashDisk::after(calls));
             let told = live(&disk, folder.path());
             disk.lose_power(folder.path(), keeps);

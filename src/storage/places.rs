@@ -128,15 +128,13 @@ impl Places {
     pub(super) fn first_within(&self, bytes: u64) -> LogIndex {
         let mut left = bytes;
         for segment in self.segments.iter().rev() {
-            match left.checked_sub(segment.bytes) {
-                Some(rest) => left = rest,
-                None => {
-                    let cut = segment.bytes - left;
-                    let behind = segment.places.partition_point(|place| place.offset <= cut);
-                    let place = segment.places.get(behind.saturating_sub(1));
-                    return place.map_or(segment.end, |place| place.index);
-                }
+            if left < segment.bytes {
+                let cut = segment.bytes - left;
+                let behind = segment.places.partition_point(|place| place.offset <= cut);
+                let place = segment.places.get(behind.saturating_sub(1));
+                return place.map_or(segment.end, |place| place.index);
             }
+            left -= segment.bytes;
         }
         self.segments.front().map_or(1, SegmentPlaces::first)
     }

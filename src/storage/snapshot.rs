@@ -215,8 +215,8 @@ mod tests {
         names
     }
 
-    fn snapshot(seq: u64, bytes: &[u8]) -> Option<Snapshot> {
-        Some(Snapshot { seq, bytes: bytes.into() })
+    fn snapshot(seq: u64, bytes: &[u8]) -> Snapshot {
+        Snapshot { seq, bytes: bytes.into() }
     }
 
     #[test]
@@ -227,7 +227,8 @@ mod tests {
         assert_eq!(load(&path.join("none")).unwrap(), Snapshots::default());
         for (seq, bytes) in [(7, "seven"), (20, ""), (100_000_000, "many\n")] {
             save(path, seq, bytes.as_bytes());
-            let wanted = Snapshots { newest: snapshot(seq, bytes.as_bytes()), set_aside: vec![] };
+            let wanted =
+                Snapshots { newest: Some(snapshot(seq, bytes.as_bytes())), set_aside: vec![] };
             assert_eq!(load(path).unwrap(), wanted);
         }
         assert_eq!(names(path), ["00000020.snapshot", "100000000.snapshot"]);
@@ -249,7 +250,7 @@ mod tests {
             Saving::begin(&SystemDisk, folder.path(), 9, bytes.as_slice().into()).unwrap();
         let steps = [(); 3].map(|()| saving.step(&SystemDisk).unwrap());
         assert_eq!(steps, [false, false, true]);
-        assert_eq!(load(folder.path()).unwrap().newest, snapshot(9, &bytes));
+        assert_eq!(load(folder.path()).unwrap().newest, Some(snapshot(9, &bytes)));
     }
 
     #[test]
@@ -270,12 +271,12 @@ mod tests {
             flipped[at] ^= 1;
             fs::write(&file, flipped).unwrap();
             let found = load(path).unwrap();
-            assert_eq!(found.newest, snapshot(3, b"older"), "byte {at}");
+            assert_eq!(found.newest, Some(snapshot(3, b"older")), "byte {at}");
             let aside = path.join(format!("00000004.snapshot.damaged-{}", at + 1));
             assert_eq!(found.set_aside, [aside]);
         }
         fs::write(&file, &whole).unwrap();
-        assert_eq!(load(path).unwrap().newest, snapshot(4, b"{\"the\":\"newer\"}"));
+        assert_eq!(load(path).unwrap().newest, Some(snapshot(4, b"{\"the\":\"newer\"}")));
     }
 
     #[test]
