@@ -30,6 +30,10 @@ pub(crate) use addresses::check_address;
 use addresses::{advertised_ip, check_advertise, resolve_listen};
 pub use profile::Profile;
 
+mod retain;
+
+pub use retain::Retain;
+
 /// The port that servers and clients find each other on, when nothing else is said.
 pub const DISCOVERY_PORT: u16 = 5007;
 /// The cluster's name, when nothing else is said.
@@ -254,6 +258,16 @@ pub struct Settings {
         help_heading = "Tuning"
     )]
     pub segment_bytes: Option<u64>,
+    /// Old log files beyond this may go: a size (1GiB), an age (30d) or everything (designs sequencer
+    /// and raft) [default: everything]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_RETAIN",
+        hide_env = true,
+        value_name = "HOW_MUCH",
+        help_heading = "Tuning"
+    )]
+    pub retain: Option<String>,
     /// How much to log: error, warn, info, debug, trace, off [default: `RUST_LOG`, or info]
     #[arg(
         long,
@@ -310,6 +324,8 @@ pub struct ServerConfig {
     pub client_queue_bytes: usize,
     /// A log file longer than this is followed by a new one, in bytes.
     pub segment_bytes: u64,
+    /// How much of the log is kept (designs `sequencer` and `raft`).
+    pub retain: Retain,
     /// How much to log; `None` leaves it to `RUST_LOG`, or info.
     pub log: Option<LevelFilter>,
 }
@@ -372,6 +388,7 @@ impl Settings {
             frame_bytes_max: self.frame_bytes_max.or(other.frame_bytes_max),
             client_queue_bytes: self.client_queue_bytes.or(other.client_queue_bytes),
             segment_bytes: self.segment_bytes.or(other.segment_bytes),
+            retain: self.retain.or(other.retain),
             log: self.log.or(other.log),
         }
     }
@@ -424,6 +441,7 @@ impl Settings {
             frame_bytes_max: self.frame_bytes_max.unwrap_or(FRAME_BYTES_MAX),
             client_queue_bytes: self.client_queue_bytes.unwrap_or(8 * 1024 * 1024),
             segment_bytes: self.segment_bytes.unwrap_or(64 * 1024 * 1024),
+            retain: self.retain.map(|text| parse_retain(&text)).transpose()?.unwrap_or_default(),
             log: self.log.map(|level| parse_level(&level)).transpose()?,
         };
         check_numbers(&config)?;
@@ -477,6 +495,15 @@ fn check_numbers(config: &ServerConfig) -> Result<(), StartError> {
         "--frame-bytes-max; not one long message would fit",
     )?;
     least("segment-bytes", config.segment_bytes, 4096, "a file for every few messages")?;
+    if let Retain::Bytes(bytes) = config.retain
+        && bytes < config.segment_bytes
+    {
+        return usage(format!(
+            "--retain {} is less than --segment-bytes {}, and the newest file is never removed; \
+             give more, or smaller files",
+            config.retain, config.segment_bytes
+        ));
+    }
     least("bootstrap-expect", config.bootstrap_expect as u64, 1, "and somebody has to begin")
 }
 
@@ -497,6 +524,10 @@ fn check_node_id(id: &str) -> Result<(), StartError> {
         ));
     }
     Ok(())
+}
+
+fn parse_retain(text: &str) -> Result<Retain, StartError> {
+    text.parse().or_else(|problem: String| usage(format!("--retain {text:?} {problem}")))
 }
 
 fn parse_level(level: &str) -> Result<LevelFilter, StartError> {

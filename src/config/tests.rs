@@ -56,6 +56,18 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 }
 
 #[test]
+fn what_is_retained_is_everything_a_size_or_an_age() {
+    let retain = |words: &str| said(words).resolve().unwrap().retain;
+    assert_eq!(retain("--id n1"), Retain::Everything);
+    assert_eq!(retain("--id n1 --retain 1GiB"), Retain::Bytes(1 << 30));
+    assert_eq!(retain("--id n1 --retain 8KiB --segment-bytes 4096"), Retain::Bytes(8192));
+    let (_dir, path) = file(r#"{"retain": "2d", "segment_bytes": 8192}"#);
+    let config = said(&format!("--id n1 --config {}", path.display())).resolve().unwrap();
+    let two_days = std::time::Duration::from_secs(2 * 86_400);
+    assert_eq!((config.retain, config.segment_bytes), (Retain::Age(two_days), 8192));
+}
+
+#[test]
 fn a_port_said_by_a_flag_outweighs_no_discovery_in_the_file() {
     let (_dir, path) = file(r#"{"no_discovery": true}"#);
     let config = said(&format!("--id n1 --discovery-port 6000 --config {}", path.display()));
@@ -95,6 +107,10 @@ fn what_cannot_be_is_refused_with_the_flag_and_a_remedy() {
         ("--id n1 --heartbeat-interval-ms 1000 --server-timeout-ms 2000", "less than 3000"),
         ("--id n1 --frame-bytes-max 10", "less than 4096"),
         ("--id n1 --client-queue-bytes 5000", "--frame-bytes-max"),
+        ("--id n1 --segment-bytes 100", "--segment-bytes 100 is less than 4096"),
+        ("--id n1 --retain much", "--retain \"much\" is neither a size such as 1GiB"),
+        ("--id n1 --retain 0d", "--retain \"0d\" keeps nothing"),
+        ("--id n1 --retain 1MiB", "--retain 1MiB is less than --segment-bytes 67108864"),
         ("--id n1 --bootstrap-expect 0", "less than 1"),
         ("--id n1 --log loud", "none of error, warn"),
         ("--id n1 --ntp time.example", "--ntp \"time.example\" is not HOST:PORT"),

@@ -42,7 +42,7 @@ use crate::config::AckRule;
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term, VectorClock};
 use crate::error::RequestError;
 use crate::network::ConnId;
-use crate::storage::LogIndex;
+use crate::storage::{LogEvent, LogIndex};
 
 /// How long silence may last, in all parts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -339,6 +339,14 @@ impl ServerNode {
             }
         }
         Ok(())
+    }
+
+    /// What the log has to say, each event in a step of its own. The ring asks for nothing that is answered
+    /// by another event than `Synced`, and looks at [`Storage::fault`](crate::storage::Storage::fault) itself.
+    pub fn on_log_event(&mut self, event: LogEvent) {
+        if let LogEvent::Synced(index) = event {
+            self.on_synced(index);
+        }
     }
 
     /// Everything that the log was given up to `index` is on disk.

@@ -193,6 +193,7 @@ impl World {
             Event::Heartbeat { host, life } => self.tick_heartbeat(host, life),
             Event::Timeouts { host, life } => self.tick_timeouts(host, life),
             Event::Synced { host, life, index } => self.synced(host, life, index),
+            Event::LogSaid { host, life } => self.hear_log(host, life),
             Event::Crash { host, life } => self.crash_life(host, life),
             Event::Restart { host, life } => self.restart(host, life),
             Event::Wake { host, life } => self.wake(host, life),

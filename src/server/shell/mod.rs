@@ -8,6 +8,7 @@
 //!   heartbeat-mon. ┤                 └────────────────────────────────────┘
 //!   timeout-checker┤
 //!   log-writer ────┤
+//!   log-reader ────┤
 //!   time-sync ─────┤  with --ntp
 //!   health-check ──┘  with the design raft
 //! ```
@@ -39,8 +40,7 @@ use crate::network::connection_manager::Received;
 use crate::network::listener::{accept_loop, wake_listener};
 use crate::network::tcp_connection::ConnectionSettings;
 use crate::network::{ConnId, ConnectionManager, TCPConnection, UDPHandler};
-use crate::storage::FileLog;
-use crate::storage::file_log::LogEvent;
+use crate::storage::{FileLog, LogEvent};
 use crate::threads::Threads;
 
 mod health_check;
@@ -202,6 +202,8 @@ impl RunningServer {
             let stop = threads.stopped().clone();
             move || watch_for_deadlocks(&stop)
         })?;
+        let reading = shell.clone();
+        threads.spawn("log-reader", move || reading.read_log())?;
         let accepting = shell.clone();
         threads.spawn("tcp-accept", move || {
             let stop = accepting.threads.stopped().clone();
@@ -445,16 +447,33 @@ impl Shell {
 
     /// The body of `log-writer`.
     fn write_log(&self) {
-        let written = self.log.run_writer(|event| match event {
-            LogEvent::Synced(index) => self.step(|node, _| node.on_synced(index)),
-            LogEvent::Full(reason) => {
-                log::error!("cannot write the log: {reason}; new messages are refused meanwhile");
+        let written = self.log.run_writer(|event| {
+            match &event {
+                LogEvent::Full(reason) => {
+                    log::error!(
+                        "cannot write the log: {reason}; new messages are refused meanwhile"
+                    );
+                }
+                LogEvent::Writable => log::info!("the log can be written again"),
+                _ => {}
             }
-            LogEvent::Writable => log::info!("the log can be written again"),
+            self.step(|node, _| node.on_log_event(event));
         });
         if let Err(error) = written {
             // A failed sync may have lost data that a second one would report as safe: never retried.
             self.fail(format!("cannot write the log, so the node stops: {error}"));
+        }
+    }
+
+    /// The body of `log-reader`.
+    fn read_log(self: &Arc<Self>) {
+        let stop = self.threads.stopped().clone();
+        let read = self.log.run_reader(&stop, |event| {
+            self.step(|node, _| node.on_log_event(event));
+            self.start_dials();
+        });
+        if let Err(error) = read {
+            self.fail(format!("cannot read the log, so the node stops: {error}"));
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::server::ring::ServerInfo;
 use crate::server::server_node::{NodeConfig, Timing};
 use crate::server::time_sync::{TimeSync, TimeSyncTiming};
 use crate::storage::FileLog;
+use crate::storage::OnDamage;
 use crate::storage::file_log::LogOptions;
 
 /// For what should come: generous.
@@ -42,7 +43,8 @@ fn server(prepare: impl FnOnce(&mut ServerNode)) -> (RunningServer, tempfile::Te
     let mut node = ServerNode::new(config, Instant::now());
     prepare(&mut node);
     let (log, _) =
-        FileLog::open(&folder.path().join("log"), LogOptions::default(), false, |_| {}).unwrap();
+        FileLog::open(&folder.path().join("log"), LogOptions::default(), OnDamage::Refuse, |_| {})
+            .unwrap();
     let outside = Outside {
         listener,
         log,

@@ -48,6 +48,7 @@ impl World {
             self.apply(host, effect);
         }
         self.begin_sync(host);
+        self.await_log(host);
         if let Some(reason) = fatal {
             let id = self.machines[host].id.to_string();
             self.violate("runs", format!("{id} ends itself: {reason}"), &[&id]);
@@ -209,6 +210,26 @@ impl World {
         self.step(host, |node, _| node.on_synced(index));
     }
 
+    /// What the disk has to say reaches the server soon, in a step of its own.
+    fn await_log(&mut self, host: Host) {
+        let machine = &mut self.machines[host];
+        if machine.disk.has_events() {
+            let (life, pause) = (machine.life, machine.rng.u64(1..2 * MS));
+            self.agenda.after(pause, Event::LogSaid { host, life });
+        }
+    }
+
+    /// The server of `host` is told what its disk has to say, in order.
+    pub(super) fn hear_log(&mut self, host: Host, life: u64) {
+        let machine = &self.machines[host];
+        if machine.life != life || machine.running.is_none() {
+            return;
+        }
+        for event in machine.disk.take_events() {
+            self.step(host, |node, _| node.on_log_event(event));
+        }
+    }
+
     // ------------------------------------------------------------ lives
 
     /// Starts the server of `host` from its disk.
@@ -322,7 +343,8 @@ impl World {
             Event::Datagram { host, .. }
             | Event::Heartbeat { host, .. }
             | Event::Timeouts { host, .. }
-            | Event::Synced { host, .. } => *host,
+            | Event::Synced { host, .. }
+            | Event::LogSaid { host, .. } => *host,
             _ => return None,
         };
         self.machines.get(host)?.asleep.as_ref().map(|_| host)
