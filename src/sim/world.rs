@@ -21,6 +21,7 @@ use super::person::Person;
 use super::plan::{Plan, stream};
 use super::trace::Trace;
 use super::{Options, Report};
+use crate::config::Design;
 use crate::domain::NodeId;
 
 /// What stage a run has reached.
@@ -49,6 +50,9 @@ pub(super) struct World {
     counters: BTreeMap<&'static str, u64>,
     violation: Option<Violation>,
     stage: Stage,
+    design: Design,
+    /// Who led in each term, where a term has one leader.
+    leaders: BTreeMap<u64, NodeId>,
     injector: faults::Injector,
     /// The luck of messages, per direction.
     routes: Vec<fastrand::Rng>,
@@ -107,6 +111,8 @@ impl World {
             counters: BTreeMap::new(),
             violation: None,
             stage: Stage::Faults,
+            design: options.design,
+            leaders: BTreeMap::new(),
             injector: faults::Injector::new(&plan),
             routes,
             rng: stream(seed, "world", 0),

@@ -1,7 +1,7 @@
 //! The plan's faults, and how a run ends: healing, rest, fresh readers, the verdict.
 
 use super::super::agenda::{Event, Host, MS, Micros, SECOND};
-use super::super::checker::{Order, Promise, check};
+use super::super::checker::{Promise, check, order_of};
 use super::super::person::Stay;
 use super::super::plan::{Class, Fault, FaultKind, Plan};
 use super::{Stage, World};
@@ -201,6 +201,9 @@ impl World {
             self.wake(host, life);
             self.restart(host, life);
         }
+        if self.plan.class == Class::Partitions && self.plan.weather.join_resets > 0 {
+            self.read_anew();
+        }
     }
 
     /// Whether users have fallen silent.
@@ -311,7 +314,7 @@ impl World {
         }
         let strict = self.plan.class == Class::OneAtATime && self.plan.nodes > 1;
         let whole = self.plan.class == Class::OneAtATime;
-        let promise = Promise { order: Order::Causal, shown_survives: strict, whole };
+        let promise = Promise { order: order_of(self.design), shown_survives: strict, whole };
         self.violation = check(&self.history, promise).err();
     }
 }
