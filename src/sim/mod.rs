@@ -22,7 +22,20 @@
 //! Each of these faults in the servers is caught within 500 seeds (`cargo test planted`). The seed is one that shows it:
 //! `cargo run --release --features planted-faults -- sim --plant NAME --nodes N --faults KINDS --seed SEED --seeds 1`.
 //!
-//! TABLE
+//! | fault | nodes | kinds | caught by | seed |
+//! |---|---|---|---|---|
+//! | `NoHoldBack` | 3 | `all` | causal | 1 |
+//! | `AckBeforeSync` | 1 | `crash,disk` | lost | 1 |
+//! | `SameIncarnation` | 1 | `crash,disk` | twice | 16 |
+//! | `StaleTerm` | 2 | `crash,sleep` | term | 1 |
+//! | `NoDuplicateCheck` | 2 | `reset,client` | twice | 3 |
+//! | `ForgottenTail` | 2 | `cut,crash` | equal | 1 |
+//! | `GreatestStamp` | 2 | `cut,reset,client` | causal | 7 |
+//! | `FirstStampOnly` | 2 | `cut,reset,client` | twice | 7 |
+//! | `DuplicateAckedAtOnce` | 2 | `client` | own words | 3 |
+//! | `AccusesAfterSleep` | 2 | `sleep` | accuses | 7 |
+//! | `UnsharedRetired` | 2 | `all` | lost | 5 |
+//! | `AckOnAnyConnection` | 1 | `all` | own words | 2 |
 //!
 //! Must not know: what is inside a server, except to find out whether it is time for the next fault.
 //!

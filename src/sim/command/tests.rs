@@ -20,16 +20,23 @@ fn a_failing_seed_is_shrunk_to_the_faults_that_it_needs_and_can_be_replayed() {
     // What is acknowledged before it is on a disk is lost in one crash of a server that is alone.
     let planted = Some(Planted::AckBeforeSync);
     let all = Options { nodes: Some(1), planted, ..Options::default() };
-    let (seed, whole) = (1..500)
-        .map(|seed| (seed, run_seed(seed, &all)))
-        .find(|(_, report)| report.violation.is_some())
-        .expect("a seed that fails");
+    let lost = |seed: u64, options: &Options| {
+        run_seed(seed, options).violation.is_some_and(|violation| violation.invariant == "lost")
+    };
+    let seed = (1..500).find(|seed| lost(*seed, &all)).expect("a seed that fails");
     let shrunk = shrink(seed, &all).expect("it fails");
     let violation = shrunk.report.violation.as_ref().expect("it fails still");
     assert_eq!(violation.invariant, "lost");
     assert!((1..=2).contains(&shrunk.plan.faults.len()), "{:?}", shrunk.plan.faults);
     assert!(shrunk.planned > shrunk.plan.faults.len());
-    assert!(shrunk.report.events < whole.events);
+    // Nothing more can go.
+    let keep = shrunk.options.keep.clone().expect("faults were left out");
+    for needed in &keep {
+        let fewer = keep.iter().filter(|number| *number != needed).copied().collect();
+        assert!(!lost(seed, &Options { keep: Some(fewer), ..shrunk.options.clone() }), "{needed}");
+    }
+    let lasts = Some(shrunk.plan.lasts / 2 / MS * MS);
+    assert!(!lost(seed, &Options { lasts, ..shrunk.options.clone() }));
 
     let lines = relevant_lines(&shrunk.report.trace, violation);
     let text = &violation.about[0];
