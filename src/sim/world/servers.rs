@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::agenda::{Event, Host, MS, Micros};
+use super::super::checker::{Order, order_of};
 use super::super::links::end_of;
 use super::super::machine::{Disk, Effect, Running, Wires};
 use super::super::plan::{Class, chance};
@@ -11,7 +12,7 @@ use crate::config::AckRule;
 use crate::domain::{Message, NodeId};
 use crate::network::ConnId;
 use crate::server::server_node::{NodeConfig, Timing};
-use crate::server::{ServerNode, Step};
+use crate::server::{ServerNode, ServerState, Step};
 use crate::storage::LogIndex;
 
 /// How often timeouts are checked, as in the shell.
@@ -73,6 +74,17 @@ impl World {
                 return;
             }
             running.term = term.cloned();
+        }
+        let leads = running.node.state() == ServerState::Leader;
+        if let Some(term) = term.filter(|_| leads && order_of(self.design) == Order::Total) {
+            // Two sides of a ring may each elect in one round; one order needs one leader a term.
+            let counter = term.counter;
+            let first = self.leaders.entry(counter).or_insert_with(|| machine.id.clone());
+            if *first != machine.id {
+                let detail = format!("{} and {first} both lead in term {counter}", machine.id);
+                self.violate("one leader", detail, &[]);
+                return;
+            }
         }
         let just_woke = machine.woke_at.is_some_and(|at| now < at + ACCUSE_AFTER);
         if alone_asleep && just_woke && running.node.live_servers() < all {
