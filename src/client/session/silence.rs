@@ -10,7 +10,7 @@
 //! silent for good reasons: an ACK waits for other servers' disks, nobody says anything. So silence alone
 //! proves nothing; an unanswered question does. A server answers a HEARTBEAT with an id at once, whatever our messages
 //! wait for. Only while it reads no further from us, because a request of ours waits, it cannot read the question; then it
-//! says HEARTBEAT by itself, once a second. Either way something is heard within the 1.5 s.
+//! says HEARTBEAT by itself, twice a second. Either way something is heard well within the 1.5 s.
 //!
 //! Promise: a client whose server stops without a word is on its way to another 2 s after it wrote something (the
 //! question goes out at once when the silence was there before) and in any case 8 s after the last word.

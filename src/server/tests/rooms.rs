@@ -162,8 +162,8 @@ fn a_server_that_lacks_what_the_client_has_seen_says_behind_or_names_the_gap() {
     cluster.join(&bob, "lobby", join.clone());
     assert!(got(&mut cluster, &bob).is_empty(), "it waits for those who may have it");
     cluster.advance(5500);
-    // Once a second it hears that the server is there.
-    let beats = ["HEARTBEAT"; 4];
+    // Twice a second it hears that the server is there.
+    let beats = ["HEARTBEAT"; 9];
     assert_eq!(got(&mut cluster, &bob), [&beats[..], &["ERROR BEHIND"]].concat());
     join.accept_gap = true;
     cluster.join(&bob, "lobby", join);
