@@ -35,6 +35,8 @@ pub const ANSWER_MAX_IDLE: Duration = Duration::from_secs(3);
 const TICK_LATE: Duration = Duration::from_secs(1);
 /// The slowest line on which long messages do not make a client move, in bytes per second.
 const LINE_BYTES_PER_SECOND: usize = 64 * 1024;
+/// No more is granted for them: who has megabytes to say has to get away from a dead server, too.
+const LINE_MAX: Duration = Duration::from_secs(10);
 
 /// What the server owes us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +110,7 @@ impl Silence {
 
 /// How long `bytes` may take on a slow line.
 fn on_the_line(bytes: usize) -> Duration {
-    Duration::from_secs((bytes / LINE_BYTES_PER_SECOND) as u64)
+    Duration::from_secs((bytes / LINE_BYTES_PER_SECOND) as u64).min(LINE_MAX)
 }
 
 #[cfg(test)]
@@ -164,9 +166,11 @@ mod tests {
 
     #[test]
     fn long_messages_take_their_time() {
-        let (silence, start) = heard();
-        let owed = Owed::Answer { bytes: 4 * LINE_BYTES_PER_SECOND };
-        assert_eq!(course(silence, start, owed), (vec![2000], 7500));
+        for (seconds, gone) in [(4, 7500), (1000, 13_500)] {
+            let (silence, start) = heard();
+            let owed = Owed::Answer { bytes: seconds * LINE_BYTES_PER_SECOND };
+            assert_eq!(course(silence, start, owed), (vec![2000], gone));
+        }
     }
 
     #[test]
