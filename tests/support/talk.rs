@@ -232,8 +232,13 @@ impl Record {
 /// Panics unless a reader on each server is told the same messages, `written` of them.
 fn assert_equal_rooms(cluster: &Cluster, written: usize) {
     for server in &cluster.servers {
-        let mut reader = RawClient::join(server.address, &format!("reader of {}", server.id));
-        let joined = reader.join_room(ROOM, u32::MAX);
+        let name = format!("reader of {}", server.id);
+        // A server that was out of it fetches what it missed first.
+        let joined = wait_within(SETTLE_LIMIT, || {
+            let mut reader = RawClient::join(server.address, &name);
+            reader.try_join_room(ROOM, u32::MAX).map(|joined| (reader, joined))
+        });
+        let (mut reader, joined) = joined.unwrap_or_else(|| panic!("{name} gets into the room"));
         assert_eq!(joined.history as usize, written, "messages on {}", server.id);
         let texts: BTreeSet<String> = reader.texts(written).into_iter().collect();
         assert_eq!(texts.len(), written, "each once on {}", server.id);
