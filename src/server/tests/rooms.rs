@@ -1,6 +1,8 @@
 //! Rooms on several servers ([`crate::server::multicast`], `rooms`, `sync`).
 
-use crate::domain::content::{JoinRoom, Joined, Position};
+use std::collections::BTreeMap;
+
+use crate::domain::content::{JoinRoom, Joined, Position, RoomClock, SyncContent};
 use crate::domain::{Message, MessageType};
 use crate::server::test_cluster::{TestCluster, codes, got};
 
@@ -179,13 +181,35 @@ fn a_server_that_lacks_what_the_client_has_seen_says_behind_or_names_the_gap() {
     cluster.join(&bob, "lobby", join.clone());
     assert!(got(&mut cluster, &bob).is_empty(), "it waits for those who may have it");
     cluster.advance(5500);
-    // Once a second it hears that the server is there.
-    let beats = ["HEARTBEAT"; 4];
+    // Twice a second it hears that the server is there.
+    let beats = ["HEARTBEAT"; 9];
     assert_eq!(got(&mut cluster, &bob), [&beats[..], &["ERROR BEHIND"]].concat());
     join.accept_gap = true;
     cluster.join(&bob, "lobby", join);
     let told = cluster.take(&bob);
     assert_eq!(told[0].content.parse::<Joined>().unwrap().gap, Some(ghost));
+}
+
+#[test]
+fn a_copy_is_compared_again_before_a_join_when_its_link_was_down() {
+    let mut cluster = TestCluster::of(&["n1", "n2"]);
+    let alice = cluster.member("n1", "alice", "lobby");
+    let bob = cluster.member("n2", "bob", "lobby");
+    cluster.chat(&alice, "lobby", "m1");
+    assert_eq!(got(&mut cluster, &bob), ["CHAT m1"]);
+    // n1 connects again, and takes its time to say how far it is.
+    let link = cluster.connect("n2");
+    let hello = cluster.node("n1").hello();
+    cluster.say(&link, hello);
+    let carol = cluster.client("n2", "carol");
+    cluster.join(&carol, "lobby", JoinRoom::default());
+    assert_eq!(got(&mut cluster, &carol), ["ACK"], "she is welcome and waits for the room");
+    let held = cluster.node("n1").managed_rooms["lobby"].clock.clone();
+    let clock = RoomClock { synced: held.clone(), held, want: true, again: false };
+    let rooms = BTreeMap::from([("lobby".to_string(), clock)]);
+    let clocks = SyncContent::Clocks { rooms, reply: false };
+    cluster.say(&link, Message::new(MessageType::Sync, "n1").saying(&clocks));
+    assert_eq!(got(&mut cluster, &carol), ["ACK", "CHAT m1"]);
 }
 
 #[test]
