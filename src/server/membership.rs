@@ -252,9 +252,12 @@ impl MembershipManager {
         self.members().is_some_and(|members| members.get(&self.node_id) == Some(&self.me))
     }
 
-    /// Says JOIN again, and proposes again, while that is needed. `leader` is asked alone when there is one.
+    /// Says JOIN again, and proposes again, while that is needed: the members are not known, or describe this server wrongly, or
+    /// there is no leader. `leader` is asked alone when there is one.
     pub fn tick(&mut self, leader: Option<&NodeId>, step: &Step) {
-        if self.is_settled() || self.join_at.is_some_and(|at| step.now < at) {
+        // Without a leader nobody may know this server any more: what made it a learner can have been cut.
+        let settled = self.is_settled() && leader.is_some();
+        if settled || self.join_at.is_some_and(|at| step.now < at) {
             return;
         }
         self.join_at = Some(step.now + JOIN_AGAIN);
