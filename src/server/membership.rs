@@ -441,7 +441,8 @@ impl MembershipManager {
         let content =
             MembersContent::Proposed { proposer: proposer.clone(), members: members.clone() };
         let msg = self.message(MessageType::Members).saying(&content);
-        let missing = members.voters.keys().filter(|id| !self.taken_by.contains(*id));
+        let others = members.voters.keys().filter(|id| **id != self.node_id);
+        let missing = others.filter(|id| !self.taken_by.contains(*id));
         missing.for_each(|id| step.cm.send_to_node(id, &msg));
     }
 

@@ -237,6 +237,14 @@ impl OrderingManager {
         }
     }
 
+    /// Places of entries that came ahead of their turn and wait for those before them.
+    pub fn buffered(&self) -> Vec<Seq> {
+        match &self.role {
+            Role::Follower(following) => following.buffer.keys().copied().collect(),
+            Role::Nominee(_) | Role::Leader(_) => Vec::new(),
+        }
+    }
+
     fn message(&self, message_type: MessageType) -> Message {
         Message::new(message_type, self.membership.node_id().as_str())
     }
@@ -412,7 +420,7 @@ impl TotalOrder for OrderingManager {
             Role::Leader(_) => self.resend(node_id, step),
             Role::Nominee(_) => self.tick_nominee(step),
             Role::Follower(_) if self.leader_id().is_none() => {
-                self.ask_for_committed(node_id, step);
+                self.ask_for(node_id, None, self.journal.end(), step);
             }
             Role::Follower(_) => {}
         }

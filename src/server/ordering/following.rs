@@ -24,7 +24,7 @@ pub(super) struct Following {
     /// Entries that came ahead of their turn.
     pub(super) buffer: BTreeMap<Seq, Entry>,
     /// The last place that was acknowledged.
-    acked: Option<Seq>,
+    acked: Seq,
     /// A heartbeat wants an answer, whether there is news or not.
     ack_due: bool,
 }
@@ -183,7 +183,10 @@ impl OrderingManager {
             return;
         }
         self.start_history(&batch, step);
-        if !self.journal.holds(&batch.prev) || batch.prev.seq > self.journal.last() {
+        if batch.prev.seq > self.journal.last() || !self.journal.holds(&batch.prev) {
+            if let Some(after) = self.lower_place(&batch.prev) {
+                self.ask_for(from, None, after, step);
+            }
             return;
         }
         let highest = batch.entries.last().and_then(|entry| entry.term.clone());
@@ -196,7 +199,7 @@ impl OrderingManager {
         let end = self.insert_all(&batch.prev, batch.entries, step);
         self.committed = self.committed.max(batch.committed.min(end));
         if end > batch.prev.seq && batch.committed > end {
-            self.ask_for_committed(from, step);
+            self.ask_for(from, None, self.journal.end(), step);
         }
     }
 
@@ -256,11 +259,9 @@ impl OrderingManager {
         let kind = if promised { SeqChatKind::Adoption } else { SeqChatKind::Committed };
         let base = self.journal.log().base();
         let history_starts = after.seq < base;
-        let start = if history_starts { base } else { self.common_place(&after).seq };
         let end = if promised { self.journal.last() } else { self.committed };
-        let Some(prev) = self.journal.place_at(start).filter(|_| start < end) else {
-            return Ok(());
-        };
+        let start = if history_starts { base } else { self.common_place(&after).seq.min(end) };
+        let Some(prev) = self.journal.place_at(start) else { return Ok(()) };
         let mut entries = self.entries_from(start + 1, BATCH_BYTES);
         entries.retain(|entry| entry.seq <= Some(end));
         let (committed, active) = (self.committed, false);
@@ -269,13 +270,6 @@ impl OrderingManager {
         answer.term.clone_from(&msg.term);
         step.cm.send_to_node(from, &answer);
         Ok(())
-    }
-
-    /// Asks `to`, which need not lead, for committed entries.
-    pub(super) fn ask_for_committed(&mut self, to: &NodeId, step: &Step) {
-        if let Some(after) = self.journal.place_at(self.committed) {
-            self.ask_for(to, None, after, step);
-        }
     }
 
     /// The one place where entries are looked up to be sent.
@@ -292,12 +286,12 @@ impl OrderingManager {
         } else {
             following.verified.min(self.journal.durable())
         };
-        let news = following.verified > 0 && following.acked.is_none_or(|acked| acked < on_disk);
+        let news = on_disk > following.acked;
         if !following.ack_due && !news {
             return;
         }
         following.ack_due = false;
-        following.acked = Some(on_disk);
+        following.acked = on_disk;
         let disk_id = self.membership.me().disk_id.clone();
         let ack = OrderingAck::Synced { seq: on_disk, disk_id };
         let mut msg = self.message(MessageType::Ack).saying(&ack);

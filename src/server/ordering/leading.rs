@@ -228,7 +228,7 @@ impl OrderingManager {
         if !leading.active {
             return;
         }
-        let patience = self.timing.election_timeout;
+        let patience = self.timing.heartbeat_interval * 3;
         let refused = leading
             .followers
             .values()

@@ -247,8 +247,11 @@ impl World {
         manager.settle(&step);
         let (written, life) = (server.disk.records.lock().len() as LogIndex, server.life);
         if written > server.sync_asked {
+            let part = self.rng.u64(server.sync_asked..=written);
             server.sync_asked = written;
-            let at = self.ms + self.rng.u64(0..=self.habits.sync_ms);
+            let half = self.ms + self.rng.u64(0..=self.habits.sync_ms);
+            self.at(half, Event::Synced { node, life, index: part });
+            let at = half + self.rng.u64(0..=self.habits.sync_ms);
             self.at(at, Event::Synced { node, life, index: written });
         }
         for (to, msg) in outbox.take_to_nodes() {
