@@ -113,12 +113,7 @@ pub struct MembershipManager {
 impl MembershipManager {
     /// The server `node_id`, which is to be told or to find out who else belongs to the cluster. `bootstrap_expect` is the
     /// number of first voters, at least 1.
-    pub fn new(
-        node_id: NodeId,
-        me: Member,
-        bootstrap_expect: usize,
-        rng: fastrand::Rng,
-    ) -> Self {
+    pub fn new(node_id: NodeId, me: Member, bootstrap_expect: usize, rng: fastrand::Rng) -> Self {
         Self {
             node_id,
             me,
@@ -231,7 +226,8 @@ impl MembershipManager {
     pub fn forget_up_to(&mut self, seq: Seq) {
         let later = self.in_log.split_off(&(seq + 1));
         let latest = std::mem::replace(&mut self.in_log, later).into_values();
-        self.base = self.base.take().into_iter().chain(latest).max_by_key(|members| members.version);
+        self.base =
+            self.base.take().into_iter().chain(latest).max_by_key(|members| members.version);
     }
 
     /// A connection to `id` stands.

@@ -289,7 +289,12 @@ impl OrderingManager {
         step.log.append(&record);
     }
 
-    fn handle_ack(&mut self, from: &NodeId, msg: &Message, step: &Step) -> Result<(), RequestError> {
+    fn handle_ack(
+        &mut self,
+        from: &NodeId,
+        msg: &Message,
+        step: &Step,
+    ) -> Result<(), RequestError> {
         match content_of(msg)? {
             OrderingAck::Synced { seq, disk_id } => {
                 self.acknowledge(from, msg.term.as_ref(), seq, &disk_id, step);
@@ -302,7 +307,12 @@ impl OrderingManager {
     }
 
     /// JOIN: whoever is asked answers; the leader also writes down what is new about the sender.
-    fn handle_join(&mut self, from: &NodeId, msg: &Message, step: &Step) -> Result<(), RequestError> {
+    fn handle_join(
+        &mut self,
+        from: &NodeId,
+        msg: &Message,
+        step: &Step,
+    ) -> Result<(), RequestError> {
         let leader = self.leader_id().and_then(|id| {
             let address = self.membership.members()?.get(&id)?.address.clone();
             Some(ServerAddress { id, address })
@@ -441,7 +451,8 @@ impl TotalOrder for OrderingManager {
     }
 
     fn take_committed(&mut self) -> Vec<Entry> {
-        let entries = (self.taken + 1..=self.committed).map_while(|seq| self.journal.log().get(seq));
+        let entries =
+            (self.taken + 1..=self.committed).map_while(|seq| self.journal.log().get(seq));
         let entries: Vec<Entry> = entries.cloned().collect();
         self.taken += entries.len() as Seq;
         entries

@@ -212,10 +212,12 @@ impl Play {
     }
 
     fn cluster(&mut self, names: &[String]) {
-        let voters = names.iter().map(|name| (name.as_str().into(), member(&name.as_str().into(), 1)));
+        let voters =
+            names.iter().map(|name| (name.as_str().into(), member(&name.as_str().into(), 1)));
         let (cluster_id, learners) = ("c1".into(), BTreeMap::new());
         let members = Members { cluster_id, version: 1, voters: voters.collect(), learners };
-        let valid = Message::new(MessageType::Members, "").saying(&MembersContent::Valid { members });
+        let valid =
+            Message::new(MessageType::Members, "").saying(&MembersContent::Valid { members });
         for name in names {
             self.add(name, names.len(), AckRule::Majority);
             let server = self.servers.get_mut(&NodeId::from(name.as_str())).unwrap();
@@ -282,11 +284,20 @@ impl Play {
             };
             let mut log = EntryLog::new();
             for record in server.disk.records().into_iter().filter(|record| record.seq.is_some()) {
+                if log.last() == 0 && record.seq > Some(1) {
+                    log.reset_to(record.seq.unwrap() - 1, None);
+                }
                 log.insert(record.into());
             }
-            _ = write!(self.output, "{id} {} committed={}", describe_state(manager), manager.committed());
+            _ = write!(
+                self.output,
+                "{id} {} committed={}",
+                describe_state(manager),
+                manager.committed()
+            );
             let starts = manager.history_starts_at();
-            let entries = (starts.max(log.base()) + 1..=manager.last()).filter_map(|seq| log.get(seq));
+            let entries =
+                (starts.max(log.base()) + 1..=manager.last()).filter_map(|seq| log.get(seq));
             let entries: Vec<String> = entries.map(|entry| name(entry)).collect();
             let buffered = manager.buffered();
             _ = write!(self.output, " log=[{}]", entries.join(" "));
@@ -393,7 +404,9 @@ fn describe(msg: &Message) -> String {
             }
         },
         MessageType::Members => match msg.content.parse().unwrap() {
-            MembersContent::Proposed { members, .. } => format!("proposed {}", list(Some(&members))),
+            MembersContent::Proposed { members, .. } => {
+                format!("proposed {}", list(Some(&members)))
+            }
             MembersContent::Taken { .. } => "taken".into(),
             MembersContent::Valid { members } => format!("valid {}", list(Some(&members))),
         },
@@ -488,8 +501,10 @@ impl Runner for Play {
                     let server = self.servers.get(&NodeId::from(name.as_str()));
                     let manager = server.and_then(|server| server.manager.as_ref());
                     let manager = manager.ok_or("no such server")?;
-                    let (wants, answers) =
-                        (manager.wants_election(self.now()), manager.may_answer_election(self.now()));
+                    let (wants, answers) = (
+                        manager.wants_election(self.now()),
+                        manager.may_answer_election(self.now()),
+                    );
                     _ = writeln!(self.output, "{name} wants={wants} answers={answers}");
                 }
             }

@@ -167,7 +167,10 @@ impl OrderingManager {
             end += 1;
             let fits = self.journal.log().get(end).is_some_and(|known| known.term == entry.term);
             if end <= self.committed && !fits && end > self.journal.log().base() {
-                log::error!("{} names another committed entry {end} than this server has", entry.sender_id);
+                log::error!(
+                    "{} names another committed entry {end} than this server has",
+                    entry.sender_id
+                );
                 return end - 1;
             }
             if self.journal.insert(entry.clone(), step) {

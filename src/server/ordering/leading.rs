@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use super::{AckRule, BATCH_BYTES, Following, OrderingManager, Role, UNCOMMITTED_MAX, WINDOW_BYTES};
+use super::{
+    AckRule, BATCH_BYTES, Following, OrderingManager, Role, UNCOMMITTED_MAX, WINDOW_BYTES,
+};
 use crate::domain::ordering_content::{
     LeaderHeartbeat, Members, MembersContent, Place, SeqChat, SeqChatKind, TimeoutNow,
 };
@@ -87,7 +89,14 @@ impl Follower {
 impl Leading {
     pub(super) fn new(term: Term, first: Seq) -> Self {
         let followers = BTreeMap::new();
-        Self { term, first, active: false, followers, handing_over: None, handover_not_before: None }
+        Self {
+            term,
+            first,
+            active: false,
+            followers,
+            handing_over: None,
+            handover_not_before: None,
+        }
     }
 
     /// Remembers that `from` refused; how many do.
@@ -260,9 +269,10 @@ impl OrderingManager {
             follower.level_since.is_some_and(|at| step.now >= at + self.timing.handover_after)
                 && step.now < follower.heard + self.timing.leader_timeout / 2
         };
-        let higher = self.successors().rev().find(|(id, follower)| {
-            *id > self.membership.node_id() && long_enough(follower)
-        });
+        let higher = self
+            .successors()
+            .rev()
+            .find(|(id, follower)| *id > self.membership.node_id() && long_enough(follower));
         if let Some(to) = higher.map(|(id, _)| id.clone()) {
             self.hand_over(to, step);
         }
@@ -353,7 +363,8 @@ impl OrderingManager {
 
     /// Sends the next batch to `id`; false when there is none, or no room for it on the way.
     fn send_batch(&mut self, id: &NodeId, step: &Step) -> bool {
-        let (last, base, committed) = (self.journal.last(), self.journal.log().base(), self.committed);
+        let (last, base, committed) =
+            (self.journal.last(), self.journal.log().base(), self.committed);
         let Role::Leader(leading) = &self.role else { return false };
         let Some(follower) = leading.followers.get(id) else { return false };
         let history_starts = follower.next <= base;

@@ -227,7 +227,9 @@ impl OrderingManager {
             return;
         }
         let longest = nomination.promises.iter().max_by_key(|(_, end)| *end);
-        let Some((source, end)) = longest.map(|(id, end)| (id.clone(), end.clone())) else { return };
+        let Some((source, end)) = longest.map(|(id, end)| (id.clone(), end.clone())) else {
+            return;
+        };
         nomination.deadline = step.now + self.timing.election_timeout;
         nomination.ask_at = step.now + self.timing.heartbeat_interval * 2;
         nomination.adopting = Some((source, end));
@@ -249,7 +251,13 @@ impl OrderingManager {
     }
 
     /// SEQ_CHAT with the end of the longest log.
-    pub(super) fn adopt(&mut self, from: &NodeId, term: Option<&Term>, batch: SeqChat, step: &Step) {
+    pub(super) fn adopt(
+        &mut self,
+        from: &NodeId,
+        term: Option<&Term>,
+        batch: SeqChat,
+        step: &Step,
+    ) {
         let Role::Nominee(nomination) = &mut self.role else { return };
         let expected = nomination.adopting.as_ref().is_some_and(|(source, _)| source == from);
         if Some(&nomination.term) != term || !expected {

@@ -386,8 +386,12 @@ impl World {
             valid.then(|| entry.content.parse().ok()).flatten()
         });
         let latest = match latest {
-            Some(crate::domain::ordering_content::MembersContent::Valid { members }) => Some(members),
-            _ => self.servers.iter().find_map(|s| s.manager.as_ref()?.membership.members().cloned()),
+            Some(crate::domain::ordering_content::MembersContent::Valid { members }) => {
+                Some(members)
+            }
+            _ => {
+                self.servers.iter().find_map(|s| s.manager.as_ref()?.membership.members().cloned())
+            }
         };
         let Some(latest) = latest else { return };
         let repaired = (0..self.servers.len()).all(|node| {
@@ -477,9 +481,10 @@ impl World {
         let term = leading.term.clone();
         server.led_in = Some(term.clone());
         let log = manager.journal.log();
-        let lost = self.agreed.iter().find(|entry| {
-            log.term_at(entry.seq.unwrap_or_default()) != Some(entry.term.as_ref())
-        });
+        let lost = self
+            .agreed
+            .iter()
+            .find(|entry| log.term_at(entry.seq.unwrap_or_default()) != Some(entry.term.as_ref()));
         if let Some(lost) = lost {
             return Err(format!("{} leads in {term} without {:?}", server.id, lost.seq));
         }
@@ -512,17 +517,34 @@ impl World {
             manager.is_voter(&server.id).then(|| Some(server.id.clone()))
         });
         let calm = self.agreed.last().and_then(|entry| entry.message_id.strip_prefix('c'));
-        let recent = calm.and_then(|text| text.parse().ok()).is_some_and(|n: u64| n + 8 > self.chats);
-        if leaders.len() == 1 && leaders.first() == highest.as_ref() && committed.len() == 1 && recent {
+        let recent =
+            calm.and_then(|text| text.parse().ok()).is_some_and(|n: u64| n + 8 > self.chats);
+        if leaders.len() == 1
+            && leaders.first() == highest.as_ref()
+            && committed.len() == 1
+            && recent
+        {
             return Ok(());
         }
         if !say_why {
             return quiet();
         }
-        let states: Vec<_> = self.servers.iter().map(|server| {
-            let manager = server.manager.as_ref();
-            manager.map(|m| (m.state(), m.promised.clone(), m.committed, m.last(), m.wants_election(self.start + Duration::from_millis(self.ms))))
-        }).collect();
+        let states: Vec<_> = self
+            .servers
+            .iter()
+            .map(|server| {
+                let manager = server.manager.as_ref();
+                manager.map(|m| {
+                    (
+                        m.state(),
+                        m.promised.clone(),
+                        m.committed,
+                        m.last(),
+                        m.wants_election(self.start + Duration::from_millis(self.ms)),
+                    )
+                })
+            })
+            .collect();
         Err(format!("not healed: leaders {leaders:?}, {committed:?}, {recent}, {states:?}"))
     }
 }
