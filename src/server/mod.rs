@@ -48,6 +48,10 @@ pub mod planted;
 
 pub mod total_order;
 
+pub mod membership;
+
+pub mod ordering;
+
 #[cfg(test)]
 mod class_diagram_tests;
 #[cfg(test)]

@@ -31,11 +31,19 @@ pub enum Planted {
     UnsharedRetired,
     /// An acknowledgement goes to the session's later connection, too.
     AckOnAnyConnection,
+    /// A leader counts an entry of an earlier term as committed when a majority has it.
+    CommitsEarlierTerm,
+    /// A promise counts before it is on disk.
+    PromiseBeforeSync,
+    /// A follower cuts what stands after a batch, whether it conflicts or not.
+    CutsByLength,
+    /// A voter that lost its disk promises and counts as if nothing had happened.
+    CountsWiped,
 }
 
 impl Planted {
-    /// All of them.
-    pub const ALL: [Self; 12] = [
+    /// Those that the simulator of whole clusters catches. The others are caught by the simulation beside their algorithm.
+    pub const RING: [Self; 12] = [
         Self::NoHoldBack,
         Self::AckBeforeSync,
         Self::SameIncarnation,
@@ -48,6 +56,26 @@ impl Planted {
         Self::AccusesAfterSleep,
         Self::UnsharedRetired,
         Self::AckOnAnyConnection,
+    ];
+
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::NoHoldBack,
+        Self::AckBeforeSync,
+        Self::SameIncarnation,
+        Self::StaleTerm,
+        Self::NoDuplicateCheck,
+        Self::ForgottenTail,
+        Self::GreatestStamp,
+        Self::FirstStampOnly,
+        Self::DuplicateAckedAtOnce,
+        Self::AccusesAfterSleep,
+        Self::UnsharedRetired,
+        Self::AckOnAnyConnection,
+        Self::CommitsEarlierTerm,
+        Self::PromiseBeforeSync,
+        Self::CutsByLength,
+        Self::CountsWiped,
     ];
 }
 

@@ -35,8 +35,11 @@ pub mod forwarding;
 
 mod glue;
 
-pub use entry_log::EntryLog;
+mod make;
+
+pub use entry_log::{EntryLog, size_of_entry};
 pub use glue::Ordered;
+pub(super) use make::order_of;
 pub use replicated::ReplicatedStorage;
 
 /// A place in the one order, from 1; 0 stands before the first.
@@ -91,6 +94,11 @@ pub trait TotalOrder: Debug + Send {
     /// where elections are part of the order itself (`raft`).
     fn wants_election(&self, _now: Instant) -> bool {
         false
+    }
+
+    /// Whether a lower id's ELECTION is answered: silence lets that one win.
+    fn may_answer_election(&self, _now: Instant) -> bool {
+        true
     }
 
     /// An election nominated this server: it asks for promises, and leads when it has a majority's.
