@@ -9,6 +9,10 @@ use crate::domain::content::{
     ClientJoin, DiscoveryContent, ElectionContent, ErrorContent, Heartbeat, Held, Hello, JoinRoom,
     Joined, MetadataContent, Presence, Status, SyncContent, Welcome,
 };
+use crate::domain::ordering_content::{
+    CatchupReq, Join, LeaderHeartbeat, MembersContent, OrderingAck, PromiseContent, SeqChat,
+    TimeoutNow,
+};
 use crate::domain::{Content, Message, MessageType};
 use crate::error::RequestError;
 
@@ -23,7 +27,7 @@ fn examples() -> Vec<(&'static str, &'static str)> {
         if line.starts_with('{') {
             assert_ne!(content_type, "", "no type is named before {line}");
             found.push((content_type, line));
-        } else if let Some((_, link)) = line.split_once("](crate::domain::content::") {
+        } else if let Some((_, link)) = line.split_once("content::") {
             content_type = link.split_once(')').unwrap().0;
         } else if line.contains("(no type)") {
             content_type = "no type";
@@ -53,6 +57,14 @@ fn rewrite_as(content_type: &str, content: &Content) -> Content {
         "Presence" => rewrite::<Presence>(content),
         "Held" => rewrite::<Held>(content),
         "SyncContent" => rewrite::<SyncContent>(content),
+        "Join" => rewrite::<Join>(content),
+        "OrderingAck" => rewrite::<OrderingAck>(content),
+        "MembersContent" => rewrite::<MembersContent>(content),
+        "PromiseContent" => rewrite::<PromiseContent>(content),
+        "SeqChat" => rewrite::<SeqChat>(content),
+        "LeaderHeartbeat" => rewrite::<LeaderHeartbeat>(content),
+        "CatchupReq" => rewrite::<CatchupReq>(content),
+        "TimeoutNow" => rewrite::<TimeoutNow>(content),
         other => panic!("{other} is no content"),
     }
 }
@@ -92,9 +104,17 @@ fn every_type_has_an_example_or_belongs_to_another_design() {
 #[test]
 fn every_kind_of_content_has_an_example() {
     let shown: BTreeSet<&str> = examples().iter().map(|(content_type, _)| *content_type).collect();
-    let source = include_str!("../domain/content.rs");
+    let source = concat!(
+        include_str!("../domain/content.rs"),
+        include_str!("../domain/ordering_content.rs")
+    );
     let parts = ["Position", "ServerAddress", "ServerStatus", "Liveness", "RoomStatus", "Side"];
-    let parts = [&parts[..], &["MetadataVersion", "RoomClock", "SessionPresence"]].concat();
+    let parts = [
+        &parts[..],
+        &["MetadataVersion", "RoomClock", "SessionPresence"],
+        &["Place", "SeqChatKind", "Member", "Members"],
+    ]
+    .concat();
     let names = source.lines().filter_map(|line| {
         let rest = line.strip_prefix("pub struct ").or_else(|| line.strip_prefix("pub enum "))?;
         rest.split(' ').next()
