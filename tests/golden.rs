@@ -20,6 +20,8 @@ mod wires;
 use std::path::Path;
 use std::time::Instant;
 
+use roundtable::server::election::{BullyElection, ElectionModule};
+
 /// Where virtual time starts.
 #[expect(clippy::disallowed_methods, reason = "one fixed start for virtual time")]
 fn start() -> Instant {
@@ -41,7 +43,12 @@ fn play<R: goldenscript::Runner>(folder: &str, runner: impl Fn() -> R) {
 
 #[test]
 fn elections_go_as_told() {
-    play("election", election::Play::new);
+    play("election", election::Play::<ElectionModule>::new);
+}
+
+#[test]
+fn bullies_go_as_told() {
+    play("bully", election::Play::<BullyElection>::new);
 }
 
 #[test]

@@ -42,8 +42,8 @@ pub enum Planted {
 }
 
 impl Planted {
-    /// All of them.
-    pub const ALL: [Self; 16] = [
+    /// Those that the design `ring` has.
+    pub const ALL: [Self; 12] = [
         Self::NoHoldBack,
         Self::AckBeforeSync,
         Self::SameIncarnation,
@@ -56,11 +56,11 @@ impl Planted {
         Self::AccusesAfterSleep,
         Self::UnsharedRetired,
         Self::AckOnAnyConnection,
-        Self::CommitsEarlierTerm,
-        Self::PromiseBeforeSync,
-        Self::CutsByLength,
-        Self::CountsWiped,
     ];
+
+    /// Those of the one order alone, which the simulation of [`ordering`](super::ordering) catches.
+    pub const ORDERING: [Self; 4] =
+        [Self::CommitsEarlierTerm, Self::PromiseBeforeSync, Self::CutsByLength, Self::CountsWiped];
 }
 
 #[cfg(any(test, feature = "planted-faults"))]

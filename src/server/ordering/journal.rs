@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::domain::ordering_content::{Place, SeqChat, SeqChatKind};
+use crate::domain::content::{Place, SeqChat, SeqChatKind};
 use crate::domain::{Message, MessageType, Term};
 use crate::server::step::Step;
 use crate::server::total_order::{Entry, EntryLog, Seq};
