@@ -22,7 +22,6 @@ use crate::domain::ids::name_fault;
 use crate::error::StartError;
 use crate::server::election::ElectionKind;
 use crate::server::failover::HealthTiming;
-use crate::server::ordering::AckRule;
 
 mod addresses;
 mod profile;
@@ -94,6 +93,17 @@ impl FromStr for Design {
         let built = Self::ALL.map(|design| design.to_string()).join(", ");
         usage(format!("the design {text:?} {problem}; this version has: {built}"))
     }
+}
+
+/// When a message of the design `sequencer` counts as committed: it is shown and acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AckRule {
+    /// On the disks of a majority of the voters: it survives the death of any minority.
+    #[default]
+    Majority,
+    /// On the leader's disk: total-order-chat.txt's own rule, for comparison. What the leader had not passed
+    /// on when it dies is lost.
+    Leader,
 }
 
 impl FromStr for AckRule {

@@ -14,8 +14,13 @@ use super::message::Message;
 use super::vector_clock::VectorClock;
 
 mod election;
+mod ordering;
 
 pub use election::{Coordinator, ElectionContent, ElectionOk, Question, Side};
+pub use ordering::{
+    CatchupReq, Join, LeaderHeartbeat, Member, Members, MembersContent, OrderingAck, Place,
+    PromiseContent, SeqChat, SeqChatKind, TimeoutNow,
+};
 
 /// What a session has been shown of a room. Opaque to clients: they hand it back as `content.after`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

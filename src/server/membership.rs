@@ -62,7 +62,7 @@ use serde::de::DeserializeOwned;
 use super::step::Step;
 use super::total_order::Seq;
 use crate::domain::content::ServerAddress;
-use crate::domain::ordering_content::{Join, Member, Members, MembersContent, OrderingAck};
+use crate::domain::content::{Join, Member, Members, MembersContent, OrderingAck};
 use crate::domain::{Message, MessageType, NodeId};
 use crate::error::RequestError;
 use crate::network::Transport;
@@ -105,6 +105,8 @@ pub struct MembershipManager {
     base: Option<Members>,
     /// The members that entries of the log name, by place.
     in_log: BTreeMap<Seq, Members>,
+    /// Entries up to here are committed.
+    committed: Seq,
     waiting: Vec<(LogIndex, WhenSynced)>,
     synced: LogIndex,
     join_at: Option<Instant>,
@@ -125,6 +127,7 @@ impl MembershipManager {
             taken_by: BTreeSet::new(),
             base: None,
             in_log: BTreeMap::new(),
+            committed: 0,
             waiting: Vec::new(),
             synced: 0,
             join_at: None,
@@ -155,6 +158,17 @@ impl MembershipManager {
     pub fn members(&self) -> Option<&Members> {
         let all = self.base.iter().chain(self.in_log.values());
         all.max_by_key(|members| members.version)
+    }
+
+    /// What others may be told for good: the latest members that cannot be cut any more.
+    fn committed_members(&self) -> Option<&Members> {
+        let in_log = self.in_log.range(..=self.committed).map(|(_, members)| members);
+        self.base.iter().chain(in_log).max_by_key(|members| members.version)
+    }
+
+    /// Entries up to `seq` are committed.
+    pub fn note_committed(&mut self, seq: Seq) {
+        self.committed = seq;
     }
 
     /// Whether `id` is a voter, counted or not.
@@ -276,7 +290,8 @@ impl MembershipManager {
             self.check_cluster(from, cluster_id)?;
         }
         self.add_peer(from, join.member);
-        let joined = OrderingAck::Joined { members: self.members().cloned(), leader };
+        let members = self.committed_members().cloned();
+        let joined = OrderingAck::Joined { members, leader };
         let answer = self.message(MessageType::Ack).with_id(msg.message_id.clone());
         step.cm.send_to_node(from, &answer.saying(&joined));
         self.propose(step);
@@ -444,7 +459,7 @@ impl MembershipManager {
 
     /// A proposal of another server.
     fn consider(&mut self, proposer: NodeId, members: Members, step: &Step) {
-        if let Some(members) = self.members() {
+        if let Some(members) = self.committed_members() {
             let valid = MembersContent::Valid { members: members.clone() };
             let msg = self.message(MessageType::Members).saying(&valid);
             step.cm.send_to_node(&proposer, &msg);

@@ -41,7 +41,7 @@
 //! higher one to someone who found no majority) stands again itself, in a higher term.
 //!
 //! **Backing off.** A nominee without a majority is silent for a random while, longer each time. Meanwhile
-//! [`may_answer_election`](OrderingManager::may_answer_election) is false: a lower id that can reach a majority gets its turn.
+//! [`may_answer_election`](TotalOrder::may_answer_election) is false: a lower id that can reach a majority gets its turn.
 //!
 //! **Wiped voters** stand in [`wiped`]. **`--ack leader`** ([`AckRule::Leader`]) takes the leader's disk for enough, as the document does. It is
 //! faster by a round and loses what only a dead leader had.
@@ -60,9 +60,7 @@ use super::membership::{MembershipManager, content_of};
 use super::step::Step;
 use super::total_order::{Entry, Seq, TotalOrder};
 use crate::domain::content::ServerAddress;
-use crate::domain::ordering_content::{
-    Join, OrderingAck, Place, PromiseContent, SeqChat, SeqChatKind,
-};
+use crate::domain::content::{Join, OrderingAck, Place, PromiseContent, SeqChat, SeqChatKind};
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Term};
 use crate::error::RequestError;
 use crate::storage::LogIndex;
@@ -74,7 +72,8 @@ mod nomination;
 mod timing;
 mod wiped;
 
-pub use timing::{AckRule, OrderingTiming};
+pub use crate::config::AckRule;
+pub use timing::OrderingTiming;
 
 use following::Following;
 use journal::Journal;
@@ -453,8 +452,9 @@ impl TotalOrder for OrderingManager {
 
     fn settle(&mut self, step: &Step) {
         self.answer_synced(step);
-        self.membership.settle(step);
         self.advance();
+        self.membership.note_committed(self.committed);
+        self.membership.settle(step);
         self.pump(step);
         self.acknowledge_leader(step);
     }

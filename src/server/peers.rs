@@ -342,6 +342,10 @@ impl ServerNode {
             message_type if self.ordered.is_some() && is_of_order(message_type) => {
                 self.handle_ordered(from, msg, step)?;
             }
+            // That of the leader, which names its term.
+            MessageType::Heartbeat if self.ordered.is_some() && msg.term.is_some() => {
+                self.handle_ordered(from, msg, step)?;
+            }
             MessageType::Heartbeat => self.handle_heartbeat(from, &parse(msg)?, step),
             MessageType::Election if !self.may_answer_election(step) => {}
             MessageType::Election | MessageType::ElectionOk => {

@@ -42,8 +42,8 @@ pub enum Planted {
 }
 
 impl Planted {
-    /// Those that the simulator of whole clusters catches. The others are caught by the simulation beside their algorithm.
-    pub const RING: [Self; 12] = [
+    /// Those that the design `ring` has.
+    pub const ALL: [Self; 12] = [
         Self::NoHoldBack,
         Self::AckBeforeSync,
         Self::SameIncarnation,
@@ -58,25 +58,9 @@ impl Planted {
         Self::AckOnAnyConnection,
     ];
 
-    /// All of them.
-    pub const ALL: [Self; 16] = [
-        Self::NoHoldBack,
-        Self::AckBeforeSync,
-        Self::SameIncarnation,
-        Self::StaleTerm,
-        Self::NoDuplicateCheck,
-        Self::ForgottenTail,
-        Self::GreatestStamp,
-        Self::FirstStampOnly,
-        Self::DuplicateAckedAtOnce,
-        Self::AccusesAfterSleep,
-        Self::UnsharedRetired,
-        Self::AckOnAnyConnection,
-        Self::CommitsEarlierTerm,
-        Self::PromiseBeforeSync,
-        Self::CutsByLength,
-        Self::CountsWiped,
-    ];
+    /// Those of the one order alone, which the simulation of [`ordering`](super::ordering) catches.
+    pub const ORDERING: [Self; 4] =
+        [Self::CommitsEarlierTerm, Self::PromiseBeforeSync, Self::CutsByLength, Self::CountsWiped];
 }
 
 #[cfg(any(test, feature = "planted-faults"))]

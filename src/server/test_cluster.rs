@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use super::election::ElectionKind;
 use super::server_node::{NodeConfig, Timing};
 use super::{Flow, ServerNode, Step};
+use crate::config::AckRule;
 use crate::domain::content::{ClientJoin, ErrorContent, JoinRoom};
 use crate::domain::{Content, Incarnation, Message, MessageType, NodeId};
 use crate::network::transport::Sent;
 use crate::network::{ConnId, transport::Outbox};
-use crate::server::ordering::AckRule;
 use crate::storage::{MemoryLog, Storage};
 use crate::testing::start;
 

@@ -71,7 +71,8 @@ pub trait TotalOrder: Debug + Send {
     /// The tick of the heartbeat monitor: a leader says that it leads.
     fn heartbeat(&mut self, step: &Step);
 
-    /// All records up to `index` are on this server's disk.
+    /// All records up to `index` are on this server's disk. What waited for that is sent by the next
+    /// [`settle`](Self::settle).
     fn on_synced(&mut self, index: LogIndex);
 
     /// A connection to `node_id` stands: what was under way to it before is lost.
@@ -96,7 +97,7 @@ pub trait TotalOrder: Debug + Send {
         false
     }
 
-    /// Whether a lower id's ELECTION is answered: silence lets that one win.
+    /// Whether this server answers an ELECTION of a lower id: it could stand itself. Silence lets the lower one win.
     fn may_answer_election(&self, _now: Instant) -> bool {
         true
     }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use goldenscript::{Command, Context, Runner};
-use roundtable::domain::ordering_content::{
+use roundtable::domain::content::{
     CatchupReq, LeaderHeartbeat, Member, Members, MembersContent, OrderingAck, Place,
     PromiseContent, SeqChat, SeqChatKind,
 };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{BATCH_BYTES, BUFFER_MAX, OrderingManager, Role};
-use crate::domain::ordering_content::{
+use crate::domain::content::{
     CatchupReq, LeaderHeartbeat, OrderingAck, Place, SeqChat, SeqChatKind,
 };
 use crate::domain::{Message, MessageType, NodeId, Term};

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::domain::ordering_content::{Place, SeqChat, SeqChatKind};
+use crate::domain::content::{Place, SeqChat, SeqChatKind};
 use crate::domain::{Message, MessageType, Term};
 use crate::server::step::Step;
 use crate::server::total_order::{Entry, EntryLog, Seq};
@@ -82,7 +82,7 @@ impl Journal {
 
     /// The disk's copy of what stood after `seq` counts no more.
     fn cut(&mut self, seq: Seq) {
-        self.unsynced.retain(|(_, unsynced)| *unsynced <= seq);
+        while self.unsynced.pop_back_if(|(_, unsynced)| *unsynced > seq).is_some() {}
         self.durable = self.durable.min(seq);
     }
 

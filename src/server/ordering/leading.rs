@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{
     AckRule, BATCH_BYTES, Following, OrderingManager, Role, UNCOMMITTED_MAX, WINDOW_BYTES,
 };
-use crate::domain::ordering_content::{
+use crate::domain::content::{
     LeaderHeartbeat, Members, MembersContent, Place, SeqChat, SeqChatKind, TimeoutNow,
 };
 use crate::domain::{Message, MessageType, NodeId, Term};

@@ -5,9 +5,7 @@ use std::time::Instant;
 
 use super::leading::Leading;
 use super::{Answer, COUNTER_MAX, OrderingManager, Role};
-use crate::domain::ordering_content::{
-    CatchupReq, Place, PromiseContent, SeqChat, SeqChatKind, TimeoutNow,
-};
+use crate::domain::content::{CatchupReq, Place, PromiseContent, SeqChat, SeqChatKind, TimeoutNow};
 use crate::domain::{Message, MessageType, NodeId, Term};
 use crate::error::RequestError;
 use crate::server::membership::content_of;

@@ -4,38 +4,52 @@
 //! synced, alone or all at once; disks are wiped, one at a time; servers are nominated at random. Then all is
 //! healed, and the cluster has a minute of virtual time to be as good as new.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use super::*;
-use crate::domain::ordering_content::Member;
+use crate::domain::content::Member;
 use crate::network::transport::Outbox;
 use crate::server::planted::{Planted, plant};
-use crate::storage::Storage;
+use crate::storage::{MemoryLog, Storage};
 
 /// A disk that forgets what was not synced.
 #[derive(Debug, Default)]
 struct Disk {
-    records: Mutex<Vec<Message>>,
+    log: MemoryLog,
+    written: Cell<LogIndex>,
+}
+
+impl Disk {
+    fn of(records: impl IntoIterator<Item = Message>) -> Self {
+        let disk = Self::default();
+        records.into_iter().for_each(|record| _ = disk.append(&record));
+        disk
+    }
 }
 
 impl Storage for Disk {
     fn append(&self, msg: &Message) -> LogIndex {
-        let mut records = self.records.lock();
-        records.push(msg.clone());
-        records.len() as LogIndex
+        self.written.set(self.log.append(msg));
+        self.written.get()
     }
     fn fault(&self) -> Option<String> {
-        None
+        self.log.fault()
     }
-    fn forget_before(&self, _index: LogIndex) {}
-    fn first_within(&self, _bytes: u64) -> LogIndex {
-        1
+    fn forget_before(&self, index: LogIndex) {
+        self.log.forget_before(index);
     }
-    fn request_read(&self, _token: u64, _from: LogIndex, _bytes_max: usize) {}
-    fn save_snapshot(&self, _seq: u64, _bytes: std::sync::Arc<[u8]>) {}
+    fn first_within(&self, bytes: u64) -> LogIndex {
+        self.log.first_within(bytes)
+    }
+    fn request_read(&self, token: u64, from: LogIndex, bytes_max: usize) {
+        self.log.request_read(token, from, bytes_max);
+    }
+    fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>) {
+        self.log.save_snapshot(seq, bytes);
+    }
 }
 
 #[derive(Debug)]
@@ -103,7 +117,7 @@ impl World {
             delay_ms: rng.u64(1..60),
             sync_ms: rng.u64(0..80),
             disorder: rng.u8(0..4) == 0,
-            fault_every_ms: rng.u64(100..1500),
+            fault_every_ms: [rng.u64(20..100), rng.u64(100..1500)][rng.usize(0..2)],
             nominate: [0.0, 0.002, 0.02][rng.usize(0..3)],
             wipes: rng.bool(),
         };
@@ -251,7 +265,7 @@ impl World {
         let step = Step { now, wall_ms: self.ms, cm: &outbox, log: &server.disk };
         act(manager, &step);
         manager.settle(&step);
-        let (written, life) = (server.disk.records.lock().len() as LogIndex, server.life);
+        let (written, life) = (server.disk.written.get(), server.life);
         if written > server.sync_asked {
             let part = self.rng.u64(server.sync_asked..=written);
             server.sync_asked = written;
@@ -332,7 +346,14 @@ impl World {
         let count = self.servers.len();
         let (node, other) = (self.rng.usize(0..count), self.rng.usize(0..count));
         match self.rng.u8(0..16) {
-            0..=4 => self.crash(node),
+            0..=2 => self.crash(node),
+            3 | 4 => {
+                let stands = |server: &Server| {
+                    let role = server.manager.as_ref().map(|manager| &manager.role);
+                    role.is_some_and(|role| !matches!(role, Role::Follower(_)))
+                };
+                self.crash(self.servers.iter().position(stands).unwrap_or(node));
+            }
             5 => (0..count).for_each(|node| self.crash(node)),
             6..=8 if node != other => self.reset(node, other),
             9 | 10 => {
@@ -373,9 +394,8 @@ impl World {
         if server.manager.take().is_none() {
             return;
         }
-        let records = server.disk.records.get_mut();
-        let kept = self.rng.u64(server.synced..=records.len() as u64);
-        records.truncate(kept as usize);
+        let kept = self.rng.u64(server.synced..=server.disk.written.get());
+        server.disk = Disk::of(server.disk.log.records().into_iter().take(kept as usize));
         server.led_in = None;
         for other in (0..self.servers.len()).filter(|other| *other != node) {
             *self.epochs.entry(Self::pair(node, other)).or_default() += 1;
@@ -392,9 +412,7 @@ impl World {
             valid.then(|| entry.content.parse().ok()).flatten()
         });
         let latest = match latest {
-            Some(crate::domain::ordering_content::MembersContent::Valid { members }) => {
-                Some(members)
-            }
+            Some(crate::domain::content::MembersContent::Valid { members }) => Some(members),
             _ => {
                 self.servers.iter().find_map(|s| s.manager.as_ref()?.membership.members().cloned())
             }
@@ -435,9 +453,8 @@ impl World {
             membership,
             rng: fastrand::Rng::with_seed(seed_b),
         });
-        let records = server.disk.records.get_mut();
-        records.iter().for_each(|record| manager.recover(record.clone()));
-        (server.synced, server.sync_asked) = (records.len() as u64, records.len() as u64);
+        server.disk.log.records().into_iter().for_each(|record| manager.recover(record));
+        (server.synced, server.sync_asked) = (server.disk.written.get(), server.disk.written.get());
         server.manager = Some(manager);
         let synced = server.synced;
         let life = server.life;
@@ -603,7 +620,7 @@ fn planted_faults_are_caught() {
     ];
     let missed = faults.into_iter().filter(|fault| {
         plant(Some(*fault));
-        let caught = (0..3000).find_map(|seed| play(seed).err());
+        let caught = (0..20_000).find_map(|seed| play(seed).err());
         plant(None);
         println!("{fault:?}: {caught:?}");
         caught.is_none()

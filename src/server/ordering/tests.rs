@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::domain::Content;
-use crate::domain::ordering_content::{
-    CatchupReq, LeaderHeartbeat, Member, Members, MembersContent,
-};
+use crate::domain::content::{CatchupReq, LeaderHeartbeat, Member, Members, MembersContent};
 use crate::network::transport::Outbox;
 use crate::storage::MemoryLog;
 

@@ -49,14 +49,3 @@ impl OrderingTiming {
         self.leader_timeout * 2 / 3
     }
 }
-
-/// When an entry is committed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AckRule {
-    /// On a majority's disks.
-    #[default]
-    Majority,
-    /// On the leader's disk: the document's own rule (`--ack leader`). When the leader dies, a new one may lose the last ones,
-    /// acknowledged or not.
-    Leader,
-}

@@ -3,12 +3,12 @@
 use std::net::UdpSocket;
 
 use super::*;
+use crate::config::AckRule;
 use crate::domain::NodeId;
 use crate::domain::content::{Status, TimeState};
 use crate::network::listener::bind_listener;
 use crate::server::election::ElectionKind;
 use crate::server::failover::{Failover, HealthTiming};
-use crate::server::ordering::AckRule;
 use crate::server::ring::ServerInfo;
 use crate::server::server_node::{NodeConfig, Timing};
 use crate::server::time_sync::{TimeSync, TimeSyncTiming};

@@ -1,7 +1,7 @@
 //! Which order a design keeps: the one place where that is chosen.
 
 use super::{Ordered, TotalOrder};
-use crate::domain::ordering_content::Member;
+use crate::domain::content::Member;
 use crate::server::membership::MembershipManager;
 use crate::server::ordering::{OrderingConfig, OrderingManager};
 use crate::server::server_node::NodeConfig;

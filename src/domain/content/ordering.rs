@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::content::ServerAddress;
-use super::ids::{NodeId, Term};
-use super::message::Message;
+use super::ServerAddress;
+use crate::domain::ids::{NodeId, Term};
+use crate::domain::message::Message;
 
 /// A place in the one order, with the term of the entry there. Place 0 stands before the first entry and has no term.
 /// The greater one is the end of the longer log: terms count first.
