@@ -44,6 +44,8 @@ pub mod planted;
 
 pub mod total_order;
 
+pub mod raft;
+
 #[cfg(test)]
 mod class_diagram_tests;
 #[cfg(test)]

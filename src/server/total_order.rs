@@ -30,6 +30,7 @@ use crate::storage::LogIndex;
 mod entry_log;
 
 pub use entry_log::EntryLog;
+pub(in crate::server) use entry_log::size_of_entry;
 
 /// A place in the one order, from 1; 0 stands before the first.
 pub type Seq = u64;

@@ -128,16 +128,16 @@ impl EntryLog {
         let mut bytes = 0;
         let all = self.entries.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX));
         let fitting = all.take_while(|entry| {
-            let fits = bytes == 0 || bytes < bytes_max;
+            let first = bytes == 0;
             bytes += size_of_entry(entry);
-            fits
+            first || bytes <= bytes_max
         });
         fitting.cloned().collect()
     }
 }
 
 /// About how long an entry is on the wire, in bytes.
-fn size_of_entry(entry: &Message) -> usize {
+pub(in crate::server) fn size_of_entry(entry: &Message) -> usize {
     let texts = [&entry.message_id, &entry.sender_id, &entry.room_id];
     let content = match &entry.content {
         crate::domain::Content::Empty => 0,
