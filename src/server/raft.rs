@@ -165,6 +165,9 @@ pub struct RaftNode {
     disk: String,
     timing: RaftTiming,
     rng: fastrand::Rng,
+    /// Bytes of entries in one request, and of a snapshot in one. Smaller in simulations.
+    batch_bytes: usize,
+    chunk_bytes: usize,
 
     // Persistent: written to the journal, and told to others when it is synced.
     current_term: u64,
@@ -213,6 +216,8 @@ impl RaftNode {
             disk: disk.into(),
             timing,
             rng,
+            batch_bytes: progress::BATCH_BYTES,
+            chunk_bytes: compaction::CHUNK_BYTES,
             current_term: 0,
             voted_for: None,
             log: EntryLog::new(),

@@ -19,7 +19,7 @@ use crate::domain::{MessageType, NodeId, Term};
 use crate::server::total_order::Seq;
 
 /// A piece of a snapshot, in bytes: in hex digits half a megabyte, below the limit of a frame.
-const CHUNK_BYTES: usize = 256 * 1024;
+pub(super) const CHUNK_BYTES: usize = 256 * 1024;
 
 /// What stands for the log up to a place.
 #[derive(Clone, Debug)]
@@ -131,7 +131,7 @@ impl RaftNode {
             leader: self.incarnation.clone(),
             head: snapshot.head.clone(),
             offset: offset as u64,
-            data: HexBytes(rest[..rest.len().min(CHUNK_BYTES)].to_vec()),
+            data: HexBytes(rest[..rest.len().min(self.chunk_bytes)].to_vec()),
         };
         step.cm.send_to_node(node_id, &self.message(MessageType::InstallSnapshot, &content));
     }

@@ -22,6 +22,13 @@ impl Configurations {
         self.history.last().map_or(0, |(seq, _)| *seq)
     }
 
+    /// Those that may hold when everything up to `commit_index` is committed: the latest, and while that one is not
+    /// committed the one before it.
+    pub(super) fn possible(&self, commit_index: Seq) -> impl Iterator<Item = &Configuration> {
+        let open = if self.latest_seq() > commit_index { 2 } else { 1 };
+        self.history.iter().rev().take(open).map(|(_, configuration)| configuration)
+    }
+
     /// The one that holds at `seq`.
     pub(super) fn at(&self, seq: Seq) -> &Configuration {
         let before = self.history.iter().rev().find(|(place, _)| *place <= seq);

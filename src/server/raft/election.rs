@@ -56,6 +56,13 @@ impl RaftNode {
         self.configuration().voters.get(&self.id) == Some(&self.disk)
     }
 
+    /// Whether this server may stand. One that is being removed still may, since only it may have the entry that
+    /// says so (thesis 4.2.2, Figure 4.6). It does not count its own vote then.
+    fn may_stand(&self) -> bool {
+        let mut possible = self.configurations.possible(self.commit_index);
+        possible.any(|configuration| configuration.voters.get(&self.id) == Some(&self.disk))
+    }
+
     pub(super) fn check_election_timeout(&mut self, step: &Step) {
         match self.election_deadline {
             None => self.reset_election_timer(step.now),
@@ -75,7 +82,7 @@ impl RaftNode {
             return;
         }
         self.role = Role::Follower;
-        if self.is_own_voter() {
+        if self.may_stand() {
             self.role = Role::PreCandidate(Votes::default());
             self.request_votes(true, false);
             self.count_vote(&self.id.clone(), true, step);

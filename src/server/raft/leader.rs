@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::progress::{BATCH_BYTES, Flow, Progress};
+use super::progress::{Flow, Progress};
 use super::reads::Read;
 use super::transfer::Transfer;
 use super::{RaftNode, Role, Step};
@@ -218,7 +218,7 @@ impl RaftNode {
         let Some(prev_log_term) = self.term_number(prev).or((prev == 0).then_some(0)) else {
             return;
         };
-        let entries = if full { self.log.from(prev + 1, BATCH_BYTES) } else { Vec::new() };
+        let entries = if full { self.log.from(prev + 1, self.batch_bytes) } else { Vec::new() };
         let commit_index = self.commit_index;
         let Role::Leader(leading) = &mut self.role else { return };
         let round = leading.round;

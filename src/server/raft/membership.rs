@@ -83,7 +83,8 @@ impl RaftNode {
             return Err(ChangeRefused::NotYet);
         }
         if let MembershipChange::Promote { node_id } = change
-            && !leading.progress.get(node_id).is_some_and(|known| known.caught_up)
+            && !(leading.progress.get(node_id).is_some_and(|known| known.caught_up)
+                && leading.hears(node_id, self.timing.election_timeout, step.now))
         {
             return Err(ChangeRefused::NotCaughtUp);
         }
