@@ -12,6 +12,8 @@ mod election;
 mod failure_detector;
 #[path = "golden/metadata.rs"]
 mod metadata;
+#[path = "golden/raft.rs"]
+mod raft;
 #[path = "golden/wires.rs"]
 mod wires;
 
@@ -50,4 +52,9 @@ fn failures_are_detected_as_told() {
 #[test]
 fn room_locations_change_as_told() {
     play("metadata", metadata::Play::new);
+}
+
+#[test]
+fn raft_goes_as_told() {
+    play("raft", raft::Play::new);
 }

@@ -38,7 +38,7 @@ impl RaftNode {
                     self.answer_round(round, entries.is_empty());
                     self.accept(prev_log_index, entries, leader_commit, step)?;
                 } else {
-                    self.answer_round(round, false);
+                    self.following.round = self.following.round.max(round);
                     let conflict_term = self.term_number(prev_log_index);
                     self.reject(from, prev_log_index, conflict_term);
                 }

@@ -67,7 +67,6 @@ impl RaftNode {
         match self.election_deadline {
             None => self.reset_election_timer(step.now),
             Some(deadline) if step.now >= deadline => {
-                self.leader_id = None;
                 self.campaign(step);
             }
             Some(_) => {}
@@ -82,6 +81,7 @@ impl RaftNode {
             return;
         }
         self.role = Role::Follower;
+        self.leader_id = None;
         if self.may_stand() {
             self.role = Role::PreCandidate(Votes::default());
             self.request_votes(true, false);
@@ -219,8 +219,9 @@ impl RaftNode {
         self.leader_id = Some(self.id.clone());
         self.leader_term =
             Some(Term { counter: self.current_term, leader: self.incarnation.clone() });
-        self.append_own(Message::new(MessageType::Noop, self.id.as_str()), step);
+        // `nextIndex` begins where the log ended before the noop, so that the first request brings it.
         self.follow_configuration(step.now);
+        self.append_own(Message::new(MessageType::Noop, self.id.as_str()), step);
         let own = self.reads.hand_over();
         for token in own {
             self.read_index(token, step);

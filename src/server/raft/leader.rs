@@ -177,7 +177,7 @@ impl RaftNode {
             progress.flow = Flow::Snapshot { seq: snapshot.seq(), offset: 0, asked: false };
         }
         match &mut progress.flow {
-            Flow::Probe { asked } => {
+            Flow::Probe { asked, .. } => {
                 if !std::mem::replace(asked, true) || anyway {
                     self.send_append(node_id, progress_prev(&self.role, node_id), true, step);
                 }
@@ -224,9 +224,13 @@ impl RaftNode {
         let round = leading.round;
         let Some(progress) = leading.progress.get_mut(node_id) else { return };
         progress.sent_commit = commit_index;
-        if progress.flow == Flow::Replicate && !entries.is_empty() {
-            let bytes = entries.iter().map(|entry| size_of_entry(entry)).sum();
-            progress.sent(prev + entries.len() as Seq, bytes);
+        let end = prev + entries.len() as Seq;
+        match &mut progress.flow {
+            Flow::Probe { up_to, .. } => *up_to = end,
+            Flow::Replicate if !entries.is_empty() => {
+                progress.sent(end, entries.iter().map(|entry| size_of_entry(entry)).sum());
+            }
+            Flow::Replicate | Flow::Snapshot { .. } => {}
         }
         let content = AppendEntries::Request {
             term: self.current_term,

@@ -24,8 +24,9 @@ pub(super) const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 /// How the leader sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Flow {
-    /// It looks for the place where the logs agree; `asked` while an answer is awaited.
-    Probe { asked: bool },
+    /// It looks for the place where the logs agree; `asked` while an answer is awaited, to a request with entries up to
+    /// `up_to`.
+    Probe { asked: bool, up_to: Seq },
     /// It knows, and sends ahead.
     Replicate,
     /// What comes next is in the log no longer: it sends the snapshot that ends at `seq`, now from `offset`.
@@ -67,7 +68,7 @@ impl Progress {
             other_disk: None,
             next_index: last + 1,
             match_index: 0,
-            flow: Flow::Probe { asked: false },
+            flow: Flow::Probe { asked: false, up_to: 0 },
             in_flight: VecDeque::new(),
             heard: now,
             round: 0,
@@ -80,7 +81,7 @@ impl Progress {
     /// What was under way may be lost: ask where it stands.
     pub(super) fn probe(&mut self, next_index: Seq) {
         self.next_index = next_index.max(self.match_index + 1);
-        self.flow = Flow::Probe { asked: false };
+        self.flow = Flow::Probe { asked: false, up_to: 0 };
         self.in_flight.clear();
     }
 
@@ -105,8 +106,12 @@ impl Progress {
             Flow::Snapshot { .. } => self.match_index >= base,
         };
         if agreed {
+            let asked_up_to = match self.flow {
+                Flow::Probe { up_to, .. } => up_to,
+                Flow::Replicate | Flow::Snapshot { .. } => 0,
+            };
+            self.next_index = self.next_index.max(self.match_index + 1).max(asked_up_to + 1);
             self.flow = Flow::Replicate;
-            self.next_index = self.next_index.max(self.match_index + 1);
         }
     }
 

@@ -143,7 +143,7 @@ impl RaftNode {
         let (configuration, commit_index) = (self.configurations.latest(), self.commit_index);
         let Role::Leader(leading) = &mut self.role else { return };
         let unconfirmed = is_planted(Planted::ReadUnconfirmed);
-        if commit_index < leading.first && !unconfirmed {
+        if commit_index < leading.first {
             return;
         }
         for read in &mut leading.reads {

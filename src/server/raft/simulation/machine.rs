@@ -34,6 +34,10 @@ impl Disk {
         Some(appended as LogIndex)
     }
 
+    pub(super) fn is_syncing(&self) -> bool {
+        self.syncing.is_some()
+    }
+
     pub(super) fn end_sync(&mut self, index: LogIndex) {
         self.syncing = None;
         self.synced = usize::try_from(index).expect("small");
@@ -111,7 +115,6 @@ impl Machine {
         let incarnation = Incarnation::new(&self.id, self.life, rng.u16(..));
         let rng = rng.fork();
         let mut node = RaftNode::new(self.id.clone(), incarnation, &*self.disk.name, rng, timing);
-        (node.batch_bytes, node.chunk_bytes) = (700, 64);
         for record in self.disk.records() {
             node.recover(record);
         }

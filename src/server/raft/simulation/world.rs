@@ -56,6 +56,10 @@ pub(super) struct World {
     /// (machine, life, token) to what was committed when it was asked.
     reads: BTreeMap<(usize, u64, u64), Seq>,
     tokens: u64,
+    /// This machine crashes as soon as something is on its way to its disk.
+    doomed: Option<usize>,
+    /// Bytes of entries in one request.
+    batch_bytes: usize,
     happened: BTreeMap<&'static str, u64>,
 }
 
@@ -72,6 +76,7 @@ impl World {
             doubling: if calm { 0.0 } else { rng.f64() * 0.2 },
             fault_every: [60, 150, 400][rng.usize(0..3)] * MS,
         };
+        let batch_bytes = [1, 700][rng.usize(0..2)];
         let machines = (1..=voters + spares).map(|at| Machine {
             id: format!("n{at}").into(),
             disk: Disk::new(format!("{at}a")),
@@ -94,6 +99,8 @@ impl World {
             checker: Checker::default(),
             reads: BTreeMap::new(),
             tokens: 0,
+            doomed: None,
+            batch_bytes,
             happened: BTreeMap::new(),
         };
         world.bootstrap(voters);
@@ -240,7 +247,13 @@ impl World {
                 self.count(what);
             }
         }
-        self.take_results(host)
+        self.take_results(host)?;
+        if self.doomed == Some(host) && self.machines[host].disk.is_syncing() {
+            self.doomed = None;
+            self.count("crash in a write");
+            self.crash(host);
+        }
+        Ok(())
     }
 
     fn send(&mut self, from: usize, to: &NodeId, msg: &Message) {
@@ -303,6 +316,9 @@ impl World {
 
     fn start(&mut self, host: usize) -> Result<(), String> {
         self.machines[host].start(&mut self.rng, TIMING);
+        if let Some(node) = &mut self.machines[host].node {
+            (node.batch_bytes, node.chunk_bytes) = (self.batch_bytes, 64);
+        }
         let life = self.machines[host].life;
         let pause = self.rng.u64(0..25 * MS);
         self.plan(pause, Event::Tick { host, life });
@@ -356,7 +372,7 @@ impl World {
     fn fault(&mut self) -> Result<(), String> {
         let host = self.rng.usize(0..self.machines.len());
         let other = self.rng.usize(0..self.machines.len());
-        match self.rng.u8(0..13) {
+        match self.rng.u8(0..17) {
             0 | 1 => self.crash(host),
             2 => {
                 let pause = self.rng.u64(50 * MS..800 * MS);
@@ -376,6 +392,18 @@ impl World {
             }
             8 | 9 => return self.compact(host),
             10 => return self.transfer(host, other),
+            11 | 12 => self.doomed = Some(host),
+            13 | 14 => {
+                // As if the leader had told both, or pre-vote had come to nothing: it only makes things calmer.
+                self.count("rivals");
+                for host in [host, other] {
+                    self.step(host, |node, step| {
+                        if node.is_own_voter() && !node.is_leader() {
+                            node.stand(true, step);
+                        }
+                    })?;
+                }
+            }
             _ => return self.change(other),
         }
         Ok(())
@@ -392,7 +420,8 @@ impl World {
         if lost > 0 {
             self.count("lost tail");
         }
-        let pause = self.rng.u64(MS..1_000 * MS);
+        let pause = if self.rng.bool() { 20 * MS } else { 1_000 * MS };
+        let pause = self.rng.u64(MS..pause);
         self.plan(pause, Event::Restart { host });
     }
 
