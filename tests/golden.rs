@@ -14,6 +14,8 @@ mod failure_detector;
 mod metadata;
 #[path = "golden/ordering.rs"]
 mod ordering;
+#[path = "golden/raft.rs"]
+mod raft;
 #[path = "golden/wires.rs"]
 mod wires;
 
@@ -64,4 +66,9 @@ fn room_locations_change_as_told() {
 #[test]
 fn messages_are_ordered_as_told() {
     play("ordering", ordering::Play::new);
+}
+
+#[test]
+fn raft_goes_as_told() {
+    play("raft", raft::Play::new);
 }

@@ -4,7 +4,7 @@
 //! that give the same answer to the same question, so that the simulator, the servers and the clients
 //! share it.
 //!
-//! Reading order: [`ids`], [`vector_clock`], [`message`], [`content`], [`request_error`],
+//! Reading order: [`ids`], [`vector_clock`], [`message`], [`content`], [`raft_content`], [`request_error`],
 //! [`hold_back`], [`room`].
 
 pub mod ids;
@@ -13,6 +13,7 @@ pub mod vector_clock;
 pub mod message;
 
 pub mod content;
+pub mod raft_content;
 
 pub mod request_error;
 

@@ -52,6 +52,8 @@ pub mod membership;
 
 pub mod ordering;
 
+pub mod raft;
+
 #[cfg(test)]
 mod class_diagram_tests;
 #[cfg(test)]

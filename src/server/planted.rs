@@ -39,10 +39,28 @@ pub enum Planted {
     CutsByLength,
     /// A voter that lost its disk promises and counts as if nothing had happened.
     CountsWiped,
+    /// Raft: a vote is answered before it is on disk.
+    VoteBeforeSync,
+    /// Raft: a server votes again in the same term.
+    VoteTwice,
+    /// Raft: entries of earlier terms are committed by counting.
+    OldTermCommitted,
+    /// Raft: a follower says that it has entries before they are on its disk.
+    AppendAckBeforeSync,
+    /// Raft: a vote goes to whoever asks, however old its log.
+    VoteWithoutLogCheck,
+    /// Raft: a follower cuts its log where the leader's entries begin, in conflict or not.
+    CutWithoutConflict,
+    /// Raft: a voter that lost its disk votes as if it had not.
+    WipedVoterVotes,
+    /// Raft: a membership change begins while another one is not committed.
+    ChangeWhileUncommitted,
+    /// Raft: a leader answers reads without asking whether it still leads.
+    ReadUnconfirmed,
 }
 
 impl Planted {
-    /// Those that the design `ring` has.
+    /// Those of the design `ring`.
     pub const ALL: [Self; 12] = [
         Self::NoHoldBack,
         Self::AckBeforeSync,
@@ -61,6 +79,19 @@ impl Planted {
     /// Those of the one order alone, which the simulation of [`ordering`](super::ordering) catches.
     pub const ORDERING: [Self; 4] =
         [Self::CommitsEarlierTerm, Self::PromiseBeforeSync, Self::CutsByLength, Self::CountsWiped];
+
+    /// Those of [`RaftNode`](super::raft::RaftNode), which its own simulation must catch.
+    pub const RAFT: [Self; 9] = [
+        Self::VoteBeforeSync,
+        Self::VoteTwice,
+        Self::OldTermCommitted,
+        Self::AppendAckBeforeSync,
+        Self::VoteWithoutLogCheck,
+        Self::CutWithoutConflict,
+        Self::WipedVoterVotes,
+        Self::ChangeWhileUncommitted,
+        Self::ReadUnconfirmed,
+    ];
 }
 
 #[cfg(any(test, feature = "planted-faults"))]

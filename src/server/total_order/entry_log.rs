@@ -128,9 +128,9 @@ impl EntryLog {
         let mut bytes = 0;
         let all = self.entries.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX));
         let fitting = all.take_while(|entry| {
-            let fits = bytes == 0 || bytes < bytes_max;
+            let first = bytes == 0;
             bytes += size_of_entry(entry);
-            fits
+            first || bytes <= bytes_max
         });
         fitting.cloned().collect()
     }

@@ -1,0 +1,522 @@
+//! Raft: one leader, one log, and a majority that remembers (Ongaro and Ousterhout, 2014).
+//!
+//! ```text
+//!              times out: asks whether it would win         a majority would vote for it
+//!  ┌──────────┐ ───────────▶ ┌───────────────┐ ───────────▶ ┌───────────┐  a majority   ┌────────┐
+//!  │ Follower │              │ Pre-candidate │              │ Candidate │ ────────────▶ │ Leader │
+//!  └──────────┘ ◀─────────── └───────────────┘              └───────────┘   voted       └────────┘
+//!        ▲            a leader is heard, or a majority says no    │                         │
+//!        └───────────────────────── a higher term ◀───────────────┴─────────────────────────┘
+//!                                                     or no majority heard for an election timeout
+//! ```
+//!
+//! Time is cut into *terms*, numbered. In each term every server votes at most once, so at most one leader has a
+//! majority's votes. The leader alone places entries: it appends them to its log and sends them to the others, each
+//! time with the place and term of the entry before. A follower that lacks that entry refuses, the leader steps back
+//! until the logs agree, and overwrites what follows. An entry that is on a majority's disks is *committed*: whoever is
+//! elected later has it, because a voter refuses a candidate whose log ends earlier than its own.
+//!
+//! ```text
+//!  place      1    2    3    4    5          term of each entry; `│` = committed
+//!  n1 leader  1    1    2    2 │  2          n1 has synced 5, n2 4, n3 2: two of three have 4
+//!  n2         1    1    2    2 │             n2 gets 5 next
+//!  n3         1    1    1    1               n3's 3 and 4 are from a leader that died: they are replaced
+//! ```
+//!
+//! # Promise
+//!
+//! The five properties of Figure 3, which the simulation in `tests/` checks after every event. *Election safety*: at most one
+//! leader in a term. *Leader append-only*. *Log matching*: logs with the same term at a place are the same up
+//! to it. *Leader completeness*: what was committed is in every later leader's log. *State machine safety*: no two
+//! servers apply different entries at a place. They hold whatever the network and the clocks do, and while disks keep
+//! what they synced. Progress needs a majority that hears each other faster than the election timeout.
+//!
+//! # Price
+//!
+//! A committed entry costs one round trip and one sync on a majority, the leader's own sync in parallel with the others'
+//! (thesis 10.2.1). Idle, a leader sends and gets one small message per server and heartbeat. When it dies the
+//! cluster waits one to two election timeouts and two round trips.
+//!
+//! # Where to read what
+//!
+//! | file | rule | source |
+//! |---|---|---|
+//! | `election` | votes, pre-vote, check-quorum | 5.2, 5.4.1; thesis 6.2, 9.6 |
+//! | `append`, `leader`, `progress` | replication and commitment | 5.3, 5.4.2; thesis 10.2.1 |
+//! | `journal` | what waits for the disk | Figure 2, "persistent state" |
+//! | `compaction` | snapshots | 7, Figure 13; thesis 5 |
+//! | `membership`, `configuration` | servers come and go | thesis 4 |
+//! | `reads` | reading without writing | 8; thesis 6.4 |
+//! | `transfer` | handing over | thesis 3.10 |
+//!
+//! # What we add, and why
+//!
+//! * **Pre-vote.** A server that was cut off would come back with a high term and depose a leader that is well.
+//!   It asks first, without raising its term, and is refused while others hear a leader. A refusal carries the
+//!   term of the one who refuses: whichever of the two is behind, it catches up, and nobody is stuck in a term of its own.
+//! * **Check-quorum.** A leader that has not heard a majority for an election timeout steps down, so that its
+//!   clients go elsewhere.
+//! * **Disks have names.** A voter is an id and a disk id. The same id with another disk is a *wiped* voter: it forgot what it
+//!   promised. It gets no vote that counts and its answers count for nothing; the leader replaces it in one entry by a
+//!   learner of the same id, and makes that one a voter by another entry when it has caught up. An empty
+//!   majority therefore never elects itself.
+//! * **Bootstrap.** The first configuration is entry 1 of term 0, the same on all first voters
+//!   ([`RaftNode::set_first_members`]; thesis 4.4 gives it to one server only). The first leader commits it with its own
+//!   NOOP.
+//! * **Sleep.** A server whose own tick came late restarts its timers instead of accusing others.
+//!
+//! # What breaks it
+//!
+//! A disk that lies about `fdatasync`; a folder that is copied and started twice; servers that lie. And one thing that is
+//! often got wrong: membership changes one at a time are safe only when a leader has committed an entry of its own
+//! term before (Ongaro's note of 2015), so it refuses them until then.
+//!
+//! Left out: joint consensus (section 6), leases for reads, witnesses.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::ServerState;
+use super::step::Step;
+use super::total_order::{Entry, EntryLog, Seq, TotalOrder};
+use crate::domain::raft_content::{
+    AppendEntries, Configuration, InstallSnapshot, ReadIndex, RequestVote, TimeoutNow,
+};
+use crate::domain::{Incarnation, Message, MessageType, NodeId, Term};
+use crate::error::RequestError;
+use crate::storage::LogIndex;
+
+mod append;
+mod compaction;
+mod configuration;
+mod election;
+mod journal;
+mod leader;
+mod membership;
+mod progress;
+mod reads;
+mod transfer;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+pub use compaction::Snapshot;
+pub use membership::{ChangeRefused, MembershipChange};
+
+use compaction::Incoming;
+use configuration::Configurations;
+use election::Votes;
+use journal::Journal;
+use leader::Leading;
+use reads::Reads;
+
+/// Terms above this are refused: a damaged number must not use up all that come after it.
+/// 2^53 is also where JSON readers of other languages lose count.
+const TERM_MAX: u64 = 1 << 53;
+
+/// How patient a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaftTiming {
+    /// A follower stands for election after hearing no leader for this long, and up to as long again, at random. The
+    /// paper asks for ten times what a message and a sync take; heartbeats should come five times as often.
+    pub election_timeout: Duration,
+}
+
+impl Default for RaftTiming {
+    fn default() -> Self {
+        Self { election_timeout: Duration::from_millis(1000) }
+    }
+}
+
+/// What a server is at the moment (Figure 4).
+#[derive(Debug)]
+enum Role {
+    /// Answers, and waits for a leader.
+    Follower,
+    /// Asks whether it would win (thesis 9.6).
+    PreCandidate(Votes),
+    /// Stands in `current_term`.
+    Candidate(Votes),
+    /// Leads in `current_term`.
+    Leader(Box<Leading>),
+}
+
+/// What a follower owes the leader of the term.
+#[derive(Debug, Default)]
+struct Following {
+    /// The log is known to be the leader's up to here.
+    matched: Seq,
+    /// What was said of it last.
+    answered: Seq,
+    /// The highest round that the leader asked in.
+    round: u64,
+    /// Whether an answer is owed even when nothing new is on disk.
+    answer_due: bool,
+}
+
+/// One server of a Raft cluster. Field names are those of Figure 2 where it has them.
+#[derive(Debug)]
+pub struct RaftNode {
+    id: NodeId,
+    incarnation: Incarnation,
+    /// The random name of the data folder.
+    disk: String,
+    timing: RaftTiming,
+    rng: fastrand::Rng,
+    /// Bytes of entries in one request, and of a snapshot in one. Smaller in simulations.
+    batch_bytes: usize,
+    chunk_bytes: usize,
+
+    // Persistent: written to the journal, and told to others when it is synced.
+    current_term: u64,
+    voted_for: Option<NodeId>,
+    log: EntryLog,
+    snapshot: Option<Snapshot>,
+    configurations: Configurations,
+    journal: Journal,
+
+    // Volatile.
+    commit_index: Seq,
+    last_applied: Seq,
+    role: Role,
+    /// Who leads in `current_term`, as far as is known.
+    leader_id: Option<NodeId>,
+    /// The last term in which a leader was heard.
+    leader_term: Option<Term>,
+    following: Following,
+    /// When a leader was heard last.
+    heard_leader: Option<Instant>,
+    /// When to stand for election.
+    election_deadline: Option<Instant>,
+    last_tick: Option<Instant>,
+    /// A snapshot that comes in.
+    incoming: Option<Incoming>,
+    /// Whether the snapshot has to be taken over above before entries are.
+    snapshot_due: bool,
+    reads: Reads,
+}
+
+impl RaftNode {
+    /// A server without a log. Hand it its journal next ([`TotalOrder::recover`]); without one, or the log of a
+    /// leader, or [`set_first_members`](Self::set_first_members), it knows of no members and stays a follower.
+    ///
+    /// `disk` is the random name of its data folder, `rng` draws its election timeouts.
+    pub fn new(
+        id: NodeId,
+        incarnation: Incarnation,
+        disk: impl Into<String>,
+        rng: fastrand::Rng,
+        timing: RaftTiming,
+    ) -> Self {
+        Self {
+            id,
+            incarnation,
+            disk: disk.into(),
+            timing,
+            rng,
+            batch_bytes: progress::BATCH_BYTES,
+            chunk_bytes: compaction::CHUNK_BYTES,
+            current_term: 0,
+            voted_for: None,
+            log: EntryLog::new(),
+            snapshot: None,
+            configurations: Configurations::default(),
+            journal: Journal::default(),
+            commit_index: 0,
+            last_applied: 0,
+            role: Role::Follower,
+            leader_id: None,
+            leader_term: None,
+            following: Following::default(),
+            heard_leader: None,
+            election_deadline: None,
+            last_tick: None,
+            incoming: None,
+            snapshot_due: false,
+            reads: Reads::default(),
+        }
+    }
+
+    /// The first configuration: who votes, each with the name of its data folder. All first voters are
+    /// given the same one, which becomes entry 1 of term 0 of each log. False, and nothing happens, when there is a
+    /// log already: then the others began without waiting.
+    pub fn set_first_members(&mut self, voters: &BTreeMap<NodeId, String>, step: &Step) -> bool {
+        if self.log.last() > 0 {
+            return false;
+        }
+        let configuration = Configuration { voters: voters.clone(), learners: BTreeMap::default() };
+        let mut first = Message::new(MessageType::Members, "").saying(&configuration);
+        first.seq = Some(1);
+        self.insert(first.into(), step);
+        true
+    }
+
+    /// `currentTerm` of Figure 2: the highest term heard of.
+    pub fn current_term(&self) -> u64 {
+        self.current_term
+    }
+
+    /// Who takes part, as far as this log says, committed or not.
+    pub fn configuration(&self) -> &Configuration {
+        self.configurations.latest()
+    }
+
+    /// The log, for those who look on: plays and checks.
+    pub fn log(&self) -> &EntryLog {
+        &self.log
+    }
+
+    /// The term of the entry at `seq` as a number, 0 where none stands; `None` when it is not known.
+    fn term_number(&self, seq: Seq) -> Option<u64> {
+        self.log.term_at(seq).map(|term| term.map_or(0, |term| term.counter))
+    }
+
+    fn last_term_number(&self) -> u64 {
+        self.log.last_term().map_or(0, |term| term.counter)
+    }
+
+    /// Journals an entry that was just put into the log.
+    fn wrote(&mut self, entry: &Entry, step: &Step) {
+        self.journal.wrote_entry(step.log.append(entry), self.log.last());
+        self.configurations.appended(entry);
+    }
+
+    /// Puts an entry of the leader at its place, and cuts the log there when it conflicts.
+    fn insert(&mut self, entry: Entry, step: &Step) {
+        let last = self.log.last();
+        if self.log.insert(entry.clone()) {
+            if self.log.last() <= last {
+                self.journal.cut_after(self.log.last() - 1);
+                self.configurations.cut_after(self.log.last() - 1);
+            }
+            self.wrote(&entry, step);
+        }
+    }
+
+    fn message<T: serde::Serialize>(&self, message_type: MessageType, content: &T) -> Message {
+        Message::new(message_type, self.id.as_str()).saying(content)
+    }
+
+    /// Rules for all servers (Figure 2): a higher term is adopted; whoever led or stood in the old one stops. Journalled.
+    fn adopt_term(&mut self, term: u64, step: &Step) {
+        self.current_term = term;
+        self.voted_for = None;
+        self.leader_id = None;
+        self.following = Following::default();
+        self.write_vote(step);
+        self.become_follower(step.now);
+    }
+
+    /// Whether `term` is the present one, after adopting it if it is higher.
+    fn is_current(&mut self, term: u64, step: &Step) -> bool {
+        if term > self.current_term {
+            self.adopt_term(term, step);
+        }
+        term == self.current_term
+    }
+
+    fn become_follower(&mut self, now: Instant) {
+        if let Role::Leader(leading) = std::mem::replace(&mut self.role, Role::Follower) {
+            self.reads.take_over(leading.into_own_reads());
+            self.leader_id = None;
+            self.reset_election_timer(now);
+        }
+    }
+
+    fn is_leader(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
+    }
+}
+
+/// Reads `content`, and checks the terms in it.
+fn parse<T: serde::de::DeserializeOwned>(
+    msg: &Message,
+    term_of: impl Fn(&T) -> u64,
+) -> Result<T, RequestError> {
+    let invalid =
+        |reason: String| RequestError::InvalidField { message_id: msg.message_id.clone(), reason };
+    let content: T = msg.content.parse().map_err(|error| invalid(error.to_string()))?;
+    if term_of(&content) > TERM_MAX {
+        return Err(invalid(format!("terms count up to {TERM_MAX}, not {}", term_of(&content))));
+    }
+    Ok(content)
+}
+
+impl TotalOrder for RaftNode {
+    fn recover(&mut self, record: Message) {
+        match record.message_type {
+            MessageType::RequestVote => {
+                if let Ok(RequestVote::Voted { term, voted_for }) = record.content.parse() {
+                    (self.current_term, self.voted_for) = (term, voted_for);
+                }
+            }
+            MessageType::InstallSnapshot => {
+                if let Ok(InstallSnapshot::Saved { head, data }) = record.content.parse() {
+                    self.recover_snapshot(head, data.0);
+                }
+            }
+            _ if record.seq.is_some() => {
+                let entry = Entry::from(record);
+                if self.log.insert(entry.clone()) {
+                    self.configurations.cut_after(self.log.last() - 1);
+                    self.configurations.appended(&entry);
+                }
+            }
+            _ => {}
+        }
+        self.journal.recovered(self.log.last());
+    }
+
+    fn handle_message(
+        &mut self,
+        from: &NodeId,
+        msg: &Message,
+        step: &Step,
+    ) -> Result<(), RequestError> {
+        match msg.message_type {
+            MessageType::RequestVote => {
+                let content = parse(msg, |content: &RequestVote| match content {
+                    RequestVote::Request { term, .. }
+                    | RequestVote::Answer { term, .. }
+                    | RequestVote::Voted { term, .. } => *term,
+                })?;
+                self.handle_request_vote(from, content, step);
+            }
+            MessageType::AppendEntries => {
+                let content = parse(msg, |content: &AppendEntries| match content {
+                    AppendEntries::Request { term, .. }
+                    | AppendEntries::Accepted { term, .. }
+                    | AppendEntries::Rejected { term, .. } => *term,
+                })?;
+                self.handle_append_entries(from, content, step)?;
+            }
+            MessageType::InstallSnapshot => {
+                let content = parse(msg, |content: &InstallSnapshot| match content {
+                    InstallSnapshot::Request { term, .. }
+                    | InstallSnapshot::Answer { term, .. } => *term,
+                    InstallSnapshot::Saved { .. } => 0,
+                })?;
+                self.handle_install_snapshot(from, content, step);
+            }
+            MessageType::TimeoutNow => {
+                let TimeoutNow { term } = parse(msg, |content: &TimeoutNow| content.term)?;
+                self.handle_timeout_now(term, step);
+            }
+            MessageType::ReadIndex => {
+                let content = parse(msg, |_: &ReadIndex| 0)?;
+                self.handle_read_index(from, content, step);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, step: &Step) {
+        let late = self
+            .last_tick
+            .replace(step.now)
+            .is_some_and(|last| step.now.duration_since(last) > self.timing.election_timeout / 2);
+        if late {
+            self.restart_timers(step.now);
+        }
+        match &self.role {
+            Role::Leader(_) => self.lead_on(step.now),
+            _ => self.check_election_timeout(step),
+        }
+        self.reads.retry(step.now, self.timing.election_timeout);
+        self.ask_again(step);
+    }
+
+    fn heartbeat(&mut self, step: &Step) {
+        self.send_round(step);
+    }
+
+    fn on_synced(&mut self, index: LogIndex) {
+        self.journal.on_synced(index);
+    }
+
+    fn link_up(&mut self, node_id: &NodeId, step: &Step) {
+        if let Role::Leader(leading) = &mut self.role {
+            leading.link_up(node_id, self.log.last());
+        }
+        if self.leader_id.as_ref() == Some(node_id) {
+            self.following.answer_due = true;
+            self.reads.ask_all_again();
+            self.ask_again(step);
+        }
+    }
+
+    fn node_failed(&mut self, node_id: &NodeId, step: &Step) {
+        // Only a hint, which may be wrong: it shortens the wait, and pre-vote asks the others first.
+        if self.leader_id.as_ref() == Some(node_id) && !self.is_leader() {
+            self.leader_id = None;
+            self.heard_leader = None;
+            self.stand_soon(step.now);
+        }
+    }
+
+    fn propose(&mut self, msg: Message, step: &Step) -> Option<Seq> {
+        let Role::Leader(leading) = &self.role else { return None };
+        if !leading.takes_more() {
+            return None;
+        }
+        Some(self.append_own(msg, step))
+    }
+
+    fn take_committed(&mut self) -> Vec<Entry> {
+        let first = self.last_applied + 1;
+        self.last_applied = self.commit_index.max(self.last_applied);
+        (first..=self.last_applied).map_while(|seq| self.log.get(seq).cloned()).collect()
+    }
+
+    fn settle(&mut self, step: &Step) {
+        self.count_own_vote(step);
+        if self.is_leader() {
+            self.advance_commit_index();
+            self.advance_membership(step);
+            self.advance_transfer(step);
+            self.finish_reads(step);
+            self.send_entries(step);
+        } else {
+            self.answer_leader(step);
+        }
+        while let Some((to, msg)) = self.journal.pop_ready() {
+            step.cm.send_to_node(&to, &msg);
+        }
+    }
+
+    fn resign(&mut self, step: &Step) {
+        self.transfer_to_best(step);
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        self.leader_id.clone()
+    }
+
+    fn term(&self) -> Option<&Term> {
+        self.leader_term.as_ref()
+    }
+
+    fn state(&self) -> ServerState {
+        match &self.role {
+            Role::Follower if self.leader_id.is_none() => ServerState::Looking,
+            Role::Follower => ServerState::Follower,
+            Role::PreCandidate(_) | Role::Candidate(_) => ServerState::ElectionInProgress,
+            Role::Leader(_) => ServerState::Leader,
+        }
+    }
+
+    fn committed(&self) -> Seq {
+        self.commit_index
+    }
+
+    fn last(&self) -> Seq {
+        self.log.last()
+    }
+
+    fn is_voter(&self, node_id: &NodeId) -> bool {
+        self.configuration().voters.contains_key(node_id)
+    }
+}
