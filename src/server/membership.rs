@@ -411,21 +411,13 @@ impl MembershipManager {
         Ok(())
     }
 
-    /// Makes a proposal when all expected ones were heard and this server has the lowest id; another one when a proposed voter
-    /// has another disk or address by now. Only the proposer could have found the former one valid, and it has not.
+    /// Makes a proposal when all expected ones were heard and this server has the lowest id; another one when it would
+    /// choose otherwise by now: a lower id was heard of, or a server has another disk. Only the proposer could have found
+    /// the former one valid, and it has not.
     fn propose(&mut self, step: &Step) {
-        if self.members().is_some() {
+        let others = self.proposal.as_ref().is_some_and(|it| it.proposer != self.node_id);
+        if self.members().is_some() || others {
             return;
-        }
-        match &self.proposal {
-            Some(proposal) if proposal.proposer != self.node_id => return,
-            Some(proposal) => {
-                let mut voters = proposal.members.voters.iter();
-                if voters.all(|(id, member)| self.peers.get(id).unwrap_or(&self.me) == member) {
-                    return;
-                }
-            }
-            None => {}
         }
         let everyone = self.peers.iter().chain([(&self.node_id, &self.me)]);
         let everyone: BTreeMap<NodeId, Member> =
@@ -434,12 +426,12 @@ impl MembershipManager {
         if !lowest || everyone.len() < self.bootstrap_expect {
             return;
         }
-        let members = Members {
-            cluster_id: format!("{:016x}", self.rng.u64(..)),
-            version: 1,
-            voters: everyone.into_iter().take(self.bootstrap_expect).collect(),
-            learners: BTreeMap::new(),
-        };
+        let voters = everyone.into_iter().take(self.bootstrap_expect).collect();
+        if self.proposal.as_ref().is_some_and(|proposal| proposal.members.voters == voters) {
+            return;
+        }
+        let cluster_id = format!("{:016x}", self.rng.u64(..));
+        let members = Members { cluster_id, version: 1, voters, learners: BTreeMap::new() };
         self.take(self.node_id.clone(), members, step);
         self.send_proposal(step);
     }
