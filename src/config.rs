@@ -48,16 +48,19 @@ pub enum Design {
     Ring,
     /// Bully, a sequencer, one order for all.
     Sequencer,
+    /// Raft: votes, a replicated log, one order for all.
+    Raft,
 }
 
 impl Design {
     /// Those that this version has.
-    pub const ALL: [Self; 2] = [Self::Ring, Self::Sequencer];
+    pub const ALL: [Self; 3] = [Self::Ring, Self::Sequencer, Self::Raft];
 
     /// The election that it holds when nothing else is said.
     pub fn election(self) -> ElectionKind {
         match self {
-            Self::Ring => ElectionKind::HirschbergSinclair,
+            // Raft votes by itself; nothing is said here.
+            Self::Ring | Self::Raft => ElectionKind::HirschbergSinclair,
             Self::Sequencer => ElectionKind::Bully,
         }
     }
@@ -66,6 +69,7 @@ impl Design {
     pub fn checks_health(self) -> bool {
         match self {
             Self::Ring | Self::Sequencer => false,
+            Self::Raft => true,
         }
     }
 }
@@ -75,6 +79,7 @@ impl fmt::Display for Design {
         f.pad(match self {
             Self::Ring => "ring",
             Self::Sequencer => "sequencer",
+            Self::Raft => "raft",
         })
     }
 }
@@ -86,12 +91,8 @@ impl FromStr for Design {
         if let Some(design) = Self::ALL.into_iter().find(|design| design.to_string() == text) {
             return Ok(design);
         }
-        let problem = match text {
-            "raft" => "is not built yet",
-            _ => "does not exist",
-        };
         let built = Self::ALL.map(|design| design.to_string()).join(", ");
-        usage(format!("the design {text:?} {problem}; this version has: {built}"))
+        usage(format!("the design {text:?} does not exist; this version has: {built}"))
     }
 }
 
@@ -132,7 +133,7 @@ pub struct Settings {
     /// What others are told instead of the listening address
     #[arg(long, env = "ROUNDTABLE_ADVERTISE", hide_env = true, value_name = "HOST:PORT")]
     pub advertise: Option<String>,
-    /// Which design to run: ring or sequencer [default: ring]
+    /// Which design to run: ring, sequencer or raft [default: ring]
     #[arg(long, env = "ROUNDTABLE_DESIGN", hide_env = true)]
     pub design: Option<String>,
     /// How the servers find a leader: hs (Hirschberg-Sinclair), bully [default: hs]

@@ -14,6 +14,8 @@ mod failure_detector;
 mod metadata;
 #[path = "golden/ordering.rs"]
 mod ordering;
+#[path = "golden/ordering_words.rs"]
+mod ordering_words;
 #[path = "golden/raft.rs"]
 mod raft;
 #[path = "golden/wires.rs"]

@@ -126,7 +126,7 @@ pub struct RaftTiming {
 
 impl Default for RaftTiming {
     fn default() -> Self {
-        Self { election_timeout: Duration::from_millis(1000) }
+        Self { election_timeout: Duration::from_secs(1) }
     }
 }
 

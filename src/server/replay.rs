@@ -127,7 +127,7 @@ impl ServerNode {
             |(s, r): &(String, String)| s != session || room_id.is_some_and(|room_id| r != room_id);
         self.replays.retain(|key, _| stays(key));
         if let Some(ordered) = &mut self.ordered {
-            ordered.replays.retain(|key, _| stays(key));
+            ordered.end_replays(stays);
         }
     }
 

@@ -34,6 +34,7 @@ use super::multicast::CausalMulticastHandler;
 use super::ordering::OrderingTiming;
 use super::peers::Dials;
 use super::presence::Presence;
+use super::raft::RaftTiming;
 use super::replay::Replay;
 use super::ring::{RingNeighbor, ServerInfo};
 use super::step::{Flow, Step};
@@ -54,6 +55,8 @@ pub struct Timing {
     pub election: ElectionTiming,
     /// Of a leader that gives messages their places (design `sequencer`).
     pub ordering: OrderingTiming,
+    /// Of a leader by votes (design `raft`).
+    pub raft: RaftTiming,
 }
 
 /// What a server is told about itself when it is made. Addresses are `host:port`.

@@ -37,6 +37,8 @@ mod glue;
 
 mod make;
 
+mod raft_order;
+
 pub use entry_log::{EntryLog, size_of_entry};
 pub use glue::Ordered;
 pub(super) use make::order_of;
@@ -104,6 +106,18 @@ pub trait TotalOrder: Debug + Send {
 
     /// An election nominated this server: it asks for promises, and leads when it has a majority's.
     fn nominate(&mut self, _step: &Step) {}
+
+    /// Asks how far this server must have applied the order to answer a read that begins now. `token` names the
+    /// question; [`take_reads`](Self::take_reads) brings the answer. False where reads need not ask: every server
+    /// shows what it knows to be committed.
+    fn read_index(&mut self, _token: u64, _step: &Step) -> bool {
+        false
+    }
+
+    /// The answers since the last call: a question's token, and the place that has to be applied first.
+    fn take_reads(&mut self) -> Vec<(u64, Seq)> {
+        Vec::new()
+    }
 
     /// Hands leadership over before a clean stop, if it leads and somebody can take it.
     fn resign(&mut self, step: &Step);

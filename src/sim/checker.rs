@@ -45,7 +45,7 @@ pub enum Order {
 pub fn order_of(design: Design) -> Order {
     match design {
         Design::Ring => Order::Causal,
-        Design::Sequencer => Order::Total,
+        Design::Sequencer | Design::Raft => Order::Total,
     }
 }
 

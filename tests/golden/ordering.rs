@@ -6,10 +6,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use goldenscript::{Command, Context, Runner};
-use roundtable::domain::content::{
-    CatchupReq, LeaderHeartbeat, Member, Members, MembersContent, OrderingAck, Place,
-    PromiseContent, SeqChat, SeqChatKind,
-};
+use roundtable::domain::content::{Member, Members, MembersContent, Place, SeqChat, SeqChatKind};
 use roundtable::domain::{Incarnation, Message, MessageType, NodeId, Term};
 use roundtable::network::transport::Outbox;
 use roundtable::server::membership::MembershipManager;
@@ -18,6 +15,7 @@ use roundtable::server::total_order::{EntryLog, TotalOrder};
 use roundtable::server::{ServerState, Step};
 use roundtable::storage::{MemoryLog, Storage};
 
+use crate::ordering_words::{describe, is_routine, name};
 use crate::wires::{Flight, Wires};
 
 /// How often servers look at their timers, in ms; every second time is a heartbeat.
@@ -192,7 +190,7 @@ impl Play {
         });
         server.disk.records().into_iter().for_each(|record| manager.recover(record));
         server.manager = Some(manager);
-        self.step(id, |manager, step| manager.tick(step));
+        self.step(id, TotalOrder::tick);
         self.connect(|a, b| a == id || b == id);
     }
 
@@ -224,7 +222,9 @@ impl Play {
             server.synced = server.disk.append(&valid);
         }
         self.quiet = true;
-        names.iter().for_each(|name| self.boot(&name.as_str().into()));
+        for name in names {
+            self.boot(&name.as_str().into());
+        }
         while self.deliver() {}
         self.quiet = false;
         self.output.clear();
@@ -262,7 +262,7 @@ impl Play {
         let ids: Vec<NodeId> = self.servers.keys().cloned().collect();
         for _ in 0..ms / TICK {
             self.ms += TICK;
-            let beat = self.ms % (2 * TICK) == 0;
+            let beat = self.ms.is_multiple_of(2 * TICK);
             for id in &ids {
                 self.step(id, |manager, step| {
                     manager.tick(step);
@@ -308,6 +308,28 @@ impl Play {
         }
     }
 
+    fn sync(&mut self, name: &str, records: Option<u64>) -> Result<(), Box<dyn Error>> {
+        let id = name.into();
+        let server = self.servers.get_mut(&id).ok_or("no such server")?;
+        server.slow = records.is_some();
+        server.synced += records.unwrap_or_default();
+        let synced = server.synced;
+        self.step(&id, |manager, _| manager.on_synced(synced));
+        Ok(())
+    }
+
+    fn elections(&mut self, names: &[String]) -> Result<(), Box<dyn Error>> {
+        let now = self.now();
+        for name in names {
+            let server = self.servers.get(&NodeId::from(name.as_str()));
+            let manager = server.and_then(|server| server.manager.as_ref());
+            let manager = manager.ok_or("no such server")?;
+            let (wants, answers) = (manager.wants_election(now), manager.may_answer_election(now));
+            _ = writeln!(self.output, "{name} wants={wants} answers={answers}");
+        }
+        Ok(())
+    }
+
     fn seq_chat(&mut self, name: &str, seq: u64) {
         let term = |seq| (seq > 0).then(|| Term { counter: 1, leader: "n9.1-0000".into() });
         let mut entry = Message::new(MessageType::Chat, "alice").with_id(format!("m{seq}"));
@@ -344,85 +366,6 @@ fn describe_state(manager: &OrderingManager) -> String {
     }
 }
 
-/// An entry in a few letters: the counter of its term, and what it is.
-fn name(entry: &Message) -> String {
-    let counter = entry.term.as_ref().map_or(0, |term| term.counter);
-    match entry.message_type {
-        MessageType::Chat => format!("{counter}:{}", entry.message_id),
-        other => format!("{counter}:{other}"),
-    }
-}
-
-fn place(place: &Place) -> String {
-    let counter = place.term.as_ref().map_or(0, |term| term.counter);
-    if place.seq == 0 { "0".into() } else { format!("{}({counter})", place.seq) }
-}
-
-/// Heartbeats and their answers, and empty batches.
-fn is_routine(msg: &Message) -> bool {
-    matches!(msg.message_type, MessageType::Heartbeat | MessageType::Ack | MessageType::Join)
-}
-
-fn describe(msg: &Message) -> String {
-    let term = msg.term.as_ref().map_or_else(String::new, |term| format!(" {term}"));
-    let what = match msg.message_type {
-        MessageType::Promise => match msg.content.parse().unwrap() {
-            PromiseContent::Request { handover: true } => "asks, handed over".into(),
-            PromiseContent::Request { handover: false } => "asks".into(),
-            PromiseContent::Granted { end, .. } => format!("granted, log ends at {}", place(&end)),
-            PromiseContent::Refused { promised, led } => {
-                format!("refused, promised {promised}{}", if led { ", led" } else { "" })
-            }
-            PromiseContent::Kept { .. } => "kept".into(),
-        },
-        MessageType::SeqChat => {
-            let batch: SeqChat = msg.content.parse().unwrap();
-            let names: Vec<String> = batch.entries.iter().map(|entry| name(entry)).collect();
-            let kind = match batch.kind {
-                SeqChatKind::Order => "",
-                SeqChatKind::Adoption => " for adoption",
-                SeqChatKind::Committed => " committed ones",
-                SeqChatKind::Base => " base",
-            };
-            let starts = if batch.history_starts { ", history starts" } else { "" };
-            let prev = place(&batch.prev);
-            format!("prev={prev} [{}] committed={}{kind}{starts}", names.join(" "), batch.committed)
-        }
-        MessageType::Heartbeat => {
-            let beat: LeaderHeartbeat = msg.content.parse().unwrap();
-            format!("prev={} committed={}", place(&beat.prev), beat.committed)
-        }
-        MessageType::CatchupReq => {
-            format!("after {}", place(&msg.content.parse::<CatchupReq>().unwrap().after))
-        }
-        MessageType::Ack => match msg.content.parse().unwrap() {
-            OrderingAck::Synced { seq, disk_id } if disk_id == "disk1" => format!("synced={seq}"),
-            OrderingAck::Synced { seq, disk_id } => format!("synced={seq} on {disk_id}"),
-            OrderingAck::Joined { members, leader } => {
-                let leader = leader.map_or("nobody".into(), |leader| leader.id.to_string());
-                format!("{}, {leader} leads", list(members.as_ref()))
-            }
-        },
-        MessageType::Members => match msg.content.parse().unwrap() {
-            MembersContent::Proposed { members, .. } => {
-                format!("proposed {}", list(Some(&members)))
-            }
-            MembersContent::Taken { .. } => "taken".into(),
-            MembersContent::Valid { members } => format!("valid {}", list(Some(&members))),
-        },
-        _ => String::new(),
-    };
-    format!("{}{term} {what}", msg.message_type).trim_end().into()
-}
-
-fn list(members: Option<&Members>) -> String {
-    let Some(members) = members else { return "no members yet".into() };
-    let names = |map: &BTreeMap<NodeId, Member>| {
-        map.keys().map(NodeId::to_string).collect::<Vec<_>>().join(" ")
-    };
-    format!("voters [{}] learners [{}]", names(&members.voters), names(&members.learners))
-}
-
 impl Runner for Play {
     type Command = Verb;
 
@@ -437,7 +380,7 @@ impl Runner for Play {
                 }
             }
             Verb::Nominate(name) => {
-                self.step(&name.as_str().into(), |manager, step| manager.nominate(step));
+                self.step(&name.as_str().into(), TotalOrder::nominate);
             }
             Verb::Chat(name, text) => {
                 let mut placed = None;
@@ -460,14 +403,7 @@ impl Runner for Play {
                     server.ok_or("no such server")?.slow = true;
                 }
             }
-            Verb::Sync { name, records } => {
-                let id = name.as_str().into();
-                let server = self.servers.get_mut(&id).ok_or("no such server")?;
-                server.slow = records.is_some();
-                server.synced += records.unwrap_or_default();
-                let synced = server.synced;
-                self.step(&id, |manager, _| manager.on_synced(synced));
-            }
+            Verb::Sync { name, records } => self.sync(name, *records)?,
             Verb::Cut(a, b) => {
                 let (a, b) = (NodeId::from(a.as_str()), NodeId::from(b.as_str()));
                 let lost = |f: &Flight| pair(&f.from, &f.to) == pair(&a, &b);
@@ -489,25 +425,14 @@ impl Runner for Play {
                 self.boot(&id);
             }
             Verb::Resign(name) => {
-                self.step(&name.as_str().into(), |manager, step| manager.resign(step));
+                self.step(&name.as_str().into(), TotalOrder::resign);
             }
             Verb::Forget(name, seq) => {
                 self.step(&name.as_str().into(), |manager, step| manager.forget_up_to(*seq, step));
             }
             Verb::Wait(ms) => self.wait(*ms),
             Verb::Show => self.show(),
-            Verb::Elections(names) => {
-                for name in names {
-                    let server = self.servers.get(&NodeId::from(name.as_str()));
-                    let manager = server.and_then(|server| server.manager.as_ref());
-                    let manager = manager.ok_or("no such server")?;
-                    let (wants, answers) = (
-                        manager.wants_election(self.now()),
-                        manager.may_answer_election(self.now()),
-                    );
-                    _ = writeln!(self.output, "{name} wants={wants} answers={answers}");
-                }
-            }
+            Verb::Elections(names) => self.elections(names)?,
         }
         Ok(std::mem::take(&mut self.output))
     }

@@ -208,3 +208,19 @@ fn a_list_changes_for_learners_and_addresses_but_not_for_wiped_voters() {
     assert_eq!((learner.learners.len(), learner.voters.len()), (1, 2));
     assert_eq!(manager.get_higher_priority_peers(), [NodeId::from("n2")]);
 }
+
+#[test]
+fn two_proposals_that_block_each_other_are_followed_by_one_that_does_not() {
+    // n1 has not heard n2, which proposed before; n3 has taken that.
+    let mut n1 = Stage::new("n1", 2);
+    n1.hear("n3", &join("n3", 1, None)).unwrap();
+    assert_eq!(n1.sync().len(), 1);
+    let mut n3 = Stage::new("n3", 2);
+    n3.hear("n2", &proposed("n2", "a", &["n2", "n3"])).unwrap();
+    n3.hear("n1", &proposed("n1", "b", &["n1", "n3"])).unwrap();
+    assert_eq!(n3.sync().len(), 1, "n2 may have found its own valid");
+    n1.hear("n2", &join("n2", 1, None)).unwrap();
+    let sent = n1.sync();
+    let [(_, MembersContent::Proposed { members, .. })] = &sent[..] else { panic!("{sent:?}") };
+    assert!(members.voters.contains_key(&"n2".into()), "n2 gives its own up: {members:?}");
+}

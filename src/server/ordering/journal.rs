@@ -82,7 +82,9 @@ impl Journal {
 
     /// The disk's copy of what stood after `seq` counts no more.
     fn cut(&mut self, seq: Seq) {
-        while self.unsynced.pop_back_if(|(_, unsynced)| *unsynced > seq).is_some() {}
+        while self.unsynced.back().is_some_and(|(_, unsynced)| *unsynced > seq) {
+            self.unsynced.pop_back();
+        }
         self.durable = self.durable.min(seq);
     }
 
@@ -127,8 +129,12 @@ impl Journal {
     }
 
     pub(super) fn on_synced(&mut self, index: LogIndex) {
-        while let Some((_, seq)) = self.unsynced.pop_front_if(|(waiting, _)| *waiting <= index) {
+        while let Some((waiting, seq)) = self.unsynced.front().copied() {
+            if waiting > index {
+                break;
+            }
             self.durable = self.durable.max(seq);
+            self.unsynced.pop_front();
         }
     }
 }

@@ -79,8 +79,12 @@ impl Follower {
         if self.disk_id != disk_id {
             self.disk_id = disk_id.into();
         }
-        while let Some((_, bytes)) = self.in_flight.pop_front_if(|(last, _)| *last <= seq) {
+        while let Some((last, bytes)) = self.in_flight.front().copied() {
+            if last > seq {
+                break;
+            }
             self.in_flight_bytes -= bytes;
+            self.in_flight.pop_front();
         }
         self.next = self.next.max(seq + 1);
     }

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use super::leading::Leading;
 use super::{Answer, COUNTER_MAX, OrderingManager, Role};
-use crate::domain::content::{CatchupReq, Place, PromiseContent, SeqChat, SeqChatKind, TimeoutNow};
+use crate::domain::content::{
+    CatchupReq, Members, Place, PromiseContent, SeqChat, SeqChatKind, TimeoutNow,
+};
 use crate::domain::{Message, MessageType, NodeId, Term};
 use crate::error::RequestError;
 use crate::server::membership::content_of;
@@ -212,7 +214,7 @@ impl OrderingManager {
         step: &Step,
     ) {
         let counts = self.membership.counts(from, disk_id);
-        let needed = self.membership.members().map_or(usize::MAX, |members| members.majority());
+        let needed = self.membership.members().map_or(usize::MAX, Members::majority);
         let Role::Nominee(nomination) = &mut self.role else { return };
         if nomination.term != *term || nomination.adopting.is_some() || !counts {
             return;
@@ -305,7 +307,8 @@ impl OrderingManager {
                 }
             }
             Role::Leader(leading) if leading.term == *term => {
-                if leading.note_refusal(from, step.now) > (voters - 1) / 2 {
+                let refusals = leading.note_refusal(from, step.now);
+                if refusals > (voters - 1) / 2 {
                     self.step_down(step.now);
                 }
             }

@@ -52,6 +52,9 @@ impl Storage for Disk {
     }
 }
 
+mod checks;
+mod faults;
+
 #[derive(Debug)]
 enum Event {
     Deliver { from: usize, to: usize, epoch: u64, text: String },
@@ -103,7 +106,7 @@ struct World {
     /// The one order, as far as anyone took it.
     agreed: Vec<Entry>,
     leaders: BTreeMap<Term, usize>,
-    pub(super) happened: BTreeMap<&'static str, u64>,
+    happened: BTreeMap<&'static str, u64>,
 }
 
 const FAULTS_MS: u64 = 8_000;
@@ -183,7 +186,7 @@ impl World {
                 return self.check_healed(true);
             }
             self.happen(event)?;
-            if self.calm && self.counted % 64 == 0 && self.check_healed(false).is_ok() {
+            if self.calm && self.counted.is_multiple_of(64) && self.check_healed(false).is_ok() {
                 return Ok(());
             }
         }
@@ -337,105 +340,6 @@ impl World {
         Ok(())
     }
 
-    fn fault(&mut self) -> Result<(), String> {
-        if self.calm {
-            return Ok(());
-        }
-        let pause = self.rng.u64(1..=self.habits.fault_every_ms * 2);
-        self.at(self.ms + pause, Event::Fault);
-        let count = self.servers.len();
-        let (node, other) = (self.rng.usize(0..count), self.rng.usize(0..count));
-        match self.rng.u8(0..16) {
-            0..=2 => self.crash(node),
-            3 | 4 => {
-                let stands = |server: &Server| {
-                    let role = server.manager.as_ref().map(|manager| &manager.role);
-                    role.is_some_and(|role| !matches!(role, Role::Follower(_)))
-                };
-                self.crash(self.servers.iter().position(stands).unwrap_or(node));
-            }
-            5 => (0..count).for_each(|node| self.crash(node)),
-            6..=8 if node != other => self.reset(node, other),
-            9 | 10 => {
-                let side: BTreeSet<usize> = (0..count).filter(|_| self.rng.bool()).collect();
-                for a in 0..count {
-                    for b in (a + 1..count).filter(|b| side.contains(&a) != side.contains(b)) {
-                        self.cut_link(a, b)?;
-                    }
-                }
-            }
-            11 if node != other => self.cut_link(node, other)?,
-            12 | 13 => self.mend_links(),
-            14 | 15 => self.wipe(node),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn cut_link(&mut self, a: usize, b: usize) -> Result<(), String> {
-        *self.epochs.entry(Self::pair(a, b)).or_default() += 1;
-        self.cut.insert(Self::pair(a, b));
-        if self.rng.bool() {
-            let (id_a, id_b) = (self.servers[a].id.clone(), self.servers[b].id.clone());
-            self.step(a, |manager, step| manager.node_failed(&id_b, step))?;
-            self.step(b, |manager, step| manager.node_failed(&id_a, step))?;
-        }
-        Ok(())
-    }
-
-    fn mend_links(&mut self) {
-        for (a, b) in std::mem::take(&mut self.cut) {
-            self.reset(a, b);
-        }
-    }
-
-    fn crash(&mut self, node: usize) {
-        let server = &mut self.servers[node];
-        if server.manager.take().is_none() {
-            return;
-        }
-        let kept = self.rng.u64(server.synced..=server.disk.written.get());
-        server.disk = Disk::of(server.disk.log.records().into_iter().take(kept as usize));
-        server.led_in = None;
-        for other in (0..self.servers.len()).filter(|other| *other != node) {
-            *self.epochs.entry(Self::pair(node, other)).or_default() += 1;
-        }
-        let at = self.ms + self.rng.u64(1..2500);
-        self.at(at, Event::Restart { node });
-        self.note("crash");
-    }
-
-    /// A disk is lost for good. Only one at a time: the next one when everybody who took all counts its successor.
-    fn wipe(&mut self, node: usize) {
-        let latest = self.agreed.iter().rev().find_map(|entry| {
-            let valid = entry.message_type == MessageType::Members;
-            valid.then(|| entry.content.parse().ok()).flatten()
-        });
-        let latest = match latest {
-            Some(crate::domain::content::MembersContent::Valid { members }) => Some(members),
-            _ => {
-                self.servers.iter().find_map(|s| s.manager.as_ref()?.membership.members().cloned())
-            }
-        };
-        let Some(latest) = latest else { return };
-        let repaired = (0..self.servers.len()).all(|node| {
-            let voter = latest.voters.get(&self.servers[node].id);
-            voter.is_none_or(|voter| voter.disk_id == self.disk_id(node))
-        });
-        // The members must be known for good: someone took an entry.
-        if !self.habits.wipes || !repaired || self.agreed.is_empty() {
-            return;
-        }
-        self.crash(node);
-        let server = &mut self.servers[node];
-        if server.manager.is_none() {
-            server.disk = Disk::default();
-            server.disk_number += 1;
-            server.synced = 0;
-            self.note("wipe");
-        }
-    }
-
     fn restart(&mut self, node: usize) -> Result<(), String> {
         if self.servers[node].manager.is_some() {
             return Ok(());
@@ -476,100 +380,6 @@ impl World {
         }
         Ok(())
     }
-
-    /// Looks at what the server took and whether it leads.
-    fn check(&mut self, node: usize) -> Result<(), String> {
-        let server = &mut self.servers[node];
-        let Some(manager) = &mut server.manager else { return Ok(()) };
-        for entry in manager.take_committed() {
-            let seq = entry.seq.unwrap_or_default() as usize;
-            match self.agreed.get(seq - 1) {
-                Some(known) if *known == entry => {}
-                Some(known) => {
-                    let (id, mine, theirs) = (&server.id, &entry.message_id, &known.message_id);
-                    let terms = (&entry.term, &known.term);
-                    return Err(format!("{id} took {mine} as {seq}, {theirs} was: {terms:?}"));
-                }
-                None if self.agreed.len() + 1 == seq => self.agreed.push(entry),
-                None => return Err(format!("{} skips to {seq}", server.id)),
-            }
-        }
-        let Role::Leader(leading) = &manager.role else {
-            server.led_in = None;
-            return Ok(());
-        };
-        if !leading.active || server.led_in.as_ref() == Some(&leading.term) {
-            return Ok(());
-        }
-        let term = leading.term.clone();
-        server.led_in = Some(term.clone());
-        let log = manager.journal.log();
-        let lost = self
-            .agreed
-            .iter()
-            .find(|entry| log.term_at(entry.seq.unwrap_or_default()) != Some(entry.term.as_ref()));
-        if let Some(lost) = lost {
-            return Err(format!("{} leads in {term} without {:?}", server.id, lost.seq));
-        }
-        if let Some(other) = self.leaders.insert(term.clone(), node).filter(|it| *it != node) {
-            return Err(format!("{} and number {other} lead in {term}", server.id));
-        }
-        self.note("leader");
-        Ok(())
-    }
-
-    /// One leader, everyone as far as it, every voter counts; and a chat of the calm time was taken by all.
-    fn check_healed(&mut self, say_why: bool) -> Result<(), String> {
-        let quiet = || Err(String::new());
-        let mut leaders = BTreeSet::new();
-        let mut committed = BTreeSet::new();
-        for node in 0..self.servers.len() {
-            let disk_id = self.disk_id(node);
-            let Some(manager) = &self.servers[node].manager else { return quiet() };
-            leaders.insert(manager.leader());
-            committed.insert(manager.committed());
-            let own = self.servers.iter().filter_map(|server| server.manager.as_ref());
-            let mut own = own.filter(|manager| manager.is_voter(&self.servers[node].id));
-            if !own.all(|manager| manager.membership.counts(&self.servers[node].id, &disk_id)) {
-                let id = &self.servers[node].id;
-                return if say_why { Err(format!("{id} does not count")) } else { quiet() };
-            }
-        }
-        let highest = self.servers[..].iter().rev().find_map(|server| {
-            let manager = server.manager.as_ref()?;
-            manager.is_voter(&server.id).then(|| Some(server.id.clone()))
-        });
-        let calm = self.agreed.last().and_then(|entry| entry.message_id.strip_prefix('c'));
-        let recent =
-            calm.and_then(|text| text.parse().ok()).is_some_and(|n: u64| n + 8 > self.chats);
-        if leaders.len() == 1
-            && leaders.first() == highest.as_ref()
-            && committed.len() == 1
-            && recent
-        {
-            return Ok(());
-        }
-        if !say_why {
-            return quiet();
-        }
-        let states: Vec<_> = self
-            .servers
-            .iter()
-            .map(|server| {
-                let manager = server.manager.as_ref();
-                manager.map(|m| {
-                    (
-                        m.state(),
-                        m.promised.clone(),
-                        m.committed,
-                        m.last(),
-                        m.wants_election(self.start + Duration::from_millis(self.ms)),
-                    )
-                })
-            })
-            .collect();
-        Err(format!("not healed: leaders {leaders:?}, {committed:?}, {recent}, {states:?}"))
-    }
 }
 
 fn play(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
@@ -599,6 +409,18 @@ fn one_order_survives_every_fault() {
     }
 }
 
+/// `ORDERING_SEED=7 cargo test --lib ordering::simulation::one_seed -- --ignored`, with `ORDERING_PLANT=CutsByLength`.
+#[test]
+#[ignore = "for a seed that failed"]
+fn one_seed() {
+    let seed = std::env::var("ORDERING_SEED").ok().and_then(|text| text.parse().ok());
+    let planted = std::env::var("ORDERING_PLANT").unwrap_or_default();
+    let all = Planted::ALL.into_iter().chain(Planted::ORDERING);
+    plant({ all }.find(|fault| format!("{fault:?}") == planted));
+    println!("{:?}", play(seed.unwrap_or_default()));
+    plant(None);
+}
+
 /// `ORDERING_SEEDS=0..20000 cargo test --release --lib ordering::simulation -- --ignored`
 #[test]
 #[ignore = "takes minutes; run it in release"]
@@ -611,16 +433,20 @@ fn one_order_survives_many_more() {
 #[test]
 fn planted_faults_are_caught() {
     let faults = [
-        Planted::CommitsEarlierTerm,
-        Planted::PromiseBeforeSync,
-        Planted::AckBeforeSync,
-        Planted::CutsByLength,
-        Planted::StaleTerm,
-        Planted::CountsWiped,
+        (Planted::CommitsEarlierTerm, 0),
+        (Planted::PromiseBeforeSync, 0),
+        (Planted::AckBeforeSync, 0),
+        (Planted::CutsByLength, 0),
+        (Planted::StaleTerm, 0),
+        (Planted::CountsWiped, 0),
     ];
-    let missed = faults.into_iter().filter(|fault| {
+    let missed = faults.into_iter().filter(|(fault, first)| {
+        let first = *first;
         plant(Some(*fault));
-        let caught = (0..20_000).find_map(|seed| play(seed).err());
+        // Not healing in time is no proof: what is planted must break the order.
+        let breaks =
+            |error: &String| !error.contains("not healed") && !error.contains("does not count");
+        let caught = (first..first + 5000).find_map(|seed| play(seed).err().filter(breaks));
         plant(None);
         println!("{fault:?}: {caught:?}");
         caught.is_none()

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::domain::Content;
-use crate::domain::content::{CatchupReq, LeaderHeartbeat, Member, Members, MembersContent};
+use crate::domain::content::{
+    CatchupReq, LeaderHeartbeat, Member, Members, MembersContent, OrderingAck, PromiseContent,
+};
 use crate::network::transport::Outbox;
 use crate::storage::MemoryLog;
 

@@ -21,8 +21,8 @@ impl Default for OrderingTiming {
         Self {
             heartbeat_interval: Duration::from_millis(100),
             leader_timeout: Duration::from_millis(600),
-            election_timeout: Duration::from_millis(1000),
-            handover_after: Duration::from_millis(1000),
+            election_timeout: Duration::from_secs(1),
+            handover_after: Duration::from_secs(1),
         }
     }
 }
@@ -34,7 +34,7 @@ impl OrderingTiming {
             heartbeat_interval: Duration::from_millis(800),
             leader_timeout: Duration::from_millis(2500),
             election_timeout: Duration::from_millis(2500),
-            handover_after: Duration::from_millis(5000),
+            handover_after: Duration::from_secs(5),
         }
     }
 

@@ -42,6 +42,9 @@ pub struct Ordered {
     pub(in crate::server) replays: BTreeMap<(String, String), usize>,
     /// The election's outcome that was acted upon last.
     nominated: Option<Term>,
+    /// Joins that wait until it is known how far to read: (session, room) to the question and its answer.
+    reads: BTreeMap<(String, String), (u64, Option<Seq>)>,
+    last_token: u64,
 }
 
 impl Ordered {
@@ -54,7 +57,45 @@ impl Ordered {
             intake: Intake::default(),
             replays: BTreeMap::new(),
             nominated: None,
+            reads: BTreeMap::new(),
+            last_token: 0,
         }
+    }
+
+    /// Whether a read by `session` in `room_id` may be answered: all that was committed when it was asked for first is
+    /// applied. Asks, and remembers, when that is not known.
+    fn may_read(&mut self, session: &str, room_id: &str, step: &Step) -> bool {
+        let key = (session.to_string(), room_id.to_string());
+        match self.reads.get(&key) {
+            Some((_, Some(index))) if self.storage.applied() >= *index => {
+                self.reads.remove(&key);
+                true
+            }
+            Some(_) => false,
+            None => {
+                self.last_token += 1;
+                let asked = self.order.read_index(self.last_token, step);
+                if asked {
+                    self.reads.insert(key, (self.last_token, None));
+                }
+                !asked
+            }
+        }
+    }
+
+    /// Ends replays, and joins that wait to read, but those that stay.
+    pub(in crate::server) fn end_replays(&mut self, stays: impl Fn(&(String, String)) -> bool) {
+        self.replays.retain(|key, _| stays(key));
+        self.reads.retain(|key, _| stays(key));
+    }
+
+    /// Takes the answers to questions how far to read. True when there were some.
+    fn take_reads(&mut self) -> bool {
+        let answers: BTreeMap<u64, Seq> = self.order.take_reads().into_iter().collect();
+        for (token, index) in self.reads.values_mut() {
+            *index = index.or(answers.get(token).copied());
+        }
+        !answers.is_empty()
     }
 
     /// Leader: places `msg`, which `from` passed on. False when the order cannot take it now.
@@ -167,10 +208,10 @@ impl ServerNode {
                 return Err(invalid(msg, "content.after is of another design").into());
             }
         };
-        let Some(ordered) = &self.ordered else { return Ok(()) };
+        let Some(ordered) = &mut self.ordered else { return Ok(()) };
         let applied = ordered.storage.applied();
-        if ordered.order.leader().is_none() {
-            return Err(self.not_ready(msg, "what was said last cannot be known"));
+        if ordered.order.leader().is_none() || !ordered.may_read(session, room_id, step) {
+            return Err(self.not_ready(msg, "what was said last is not known here"));
         }
         let gap = after.filter(|after| *after > applied);
         if let Some(after) = gap.filter(|_| !join.accept_gap) {
@@ -232,7 +273,7 @@ impl ServerNode {
         let Some(ordered) = &mut self.ordered else { return };
         ordered.order.settle(step);
         let committed = ordered.order.take_committed();
-        self.progress |= !committed.is_empty();
+        self.progress |= !committed.is_empty() | ordered.take_reads();
         for entry in committed {
             self.apply_entry(&entry, step);
         }

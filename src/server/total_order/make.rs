@@ -1,15 +1,18 @@
 //! Which order a design keeps: the one place where that is chosen.
 
+use super::raft_order::RaftOrder;
 use super::{Ordered, TotalOrder};
 use crate::domain::content::Member;
 use crate::server::membership::MembershipManager;
 use crate::server::ordering::{OrderingConfig, OrderingManager};
+use crate::server::raft::RaftNode;
 use crate::server::server_node::NodeConfig;
 
 /// The order of the design that `config` names; `None` for a design without one.
 pub(in crate::server) fn order_of(config: &NodeConfig) -> Option<Ordered> {
     let order: Box<dyn TotalOrder> = match config.design.as_str() {
         "sequencer" => Box::new(sequencer(config)),
+        "raft" => Box::new(raft(config)),
         _ => return None,
     };
     Some(Ordered::new(order))
@@ -17,14 +20,25 @@ pub(in crate::server) fn order_of(config: &NodeConfig) -> Option<Ordered> {
 
 fn sequencer(config: &NodeConfig) -> OrderingManager {
     let mut rng = fastrand::Rng::with_seed(config.seed);
-    let me = Member { address: config.address.clone(), disk_id: config.disk_id.clone() };
-    let expected = config.bootstrap_expect;
-    let membership = MembershipManager::new(config.server_id.clone(), me, expected, rng.fork());
     OrderingManager::new(OrderingConfig {
         incarnation: config.incarnation.clone(),
         timing: config.timing.ordering,
         ack_rule: config.ack,
-        membership,
+        membership: membership(config, &mut rng),
         rng,
     })
+}
+
+fn raft(config: &NodeConfig) -> RaftOrder {
+    let mut rng = fastrand::Rng::with_seed(config.seed);
+    let membership = membership(config, &mut rng);
+    let (id, incarnation) = (config.server_id.clone(), config.incarnation.clone());
+    let node = RaftNode::new(id, incarnation, config.disk_id.as_str(), rng, config.timing.raft);
+    RaftOrder::new(node, membership)
+}
+
+/// Who this server is, and how many are to found the cluster.
+fn membership(config: &NodeConfig, rng: &mut fastrand::Rng) -> MembershipManager {
+    let me = Member { address: config.address.clone(), disk_id: config.disk_id.clone() };
+    MembershipManager::new(config.server_id.clone(), me, config.bootstrap_expect, rng.fork())
 }

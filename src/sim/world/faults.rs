@@ -234,6 +234,14 @@ impl World {
         }
     }
 
+    /// Who should lead when nothing goes wrong: the highest id, or with `raft` anyone that all agree on.
+    fn rightful_leader(&self) -> Option<NodeId> {
+        match self.design {
+            Design::Ring | Design::Sequencer => self.machines.last().map(|last| last.id.clone()),
+            Design::Raft => self.machines.first()?.running.as_ref()?.node.leader_id(),
+        }
+    }
+
     /// What is not as it should be when nothing goes wrong, if anything.
     fn unrest(&self) -> Option<String> {
         let all: Vec<NodeId> = self.machines.iter().map(|machine| machine.id.clone()).collect();
@@ -246,10 +254,7 @@ impl World {
                 let ring: Vec<String> = node.ring().iter().map(NodeId::to_string).collect();
                 return Some(format!("{} sees the ring {}", machine.id, ring.join(" ")));
             }
-            let leads = match self.design {
-                Design::Ring | Design::Sequencer => node.leader_id().as_ref() == all.last(),
-            };
-            if !leads {
+            if node.leader_id().is_none() || node.leader_id() != self.rightful_leader() {
                 return Some(format!("{} follows {:?}", machine.id, node.leader_id()));
             }
             if !node.is_ready() {
@@ -306,10 +311,11 @@ impl World {
     /// Judges what users saw.
     pub(super) fn judge(&mut self) {
         let all: Vec<String> = self.machines.iter().map(|machine| machine.id.to_string()).collect();
+        let leader = self.rightful_leader().map(|leader| leader.to_string());
         for reader in 0..self.machines.len() {
             let person = &self.people[self.plan.clients + reader];
             let status = person.status.clone();
-            let one = status == Some((all.last().cloned(), all.clone()));
+            let one = status == Some((leader.clone(), all.clone()));
             if !one {
                 let detail = format!("n{} says of leader and ring: {status:?}", reader + 1);
                 self.violate("one ring", detail, &[]);

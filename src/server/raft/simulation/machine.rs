@@ -69,7 +69,7 @@ impl Storage for Disk {
         1
     }
     fn request_read(&self, _token: u64, _from: LogIndex, _bytes_max: usize) {}
-    fn save_snapshot(&self, _seq: u64, _bytes: std::sync::Arc<[u8]>) {}
+    fn save_snapshot(&self, _seq: u64, _bytes: Arc<[u8]>) {}
 }
 
 /// What the layer above makes of the entries: their number, and a hash of all of them in order.

@@ -1,0 +1,107 @@
+//! What goes wrong.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::domain::content::MembersContent;
+
+impl World {
+    pub(super) fn fault(&mut self) -> Result<(), String> {
+        if self.calm {
+            return Ok(());
+        }
+        let pause = self.rng.u64(1..=self.habits.fault_every_ms * 2);
+        self.at(self.ms + pause, Event::Fault);
+        let count = self.servers.len();
+        let (node, other) = (self.rng.usize(0..count), self.rng.usize(0..count));
+        match self.rng.u8(0..16) {
+            0..=2 => self.crash(node),
+            3 | 4 => {
+                let stands = |server: &Server| {
+                    let role = server.manager.as_ref().map(|manager| &manager.role);
+                    role.is_some_and(|role| !matches!(role, Role::Follower(_)))
+                };
+                self.crash(self.servers.iter().position(stands).unwrap_or(node));
+            }
+            5 => (0..count).for_each(|node| self.crash(node)),
+            6..=8 if node != other => self.reset(node, other),
+            9 | 10 => {
+                let side: BTreeSet<usize> = (0..count).filter(|_| self.rng.bool()).collect();
+                for a in 0..count {
+                    for b in (a + 1..count).filter(|b| side.contains(&a) != side.contains(b)) {
+                        self.cut_link(a, b)?;
+                    }
+                }
+            }
+            11 if node != other => self.cut_link(node, other)?,
+            12 | 13 => self.mend_links(),
+            14 | 15 => self.wipe(node),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn cut_link(&mut self, a: usize, b: usize) -> Result<(), String> {
+        *self.epochs.entry(Self::pair(a, b)).or_default() += 1;
+        self.cut.insert(Self::pair(a, b));
+        if self.rng.bool() {
+            let (id_a, id_b) = (self.servers[a].id.clone(), self.servers[b].id.clone());
+            self.step(a, |manager, step| manager.node_failed(&id_b, step))?;
+            self.step(b, |manager, step| manager.node_failed(&id_a, step))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn mend_links(&mut self) {
+        for (a, b) in std::mem::take(&mut self.cut) {
+            self.reset(a, b);
+        }
+    }
+
+    fn crash(&mut self, node: usize) {
+        let server = &mut self.servers[node];
+        if server.manager.take().is_none() {
+            return;
+        }
+        let kept = self.rng.u64(server.synced..=server.disk.written.get());
+        server.disk = Disk::of(server.disk.log.records().into_iter().take(kept as usize));
+        server.led_in = None;
+        for other in (0..self.servers.len()).filter(|other| *other != node) {
+            *self.epochs.entry(Self::pair(node, other)).or_default() += 1;
+        }
+        let at = self.ms + self.rng.u64(1..2500);
+        self.at(at, Event::Restart { node });
+        self.note("crash");
+    }
+
+    /// A disk is lost for good. Only one at a time: the next one when everybody who took all counts its successor.
+    fn wipe(&mut self, node: usize) {
+        let latest = self.agreed.iter().rev().find_map(|entry| {
+            let valid = entry.message_type == MessageType::Members;
+            valid.then(|| entry.content.parse().ok()).flatten()
+        });
+        let latest = match latest {
+            Some(MembersContent::Valid { members }) => Some(members),
+            _ => {
+                self.servers.iter().find_map(|s| s.manager.as_ref()?.membership.members().cloned())
+            }
+        };
+        let Some(latest) = latest else { return };
+        let repaired = (0..self.servers.len()).all(|node| {
+            let voter = latest.voters.get(&self.servers[node].id);
+            voter.is_none_or(|voter| voter.disk_id == self.disk_id(node))
+        });
+        // The members must be known for good: someone took an entry.
+        if !self.habits.wipes || !repaired || self.agreed.is_empty() {
+            return;
+        }
+        self.crash(node);
+        let server = &mut self.servers[node];
+        if server.manager.is_none() {
+            server.disk = Disk::default();
+            server.disk_number += 1;
+            server.synced = 0;
+            self.note("wipe");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Where a server stands: whom it follows, which terms are stale, what it is told by those who join.
+
+use std::time::Instant;
+
+use super::{OrderingManager, Role};
+use crate::domain::content::{Join, OrderingAck, PromiseContent, ServerAddress};
+use crate::domain::{Message, MessageType, NodeId, Term};
+use crate::error::RequestError;
+use crate::server::membership::content_of;
+use crate::server::step::Step;
+
+impl OrderingManager {
+    /// Who leads actively, as far as is known here.
+    pub(super) fn leader_id(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Follower(following) if following.active => {
+                self.promised.as_ref().map(|term| term.leader.node_id())
+            }
+            Role::Leader(leading) if leading.active => Some(self.membership.node_id().clone()),
+            Role::Follower(_) | Role::Leader(_) | Role::Nominee(_) => None,
+        }
+    }
+
+    /// Whether there is a leader that is to stay: an active one that was heard lately, or this server with a majority.
+    pub(super) fn is_led(&self, now: Instant) -> bool {
+        match &self.role {
+            Role::Follower(following) => {
+                let loyalty = self.timing.loyalty();
+                following.active && self.heard_at.is_some_and(|at| now < at + loyalty)
+            }
+            Role::Leader(leading) => leading.active && self.hears_majority(now),
+            Role::Nominee(_) => false,
+        }
+    }
+
+    pub(super) fn is_stale(&self, term: &Term) -> bool {
+        self.promised.as_ref().is_some_and(|promised| term < promised)
+    }
+
+    pub(super) fn note_term(&mut self, term: &Term) {
+        self.counter = self.counter.max(term.counter);
+    }
+
+    /// A leader of a higher term was heard: lower ones are stale from now on, also after a crash.
+    pub(super) fn promise_leader(&mut self, term: &Term, step: &Step) {
+        self.promised = Some(term.clone());
+        let kept = PromiseContent::Kept { end: self.journal.end() };
+        let mut record = self.message(MessageType::Promise).saying(&kept);
+        record.term = Some(term.clone());
+        step.log.append(&record);
+    }
+
+    pub(super) fn handle_ack(
+        &mut self,
+        from: &NodeId,
+        msg: &Message,
+        step: &Step,
+    ) -> Result<(), RequestError> {
+        match content_of(msg)? {
+            OrderingAck::Synced { seq, disk_id } => {
+                self.acknowledge(from, msg.term.as_ref(), seq, &disk_id, step);
+                Ok(())
+            }
+            OrderingAck::Joined { members, .. } => {
+                self.membership.handle_joined(from, members, step)
+            }
+        }
+    }
+
+    /// JOIN: whoever is asked answers; the leader also writes down what is new about the sender.
+    pub(super) fn handle_join(
+        &mut self,
+        from: &NodeId,
+        msg: &Message,
+        step: &Step,
+    ) -> Result<(), RequestError> {
+        let leader = self.leader_id().and_then(|id| {
+            let address = self.membership.members()?.get(&id)?.address.clone();
+            Some(ServerAddress { id, address })
+        });
+        self.membership.handle_join(from, msg, leader, step)?;
+        let Join { member, .. } = content_of(msg)?;
+        self.note_disk(from, &member.disk_id);
+        if self.takes_messages()
+            && let Some(members) = self.membership.with_member(from, &member)
+        {
+            self.place_members(members, step);
+        }
+        Ok(())
+    }
+
+    /// A tick that came late: this server slept, and the silence was its own.
+    pub(super) fn notice_sleep(&mut self, now: Instant) {
+        let last = self.last_tick.replace(now);
+        let slept = last.is_none_or(|last| now > last + self.timing.asleep_after());
+        if slept {
+            self.heard_at = Some(now);
+            if let Role::Leader(leading) = &mut self.role {
+                leading.restart_timers(now);
+            }
+        }
+    }
+
+    pub(super) fn tick_follower(&mut self, step: &Step) {
+        let silent = self.heard_at.is_none_or(|at| step.now >= at + self.timing.leader_timeout);
+        let Role::Follower(following) = &mut self.role else { return };
+        if silent {
+            following.active = false;
+        }
+    }
+}
