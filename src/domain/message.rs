@@ -92,11 +92,15 @@ pub enum MessageType {
     ReadIndex,
     /// Delete a message: a client asks for it, members are shown it, the log keeps it. Repaired like CHAT.
     Delete,
+    /// A client asks for what was said in a room since a time, and the answer.
+    History,
+    /// A client asks what is kept, and the answer.
+    Stats,
 }
 
 impl MessageType {
     /// Every type, in the order of declaration.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::ClientJoin,
         Self::ClientLeave,
         Self::JoinRoom,
@@ -125,6 +129,8 @@ impl MessageType {
         Self::TimeoutNow,
         Self::ReadIndex,
         Self::Delete,
+        Self::History,
+        Self::Stats,
     ];
 
     /// The name on the wire, such as `CHAT`.
@@ -158,6 +164,8 @@ impl MessageType {
             Self::TimeoutNow => "TIMEOUT_NOW",
             Self::ReadIndex => "READ_INDEX",
             Self::Delete => "DELETE",
+            Self::History => "HISTORY",
+            Self::Stats => "STATS",
         }
     }
 }
