@@ -34,16 +34,19 @@ pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 pub enum Design {
     /// Hirschberg-Sinclair, causal rooms, anti-entropy.
     Ring,
+    /// Bully, a sequencer, one order for all.
+    Sequencer,
 }
 
 impl Design {
     /// Those that this version has.
-    pub const ALL: [Self; 1] = [Self::Ring];
+    pub const ALL: [Self; 2] = [Self::Ring, Self::Sequencer];
 
     /// The election that it holds when nothing else is said.
     pub fn election(self) -> ElectionKind {
         match self {
             Self::Ring => ElectionKind::HirschbergSinclair,
+            Self::Sequencer => ElectionKind::Bully,
         }
     }
 }
@@ -52,6 +55,7 @@ impl fmt::Display for Design {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Ring => "ring",
+            Self::Sequencer => "sequencer",
         })
     }
 }
@@ -64,11 +68,34 @@ impl FromStr for Design {
             return Ok(design);
         }
         let problem = match text {
-            "sequencer" | "raft" => "is not built yet",
+            "raft" => "is not built yet",
             _ => "does not exist",
         };
         let built = Self::ALL.map(|design| design.to_string()).join(", ");
         usage(format!("the design {text:?} {problem}; this version has: {built}"))
+    }
+}
+
+/// When a message of the design `sequencer` counts as committed: it is shown and acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AckRule {
+    /// On the disks of a majority of the voters: it survives the death of any minority.
+    #[default]
+    Majority,
+    /// On the leader's disk: total-order-chat.txt's own rule, for comparison. What the leader had not passed
+    /// on when it dies is lost.
+    Leader,
+}
+
+impl FromStr for AckRule {
+    type Err = StartError;
+
+    fn from_str(text: &str) -> Result<Self, StartError> {
+        match text {
+            "majority" => Ok(Self::Majority),
+            "leader" => Ok(Self::Leader),
+            _ => usage(format!("--ack {text:?} is neither majority nor leader")),
+        }
     }
 }
 
@@ -86,7 +113,7 @@ pub struct Settings {
     /// What others are told instead of the listening address
     #[arg(long, env = "ROUNDTABLE_ADVERTISE", hide_env = true, value_name = "HOST:PORT")]
     pub advertise: Option<String>,
-    /// Which design to run: ring [default: ring]
+    /// Which design to run: ring or sequencer [default: ring]
     #[arg(long, env = "ROUNDTABLE_DESIGN", hide_env = true)]
     pub design: Option<String>,
     /// How the servers find a leader: hs (Hirschberg-Sinclair), bully [default: hs]
@@ -127,9 +154,12 @@ pub struct Settings {
         value_delimiter = ','
     )]
     pub rooms: Option<Vec<String>>,
-    /// How many servers found the cluster (designs sequencer and raft)
+    /// How many servers found the cluster (designs sequencer and raft) [default: 1 and the other --peers]
     #[arg(long, env = "ROUNDTABLE_BOOTSTRAP_EXPECT", hide_env = true, value_name = "N")]
     pub bootstrap_expect: Option<usize>,
+    /// Whose disk an acknowledgement stands on: majority or leader (design sequencer) [default: majority]
+    #[arg(long, env = "ROUNDTABLE_ACK", hide_env = true, value_name = "RULE")]
+    pub ack: Option<String>,
     /// A JSON file with settings, for what no flag and no variable says
     #[arg(long, env = "ROUNDTABLE_CONFIG", hide_env = true, value_name = "FILE")]
     #[serde(skip)]
@@ -219,6 +249,8 @@ pub struct ServerConfig {
     pub rooms: Vec<String>,
     /// How many servers found the cluster (designs `sequencer` and `raft`).
     pub bootstrap_expect: usize,
+    /// Whose disk an acknowledgement stands on (design `sequencer`).
+    pub ack: AckRule,
     /// How often servers say that they are alive, in milliseconds.
     pub heartbeat_interval_ms: u64,
     /// A server silent for so long is dead, in milliseconds.
@@ -278,6 +310,7 @@ impl Settings {
             repair: self.repair || other.repair,
             rooms: self.rooms.or(other.rooms),
             bootstrap_expect: self.bootstrap_expect.or(other.bootstrap_expect),
+            ack: self.ack.or(other.ack),
             config: self.config.or(other.config),
             heartbeat_interval_ms: self.heartbeat_interval_ms.or(other.heartbeat_interval_ms),
             server_timeout_ms: self.server_timeout_ms.or(other.server_timeout_ms),
@@ -317,6 +350,7 @@ impl Settings {
             design,
             cluster,
             bootstrap_expect: self.bootstrap_expect.unwrap_or(1 + peers.len()),
+            ack: self.ack.map_or(Ok(AckRule::default()), |rule| rule.parse())?,
             peers,
             discovery_port: (!self.no_discovery)
                 .then_some(self.discovery_port.unwrap_or(DISCOVERY_PORT)),

@@ -36,6 +36,7 @@ use super::replay::Replay;
 use super::ring::{RingNeighbor, ServerInfo};
 use super::step::{Flow, Step};
 use super::total_order::Ordered;
+use crate::config::AckRule;
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term, VectorClock};
 use crate::error::RequestError;
 use crate::network::ConnId;
@@ -75,6 +76,12 @@ pub struct NodeConfig {
     pub discovery: bool,
     /// Heartbeats and timeouts.
     pub timing: Timing,
+    /// How many servers found the cluster, in the designs that have voters.
+    pub bootstrap_expect: usize,
+    /// Whose disk an acknowledgement stands on (design `sequencer`).
+    pub ack: AckRule,
+    /// Where this life's chance comes from.
+    pub seed: u64,
 }
 
 /// One server of the cluster, without its sockets, files and threads.

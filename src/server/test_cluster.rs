@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::election::ElectionKind;
 use super::server_node::{NodeConfig, Timing};
 use super::{Flow, ServerNode, Step};
+use crate::config::AckRule;
 use crate::domain::content::{ClientJoin, ErrorContent, JoinRoom};
 use crate::domain::{Content, Incarnation, Message, MessageType, NodeId};
 use crate::network::transport::Sent;
@@ -70,6 +71,9 @@ pub(super) fn config(id: &str, peers: &[&str], start: u64) -> NodeConfig {
         rooms: Vec::new(),
         discovery: false,
         timing: Timing::default(),
+        bootstrap_expect: 1 + peers.iter().filter(|peer| **peer != id).count(),
+        ack: AckRule::default(),
+        seed: start,
     }
 }
 

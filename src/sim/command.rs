@@ -12,6 +12,7 @@ use super::plan::Plan;
 use super::trace::Detail;
 use super::{Faults, Options, Report, run_plan, run_seed};
 use crate::cli::Outcome;
+use crate::config::Design;
 use crate::error::StartError;
 use crate::server::election::ElectionKind;
 use crate::threads::Threads;
@@ -23,11 +24,11 @@ const LAST_LINES: usize = 40;
 #[derive(clap::Args, Clone, Debug)]
 pub struct SimArgs {
     /// The design
-    #[arg(long, default_value = "ring", value_parser = ["ring"])]
+    #[arg(long, default_value = "ring")]
     pub design: String,
-    /// How the servers find a leader: hs or bully
-    #[arg(long, value_name = "NAME", default_value_t, value_parser = parse_election)]
-    pub election: ElectionKind,
+    /// How the servers find a leader: hs or bully [default: the design's]
+    #[arg(long, value_name = "NAME", value_parser = parse_election)]
+    pub election: Option<ElectionKind>,
     /// How many servers [default: drawn from the seed, 1 to 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub nodes: Option<u8>,
@@ -57,11 +58,13 @@ pub fn run(args: &SimArgs) -> Result<Outcome, StartError> {
     let faults = Faults::parse(&args.faults).map_err(|word| {
         StartError::Usage(format!("--faults knows {}, all and none, not {word:?}", Faults::NAMES))
     })?;
+    let design: Design = args.design.parse()?;
     let options = Options {
+        design,
         nodes: args.nodes.map(usize::from),
         faults,
         steps: args.steps,
-        election: args.election,
+        election: args.election.unwrap_or(design.election()),
         #[cfg(feature = "planted-faults")]
         planted: planted(args)?,
         ..Options::default()
@@ -245,7 +248,8 @@ fn explain(seed: u64, args: &SimArgs, options: &Options) {
     }
     let nodes = args.nodes.map_or_else(String::new, |nodes| format!(" --nodes {nodes}"));
     let steps = if args.steps > 0 { format!(" --steps {}", args.steps) } else { String::new() };
-    let SimArgs { design, election, faults, .. } = args;
+    let SimArgs { design, faults, .. } = args;
+    let election = options.election;
     println!(
         "all of it: roundtable sim --design {design} --election {election}{nodes} --seed {seed} --seeds 1 \
          --faults {faults}{steps} --trace"

@@ -49,6 +49,7 @@ use plan::Plan;
 use trace::Detail;
 use world::World;
 
+use crate::config::Design;
 use crate::server::election::ElectionKind;
 #[cfg(any(test, feature = "planted-faults"))]
 use crate::server::planted::Planted;
@@ -121,6 +122,8 @@ pub struct Options {
     pub steps: u64,
     /// How the servers find a leader.
     pub election: ElectionKind,
+    /// The design of the servers.
+    pub design: Design,
     /// How much is written down.
     pub detail: Detail,
     /// What is wrong with the servers on purpose.
@@ -135,6 +138,7 @@ impl Default for Options {
             faults: Faults::ALL,
             steps: 0,
             election: ElectionKind::default(),
+            design: Design::Ring,
             detail: Detail::Off,
             #[cfg(any(test, feature = "planted-faults"))]
             planted: None,

@@ -21,6 +21,7 @@ use super::person::Person;
 use super::plan::{Plan, stream};
 use super::trace::Trace;
 use super::{Options, Report};
+use crate::config::Design;
 use crate::domain::NodeId;
 use crate::server::election::ElectionKind;
 
@@ -58,6 +59,7 @@ pub(super) struct World {
     events: u64,
     steps_max: u64,
     election: ElectionKind,
+    design: Design,
     over: bool,
 }
 
@@ -115,6 +117,7 @@ impl World {
             events: 0,
             steps_max: if options.steps == 0 { u64::MAX } else { options.steps },
             election: options.election,
+            design: options.design,
             over: false,
             plan,
         }

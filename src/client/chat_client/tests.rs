@@ -115,8 +115,9 @@ fn is_back(event: &Event) -> bool {
 
 /// Whether `event` says that it is at `address`, in the lobby, and that `count` messages were sent again.
 fn is_back_at(event: Option<&Event>, address: &str, count: usize) -> bool {
-    let (Some(Event::Moved { server, rooms, resent, .. })
-    | Some(Event::Reconnected { server, rooms, resent })) = event
+    let Some(
+        Event::Moved { server, rooms, resent, .. } | Event::Reconnected { server, rooms, resent },
+    ) = event
     else {
         return false;
     };

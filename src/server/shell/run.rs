@@ -69,6 +69,9 @@ impl Made {
                 rooms: config.rooms.clone(),
                 discovery: config.discovery_port.is_some(),
                 timing: timing(config),
+                bootstrap_expect: config.bootstrap_expect,
+                ack: config.ack,
+                seed: fastrand::Rng::new().get_seed(),
             };
             ServerNode::new(node_config, std::time::Instant::now())
         };

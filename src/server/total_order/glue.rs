@@ -250,11 +250,12 @@ impl ServerNode {
         if applied == Applied::Stored {
             self.create_room(&entry.room_id);
             if let Some(room) = self.managed_rooms.get(&entry.room_id) {
-                let conns = self.member_conns(room);
-                if !conns.is_empty() {
+                let members = room.client_ids.iter();
+                let mut members = members.filter_map(|id| self.clients.get(id)).peekable();
+                if members.peek().is_some() {
                     let frame = shown(entry);
-                    for conn in conns {
-                        step.cm.send_to_conn(conn, &frame);
+                    for client in members {
+                        step.cm.send_to_conn(client.conn, &frame);
                     }
                 }
             }

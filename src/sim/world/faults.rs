@@ -5,6 +5,7 @@ use super::super::checker::{Order, Promise, check};
 use super::super::person::Stay;
 use super::super::plan::{Class, Fault, FaultKind, Plan};
 use super::{Stage, World};
+use crate::config::Design;
 use crate::domain::NodeId;
 
 /// How often it is looked whether the next fault is due, or all is at rest.
@@ -242,7 +243,10 @@ impl World {
                 let ring: Vec<String> = node.ring().iter().map(NodeId::to_string).collect();
                 return Some(format!("{} sees the ring {}", machine.id, ring.join(" ")));
             }
-            if node.leader_id().as_ref() != all.last() {
+            let leads = match self.design {
+                Design::Ring | Design::Sequencer => node.leader_id().as_ref() == all.last(),
+            };
+            if !leads {
                 return Some(format!("{} follows {:?}", machine.id, node.leader_id()));
             }
             if !node.is_ready() {
@@ -309,9 +313,14 @@ impl World {
                 return;
             }
         }
-        let strict = self.plan.class == Class::OneAtATime && self.plan.nodes > 1;
+        let order = match self.design {
+            Design::Ring => Order::Causal,
+            Design::Sequencer => Order::Total,
+        };
+        let one_at_a_time = self.plan.class == Class::OneAtATime && self.plan.nodes > 1;
+        let strict = one_at_a_time || order == Order::Total;
         let whole = self.plan.class == Class::OneAtATime;
-        let promise = Promise { order: Order::Causal, shown_survives: strict, whole };
+        let promise = Promise { order, shown_survives: strict, whole };
         self.violation = check(&self.history, promise).err();
     }
 }

@@ -7,6 +7,7 @@ use super::super::links::end_of;
 use super::super::machine::{Disk, Effect, Running, Wires};
 use super::super::plan::{Class, chance};
 use super::{World, instant};
+use crate::config::AckRule;
 use crate::domain::{Message, NodeId};
 use crate::network::ConnId;
 use crate::server::server_node::{NodeConfig, Timing};
@@ -62,7 +63,7 @@ impl World {
         let alone_asleep = self.plan.class == Class::OneAtATime;
         let machine = &mut self.machines[host];
         let Some(running) = &mut machine.running else { return };
-        let term = running.node.election_module.term();
+        let term = running.node.term();
         if term != running.term.as_ref() {
             if term < running.term.as_ref() {
                 let detail =
@@ -229,12 +230,15 @@ impl World {
             disk_id: machine.disk.id.clone(),
             address: machine.address.clone(),
             cluster: "sim".into(),
-            design: "ring".into(),
+            design: self.design.to_string(),
             election: self.election,
             peers,
             rooms: self.plan.rooms.iter().take(usize::from(nodes > 2)).cloned().collect(),
             discovery: self.plan.discovery,
             timing: Timing::default(),
+            bootstrap_expect: nodes,
+            ack: AckRule::default(),
+            seed: machine.rng.u64(..),
         };
         let mut node = ServerNode::new(config, instant(machine.clock(now)));
         let records = machine.disk.records();
