@@ -58,8 +58,10 @@ pub fn table(status: &Status) -> String {
         ("cluster", status.cluster.clone()),
         ("ring", ring(&status.ring)),
     ];
+    let storage = status.storage.as_ref();
+    let storage = storage.map(|storage| ("applied", format!("{} ({})", storage.applied, storage.digest)));
     let mut text = String::new();
-    for (name, value) in summary {
+    for (name, value) in summary.into_iter().chain(storage) {
         let _ = writeln!(text, "{name:<8} {}", visible(&value));
     }
     let mut servers = vec![["SERVER", "ADDRESS", "STATE", "HEARD"].map(String::from)];
@@ -170,6 +172,7 @@ mod tests {
                 members: vec!["alice".into(), "bob".into()],
                 messages: 12,
             }],
+            storage: None,
         };
         let expected = r"node     n1
 state    FOLLOWER

@@ -135,6 +135,7 @@ impl FakeCluster {
             servers: Vec::new(),
             ring: vec!["n1".into(), "n2".into()],
             rooms: rooms.collect(),
+            storage: None,
         }
     }
 }
@@ -200,7 +201,9 @@ fn answer(
                 .map(|address| ServerAddress { id: "n1".into(), address })
                 .collect();
             let design = "ring".to_string();
-            let welcome = Welcome { cluster: "roundtable".into(), design, servers: named };
+            let cluster = "roundtable".into();
+            let welcome =
+                Welcome { cluster, design, servers: named, ..Welcome::default() };
             conn.send(&ack.saying(&welcome));
         }
         MessageType::JoinRoom => {

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::ServerNode;
 use super::connections::Role;
 use super::step::{Flow, Step};
+use super::total_order::is_passed_on;
 use crate::domain::content::{
     Coordinator, ErrorContent, Heartbeat, Held, Hello, Liveness, Presence, SyncContent,
 };
@@ -333,7 +334,7 @@ impl ServerNode {
         step: &Step,
     ) -> Result<(), RequestError> {
         match msg.message_type {
-            message_type if self.ordered.is_some() && is_of_order(message_type) => {
+            message_type if self.ordered.is_some() && (is_of_order(message_type) || is_passed_on(msg)) => {
                 self.handle_ordered(from, msg, step)?;
             }
             MessageType::Heartbeat => self.handle_heartbeat(from, &parse(msg)?, step),

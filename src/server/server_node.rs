@@ -36,6 +36,7 @@ use super::replay::Replay;
 use super::ring::{RingNeighbor, ServerInfo};
 use super::step::{Flow, Step};
 use super::total_order::Ordered;
+use super::total_order::logins::Admission;
 use crate::config::AckRule;
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term, VectorClock};
 use crate::error::RequestError;
@@ -74,6 +75,8 @@ pub struct NodeConfig {
     pub rooms: Vec<String>,
     /// Whether it broadcasts on the discovery port.
     pub discovery: bool,
+    /// Whom it lets in (designs `sequencer` and `raft`).
+    pub admission: Admission,
     /// Heartbeats and timeouts.
     pub timing: Timing,
     /// How many servers found the cluster, in the designs that have voters.
@@ -274,6 +277,7 @@ impl ServerNode {
         if let Some(address) = ended.dialled {
             self.dials.failed(&address, step.now);
         }
+        self.forget_login(conn);
         match ended.role {
             Role::New => {}
             Role::Peer(node_id) => self.link_down(&node_id, conn, reason, step),

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::election::ElectionKind;
 use super::server_node::{NodeConfig, Timing};
+use super::total_order::logins::Admission;
+use super::total_order::password::HashJob;
 use super::{Flow, ServerNode, Step};
 use crate::config::AckRule;
 use crate::domain::content::{ClientJoin, ErrorContent, JoinRoom};
@@ -70,6 +72,7 @@ pub(super) fn config(id: &str, peers: &[&str], start: u64) -> NodeConfig {
         peers: peers.iter().map(|id| format!("{id}:1")).collect(),
         rooms: Vec::new(),
         discovery: false,
+        admission: Admission::default(),
         timing: Timing::default(),
         bootstrap_expect: 1 + peers.iter().filter(|peer| **peer != id).count(),
         ack: AckRule::default(),
@@ -210,9 +213,16 @@ impl TestCluster {
         let result = body(node, &step);
         node.settle(&step);
         let sent = net.take();
+        let jobs: Vec<HashJob> = std::iter::from_fn(|| node.next_hash_job()).collect();
         self.note_rooms(id, &before);
         for sent in sent {
             self.apply(id, sent);
+        }
+        for job in jobs {
+            self.starts += 1;
+            let (salt, token) = ([1; 16], (self.starts as u128).to_be_bytes());
+            let hashed = job.run(&salt, &token);
+            self.step(id, |node, step| node.hashed(hashed, step));
         }
         result
     }

@@ -33,10 +33,17 @@ pub mod replicated;
 
 pub mod forwarding;
 
+pub mod password;
+
+pub mod logins;
+
+mod history;
+
 mod glue;
 
 pub use entry_log::EntryLog;
 pub use glue::Ordered;
+pub(in crate::server) use glue::is_passed_on;
 pub use replicated::ReplicatedStorage;
 
 /// A place in the one order, from 1; 0 stands before the first.

@@ -458,6 +458,7 @@ fn questions_are_answered_and_survive_a_reconnect() {
         servers: Vec::new(),
         ring: Vec::new(),
         rooms: vec![room],
+        storage: None,
     };
     let answer = Message::new(MessageType::Status, "n1").with_id(&asked.message_id).saying(&status);
     let names = vec!["alice".to_string(), "bob".to_string()];
