@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use roundtable::server::election::ElectionKind;
 use roundtable::sim::trace::Detail;
 use roundtable::sim::{Faults, Options, Report, run_seed};
 
@@ -19,9 +20,11 @@ fn run_seeds(seeds: std::ops::Range<u64>, options: &Options) -> Vec<Report> {
     });
     for report in &reports {
         if let Some(violation) = &report.violation {
-            let seed = report.seed;
+            let (seed, election) = (report.seed, options.election);
+            let nodes = options.nodes.map_or_else(String::new, |nodes| format!(" --nodes {nodes}"));
             panic!(
-                "seed {seed} breaks {violation:?}; see it: roundtable sim --seed {seed} --seeds 1"
+                "seed {seed} breaks {violation:?}; see it: roundtable sim --election {election}{nodes} \
+                 --seed {seed} --seeds 1"
             );
         }
     }
@@ -42,6 +45,14 @@ fn what_is_promised_holds_under_every_fault() {
     }
     let busy = reports.iter().filter(|report| report.acked >= 100).count();
     assert!(busy >= 50, "only {busy} seeds had 100 messages acknowledged");
+}
+
+#[test]
+fn it_holds_with_the_bully_too() {
+    let options = Options { nodes: Some(5), election: ElectionKind::Bully, ..Options::default() };
+    let reports = run_seeds(0..10, &options);
+    let crashes: u64 = reports.iter().filter_map(|report| report.counters.get("crash")).sum();
+    assert!(crashes > 2, "only {crashes} crashes");
 }
 
 #[test]

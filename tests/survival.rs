@@ -9,6 +9,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -188,9 +189,12 @@ fn soak_rolling_restart() {
     let mut cluster = cluster();
     let talk = Talk::start(&cluster, 4, PAUSE);
     let mut silences = Vec::new();
+    // How often a person was told so many lines about one restart.
+    let mut lines = BTreeMap::new();
     for round in 0..rounds() {
         let index = round % 3;
         sleep(QUIET);
+        let before = talk.told_each();
         let since = Instant::now();
         cluster.servers[index].signal("INT");
         let status = cluster.servers[index].wait_exit(support::DEADLINE);
@@ -199,8 +203,12 @@ fn soak_rolling_restart() {
         cluster.wait_ready();
         sleep(QUIET);
         silences.push(talk.longest_silence(since));
+        for (now, before) in talk.told_each().iter().zip(before) {
+            *lines.entry(now - before).or_insert(0) += 1;
+        }
     }
     report("rolling restart", silences);
+    println!("lines that a person was told about a restart, and how often: {lines:?}");
     println!("news: {:#?}", talk.news().iter().take(12).collect::<Vec<_>>());
     assert_nothing_lost(&cluster, talk);
 }

@@ -134,7 +134,7 @@ impl<'a> Views<'a, '_> {
         let Some(view) = self.open.get_mut(room) else { return Ok(()) };
         view.shown.push(number);
         let place = u32::try_from(view.shown.len()).unwrap_or(u32::MAX);
-        if std::mem::replace(&mut view.places[number], place) == 0 {
+        if std::mem::replace(&mut view.places[number], place) == 0 || view.gap {
             return Ok(());
         }
         let name = &self.session.session;
