@@ -112,12 +112,13 @@ impl ReplicatedStorage {
             return Applied::Nothing;
         };
         self.applied = seq;
+        let before_ms = self.log_time_ms;
         self.log_time_ms = self.log_time_ms.max(entry.timestamp.unwrap_or_default());
         self.stir(entry);
         let applied = match entry.message_type {
             MessageType::Chat => self.say(entry),
             MessageType::Delete => self.delete(entry),
-            MessageType::ClientJoin => self.register(entry),
+            MessageType::ClientJoin => self.register(entry, before_ms),
             _ => Applied::Nothing,
         };
         // After it: a session that is still known when it speaks again is no risk, however long it was silent.
@@ -179,7 +180,9 @@ impl ReplicatedStorage {
         if self.messages.delete(place, seq) { Applied::Deleted(place) } else { Applied::Duplicate }
     }
 
-    fn register(&mut self, entry: &Entry) -> Applied {
+    /// `before_ms` is the log time before this entry. What was forgotten was so by then; and after a quiet week the
+    /// entry that ends it must not be its own undoing.
+    fn register(&mut self, entry: &Entry, before_ms: u64) -> Applied {
         let (Some((id, _)), Some(seq)) = (entry.duplicate_key(), entry.seq) else {
             return Applied::Nothing;
         };
@@ -188,7 +191,7 @@ impl ReplicatedStorage {
         };
         let user = &entry.sender_id;
         let known = self.sessions.get(id);
-        let may_be_forgotten = self.log_time_ms > since.saturating_add(SESSION_KEPT_MS);
+        let may_be_forgotten = before_ms > since.saturating_add(SESSION_KEPT_MS);
         if known.map_or(may_be_forgotten, |known| known.user != *user) {
             return Applied::Refused(Refusal::Expired);
         }

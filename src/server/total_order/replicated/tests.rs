@@ -67,6 +67,15 @@ fn a_session_that_may_have_been_forgotten_is_not_taken_for_a_new_one() {
 }
 
 #[test]
+fn after_a_quiet_week_a_new_session_is_taken() {
+    let mut storage = ReplicatedStorage::new();
+    storage.apply(&join(1, "s", 1000, 1000));
+    let week = 7 * SESSION_KEPT_MS;
+    assert_eq!(storage.apply(&join(2, "t", week, 1000)), Applied::Registered);
+    assert_eq!(storage.apply(&chat(3, "t", "a", week)), Applied::Stored);
+}
+
+#[test]
 fn sessions_are_forgotten_by_log_time_unless_they_go_on() {
     let mut storage = ReplicatedStorage::new();
     storage.apply(&join(1, "s", 1000, 1000));
