@@ -46,8 +46,8 @@ pub struct ClientJoin {
     /// Instead of the password: what the last [`Welcome`] gave this session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
-    /// The session has sent a CHAT before: `log_time` of the [`Welcome`] before its first one. A server that does not
-    /// know the session, long after that time, answers SESSION_EXPIRED rather than take a message twice.
+    /// `log_time` of the first [`Welcome`] that the session got. A server that does not know the session, a day
+    /// of log time later, answers SESSION_EXPIRED rather than take a message twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<u64>,
     /// Counts the connections that the client makes for the session, from 1: an earlier one that a server finds late

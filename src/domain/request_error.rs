@@ -342,7 +342,10 @@ impl fmt::Display for RequestError {
                 write!(f, "nobody remembers what this session said before; begin a new session")
             }
             Self::PasswordNeeded { name, .. } => {
-                write!(f, "the name {name:?} needs a password here; give it, or choose another name")
+                write!(
+                    f,
+                    "the name {name:?} needs a password here; give it, or choose another name"
+                )
             }
             Self::WrongPassword { .. } => write!(f, "the user name or the password is wrong"),
             Self::WrongToken { .. } => {

@@ -334,7 +334,9 @@ impl ServerNode {
         step: &Step,
     ) -> Result<(), RequestError> {
         match msg.message_type {
-            message_type if self.ordered.is_some() && (is_of_order(message_type) || is_passed_on(msg)) => {
+            message_type
+                if self.ordered.is_some() && (is_of_order(message_type) || is_passed_on(msg)) =>
+            {
                 self.handle_ordered(from, msg, step)?;
             }
             MessageType::Heartbeat => self.handle_heartbeat(from, &parse(msg)?, step),

@@ -8,8 +8,8 @@
 //!
 //! Who resumes from a position is told what was deleted since of what it has; who comes anew is shown what is left.
 
-use super::replicated::{MessageStorage, Place};
 use super::Seq;
+use super::replicated::{MessageStorage, Place};
 use crate::domain::content::{
     HistoryPage, HistoryRequest, JoinRoom, Joined, Position, RoomStatistics,
 };

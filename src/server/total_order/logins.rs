@@ -87,9 +87,8 @@ impl ServerNode {
         if let Some(token) = &join.token {
             let hash = token_hash(&join.session, token);
             let known = ordered.storage.session(&join.session);
-            let is_right = known.map(|known| {
-                known.user == *user && known.token_hash.as_ref() == Some(&hash)
-            });
+            let is_right =
+                known.map(|known| known.user == *user && known.token_hash.as_ref() == Some(&hash));
             match is_right {
                 Some(true) => return Ok(Some(token.clone())),
                 _ if join.password.is_some() => {}
@@ -185,7 +184,12 @@ impl ServerNode {
     }
 
     /// A registration of `conn` was applied. False when it was not that of a login.
-    pub(super) fn login_applied(&mut self, conn: ConnId, entry: &Message, applied: Applied) -> bool {
+    pub(super) fn login_applied(
+        &mut self,
+        conn: ConnId,
+        entry: &Message,
+        applied: Applied,
+    ) -> bool {
         let Some(ordered) = &mut self.ordered else { return false };
         let Some(login) = ordered.logins.by_conn.get_mut(&conn) else { return false };
         let Login::Placed { session, token } = login else { return false };
@@ -197,7 +201,11 @@ impl ServerNode {
     }
 
     /// `session` is welcome here; `since` is what it said about when it began to speak.
-    pub(in crate::server) fn note_welcome(&mut self, session: &str, since: Option<u64>) -> Option<u64> {
+    pub(in crate::server) fn note_welcome(
+        &mut self,
+        session: &str,
+        since: Option<u64>,
+    ) -> Option<u64> {
         let ordered = self.ordered.as_mut()?;
         match since {
             Some(since) => ordered.since.insert(session.into(), since),
@@ -214,7 +222,8 @@ impl ServerNode {
         }
         let now_ms = ordered.storage.log_time_ms();
         let since = *ordered.since.entry(session.into()).or_insert(now_ms);
-        let msg = registration(session, user, "", &Registration { since, ..Registration::default() });
+        let msg =
+            registration(session, user, "", &Registration { since, ..Registration::default() });
         ordered.forwards.push(session, Outgoing { conn, since: step.now, msg });
     }
 

@@ -149,7 +149,11 @@ mod tests {
 
     #[test]
     fn secrets_do_not_show() {
-        let text = format!("{:?} {:?}", job("hunter2", Some("v"), true), Proof { token: "00ff".into(), verifier: None });
+        let text = format!(
+            "{:?} {:?}",
+            job("hunter2", Some("v"), true),
+            Proof { token: "00ff".into(), verifier: None }
+        );
         assert!(!text.contains("hunter2") && !text.contains("00ff"), "{text}");
     }
 }

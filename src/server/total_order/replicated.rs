@@ -167,10 +167,10 @@ impl ReplicatedStorage {
             said.session.as_deref() == Some(id) || (of_user && said.sender_id == entry.sender_id)
         };
         let is_meant = |said: &&Entry| {
-            said.room_id == entry.room_id && session.as_ref().is_none_or(|of| said.session.as_ref() == Some(of))
+            said.room_id == entry.room_id
+                && session.as_ref().is_none_or(|of| said.session.as_ref() == Some(of))
         };
-        let found: Vec<Entry> =
-            self.messages.with_id(&target).filter(is_meant).cloned().collect();
+        let found: Vec<Entry> = self.messages.with_id(&target).filter(is_meant).cloned().collect();
         let Some(own) = found.iter().find(|said| is_own(said)) else {
             let alive = found.iter().any(|said| said.message_type == MessageType::Chat);
             let refusal = if alive { Refusal::NotYours } else { Refusal::NotFound };
@@ -195,8 +195,8 @@ impl ReplicatedStorage {
         if known.map_or(may_be_forgotten, |known| known.user != *user) {
             return Applied::Refused(Refusal::Expired);
         }
-        let authenticated = token_hash.is_some()
-            || known.is_some_and(|known| known.token_hash.is_some());
+        let authenticated =
+            token_hash.is_some() || known.is_some_and(|known| known.token_hash.is_some());
         let has_account = self.accounts.contains_key(user);
         // Of two that name a first password at once one is late, and has to say it again.
         if has_account && (!authenticated || verifier.is_some()) {

@@ -49,7 +49,8 @@ pub(super) struct Alone {
 
 impl Alone {
     pub(super) fn new(me: &str) -> (Self, Arc<Mutex<Controls>>) {
-        let controls = Controls { commits: true, term: 1, ahead_ms: 0, entries: Vec::new(), taken: 0 };
+        let controls =
+            Controls { commits: true, term: 1, ahead_ms: 0, entries: Vec::new(), taken: 0 };
         let controls = Arc::new(Mutex::new(controls));
         let term = Some(Term { counter: 1, leader: "n1.1-0000".into() });
         (Self { me: me.into(), term, controls: Arc::clone(&controls) }, controls)

@@ -1,7 +1,7 @@
 //! What clients can do with what is kept, in the designs with one order: delete, look back, count; and who may.
 
-mod alone;
 mod accounts;
+mod alone;
 
 use std::sync::Arc;
 
@@ -132,7 +132,8 @@ fn a_session_whose_first_server_passed_nothing_on_is_taken_as_new() {
 #[test]
 fn a_session_that_stays_connected_does_not_expire() {
     let (mut cluster, _) = open();
-    let (alice, bob) = (cluster.member("n1", "alice", "lobby"), cluster.member("n1", "bob", "lobby"));
+    let (alice, bob) =
+        (cluster.member("n1", "alice", "lobby"), cluster.member("n1", "bob", "lobby"));
     cluster.chat(&alice, "lobby", "a");
     cluster.take(&alice);
     for hours in [10, 20, 30, 40] {
@@ -155,7 +156,8 @@ fn a_session_that_stays_connected_does_not_expire() {
 #[test]
 fn one_deletes_ones_own_messages_and_members_are_told() {
     let (mut cluster, controls) = open();
-    let (alice, bob) = (cluster.member("n1", "alice", "lobby"), cluster.member("n1", "bob", "lobby"));
+    let (alice, bob) =
+        (cluster.member("n1", "alice", "lobby"), cluster.member("n1", "bob", "lobby"));
     cluster.chat(&alice, "lobby", "a");
     let chat = cluster.take(&bob).pop().unwrap();
     cluster.take(&alice);
@@ -177,7 +179,8 @@ fn one_deletes_ones_own_messages_and_members_are_told() {
 #[test]
 fn what_cannot_be_deleted_is_refused_by_name_and_the_connection_stays() {
     let (mut cluster, _) = open();
-    let (alice, bob) = (cluster.member("n1", "alice", "lobby"), cluster.member("n1", "bob", "lobby"));
+    let (alice, bob) =
+        (cluster.member("n1", "alice", "lobby"), cluster.member("n1", "bob", "lobby"));
     cluster.chat(&alice, "lobby", "a");
     cluster.take(&alice);
     cluster.take(&bob);
@@ -196,7 +199,8 @@ fn what_cannot_be_deleted_is_refused_by_name_and_the_connection_stays() {
 #[test]
 fn who_comes_back_learns_what_was_deleted_and_who_comes_anew_sees_what_is_left() {
     let (mut cluster, _) = open();
-    let (alice, bob) = (cluster.member("n1", "alice", "lobby"), cluster.member("n1", "bob", "lobby"));
+    let (alice, bob) =
+        (cluster.member("n1", "alice", "lobby"), cluster.member("n1", "bob", "lobby"));
     for id in ["a", "b", "c"] {
         cluster.chat(&alice, "lobby", id);
     }

@@ -98,7 +98,9 @@ impl MessageStorage {
         let Ok(at) = self.index_of(place) else { return false };
         let entry = self.message_index[at].clone();
         let Some(room) = self.rooms.get_mut(&entry.room_id) else { return false };
-        let Ok(in_room) = room.places.binary_search_by_key(&place, Place::seq) else { return false };
+        let Ok(in_room) = room.places.binary_search_by_key(&place, Place::seq) else {
+            return false;
+        };
         if entry.message_type == MessageType::Delete {
             return false;
         }

@@ -21,16 +21,18 @@
 //! Why no bare "this session was welcomed before": its first server may have died before it passed anything on. The
 //! session would be refused although it is new. With *since* it is taken.
 //!
-//! Why *since* is never too late: the client keeps the log time of the welcome before its first message and says it at every
+//! Why *since* is never too late: the client keeps the log time of the session's first welcome and says it at every later
 //! connection. The first registration is placed after that welcome, and log time does not run backwards, so it
 //! is known until at least a day after *since*. A server that is told none takes its own log time when the first message
-//! comes; it stays the same for the connection, in each re-forwarding too.
+//! comes; it stays the same for the connection, in each re-forwarding too. Forgetting happens after an entry and before the next,
+//! and a registration is compared with the time before its own entry: the entry that ends a quiet week expires nobody who is new.
 //!
 //! Why the registration is first wherever messages are passed on: it stands in the same queue before them
 //! ([`forwarding`](super::super::forwarding)), leaves it only when it is committed, and the leader takes a server's queue in order. A new
 //! leader is sent the queue from its first entry; what is missing from it is committed, and so in the new leader's log.
 //!
-//! A session that stays connected does not expire: its server registers it again every half day.
+//! A session that stays connected does not expire: its server registers it again every half day. A client whose session did
+//! expire begins another one by itself; what it does not know the fate of it does not send again, and says so.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -119,7 +121,13 @@ impl Sessions {
     }
 
     /// The session `id` of `user` is known from here on, or goes on. A token replaces the one before.
-    pub(super) fn register(&mut self, id: &str, user: &str, token_hash: Option<String>, now_ms: u64) {
+    pub(super) fn register(
+        &mut self,
+        id: &str,
+        user: &str,
+        token_hash: Option<String>,
+        now_ms: u64,
+    ) {
         let session = self.by_id.entry(id.into()).or_default();
         session.user = user.into();
         session.token_hash = token_hash.or(session.token_hash.take());

@@ -86,7 +86,11 @@ fn sessions_are_forgotten_by_log_time_unless_they_go_on() {
     storage.apply(&chat(5, "t", "b", 1001 + SESSION_KEPT_MS));
     assert!(!storage.contains("s", "a") && storage.contains("t", "b"));
     let far = 1001 + 9 * SESSION_KEPT_MS;
-    assert_eq!(storage.apply(&chat(6, "t", "c", far)), Applied::Stored, "still known when it speaks");
+    assert_eq!(
+        storage.apply(&chat(6, "t", "c", far)),
+        Applied::Stored,
+        "still known when it speaks"
+    );
 }
 
 #[test]
@@ -162,7 +166,11 @@ fn the_first_password_of_a_name_counts_and_without_it_nobody_speaks_under_the_na
     assert_eq!(storage.apply(&by_alice(join(5, "u", 5, 5))), refused);
     assert_eq!(storage.apply(&by_alice(chat(6, "early", "x", 5))), refused);
     assert_eq!(storage.apply(&by_alice(chat(7, "t", "x", 5))), Applied::Stored);
-    assert_eq!(storage.apply(&by_alice(delete(8, "s", "x"))), Applied::Deleted(7), "the user's own");
+    assert_eq!(
+        storage.apply(&by_alice(delete(8, "s", "x"))),
+        Applied::Deleted(7),
+        "the user's own"
+    );
     assert_eq!(storage.apply(&by_alice(join(9, "t", 6, 5))), Applied::Registered, "goes on");
     assert_eq!(storage.session("t").unwrap().token_hash.as_deref(), Some("hash of t's"));
 }
@@ -216,7 +224,10 @@ fn a_damaged_snapshot_is_refused_by_its_line() {
     assert_eq!(ReplicatedStorage::from_snapshot(b"").unwrap_err().line, 1);
     let later = String::from_utf8(whole.clone()).unwrap().replace("\"version\":1", "\"version\":2");
     let error = ReplicatedStorage::from_snapshot(later.as_bytes()).unwrap_err();
-    assert_eq!(error.to_string(), "line 1 of the snapshot: version 2; this program reads 1; fetch it again");
+    assert_eq!(
+        error.to_string(),
+        "line 1 of the snapshot: version 2; this program reads 1; fetch it again"
+    );
 }
 
 /// What may stand in an order, few enough names that they meet.
