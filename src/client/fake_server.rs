@@ -259,7 +259,7 @@ fn answer(
             let gone = Message::new(MessageType::Delete, &gone.sender_id)
                 .with_id(&gone.message_id)
                 .in_room(&gone.room_id);
-            room.members.iter().for_each(|(_, member)| drop(member.send(&gone)));
+            room.members.iter().for_each(|(_, member)| member.send(&gone));
             conn.send(&ack);
         }
         MessageType::History => {
