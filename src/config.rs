@@ -8,7 +8,7 @@
 //! [`Settings`] is what was said, [`ServerConfig`] what it means: complete, checked, nothing left to parse.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -21,7 +21,19 @@ use crate::domain::NodeId;
 use crate::domain::ids::name_fault;
 use crate::error::StartError;
 use crate::server::election::ElectionKind;
+use crate::server::failover::HealthTiming;
 use crate::server::total_order::logins::Admission;
+
+mod addresses;
+mod profile;
+
+pub(crate) use addresses::check_address;
+use addresses::{advertised_ip, check_advertise, resolve_listen};
+pub use profile::Profile;
+
+mod retain;
+
+pub use retain::Retain;
 
 /// The port that servers and clients find each other on, when nothing else is said.
 pub const DISCOVERY_PORT: u16 = 5007;
@@ -48,6 +60,13 @@ impl Design {
         match self {
             Self::Ring => ElectionKind::HirschbergSinclair,
             Self::Sequencer => ElectionKind::Bully,
+        }
+    }
+
+    /// Whether its servers try each other's ports ([`Failover`](crate::server::Failover)).
+    pub fn checks_health(self) -> bool {
+        match self {
+            Self::Ring | Self::Sequencer => false,
         }
     }
 }
@@ -171,7 +190,19 @@ pub struct Settings {
     #[arg(long, env = "ROUNDTABLE_CONFIG", hide_env = true, value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// How often servers say that they are alive [default: 100]
+    /// Servers that know the time (NTP), asked in turn until one answers
+    #[arg(
+        long,
+        env = "ROUNDTABLE_NTP",
+        hide_env = true,
+        value_name = "HOST:PORT,…",
+        value_delimiter = ','
+    )]
+    pub ntp: Option<Vec<String>>,
+    /// What the four times below are when they are not said: fast or document [default: fast]
+    #[arg(long, env = "ROUNDTABLE_PROFILE", hide_env = true, help_heading = "Tuning")]
+    pub profile: Option<String>,
+    /// How often servers say that they are alive [default: 100; document: 800]
     #[arg(
         long,
         env = "ROUNDTABLE_HEARTBEAT_INTERVAL_MS",
@@ -180,7 +211,7 @@ pub struct Settings {
         help_heading = "Tuning"
     )]
     pub heartbeat_interval_ms: Option<u64>,
-    /// A server silent for so long is dead [default: 800]
+    /// A server silent for so long is dead [default: 800; document: 2500]
     #[arg(
         long,
         env = "ROUNDTABLE_SERVER_TIMEOUT_MS",
@@ -189,6 +220,24 @@ pub struct Settings {
         help_heading = "Tuning"
     )]
     pub server_timeout_ms: Option<u64>,
+    /// How often each port is tried, where health checks run (design raft) [default: 1000; document: 3000]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_HEALTH_CHECK_INTERVAL_MS",
+        hide_env = true,
+        value_name = "MS",
+        help_heading = "Tuning"
+    )]
+    pub health_check_interval_ms: Option<u64>,
+    /// How long such a connection may take [default: 500; document: 2000]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_HEALTH_CHECK_TIMEOUT_MS",
+        hide_env = true,
+        value_name = "MS",
+        help_heading = "Tuning"
+    )]
+    pub health_check_timeout_ms: Option<u64>,
     /// The longest frame that is taken [default: 1048576]
     #[arg(
         long,
@@ -216,6 +265,16 @@ pub struct Settings {
         help_heading = "Tuning"
     )]
     pub segment_bytes: Option<u64>,
+    /// Old log files beyond this may go: a size (1GiB), an age (30d) or everything (designs sequencer
+    /// and raft) [default: everything]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_RETAIN",
+        hide_env = true,
+        value_name = "HOW_MUCH",
+        help_heading = "Tuning"
+    )]
+    pub retain: Option<String>,
     /// How much to log: error, warn, info, debug, trace, off [default: `RUST_LOG`, or info]
     #[arg(
         long,
@@ -264,12 +323,18 @@ pub struct ServerConfig {
     pub heartbeat_interval_ms: u64,
     /// A server silent for so long is dead, in milliseconds.
     pub server_timeout_ms: u64,
+    /// Time servers, `host:port`.
+    pub ntp: Vec<String>,
+    /// How ports are tried, where the design does that.
+    pub health: HealthTiming,
     /// The longest frame that is taken, in bytes.
     pub frame_bytes_max: usize,
     /// How much may wait for a client to read it, in bytes.
     pub client_queue_bytes: usize,
     /// A log file longer than this is followed by a new one, in bytes.
     pub segment_bytes: u64,
+    /// How much of the log is kept (designs `sequencer` and `raft`).
+    pub retain: Retain,
     /// How much to log; `None` leaves it to `RUST_LOG`, or info.
     pub log: Option<LevelFilter>,
 }
@@ -325,9 +390,16 @@ impl Settings {
             config: self.config.or(other.config),
             heartbeat_interval_ms: self.heartbeat_interval_ms.or(other.heartbeat_interval_ms),
             server_timeout_ms: self.server_timeout_ms.or(other.server_timeout_ms),
+            ntp: self.ntp.or(other.ntp),
+            profile: self.profile.or(other.profile),
+            health_check_interval_ms: self
+                .health_check_interval_ms
+                .or(other.health_check_interval_ms),
+            health_check_timeout_ms: self.health_check_timeout_ms.or(other.health_check_timeout_ms),
             frame_bytes_max: self.frame_bytes_max.or(other.frame_bytes_max),
             client_queue_bytes: self.client_queue_bytes.or(other.client_queue_bytes),
             segment_bytes: self.segment_bytes.or(other.segment_bytes),
+            retain: self.retain.or(other.retain),
             log: self.log.or(other.log),
         }
     }
@@ -348,6 +420,10 @@ impl Settings {
         if let Some(advertise) = &self.advertise {
             check_advertise(advertise)?;
         }
+        let ntp = listed(self.ntp);
+        ntp.iter().try_for_each(|server| check_address("--ntp", server).map(drop))?;
+        let profile: Profile = self.profile.as_deref().unwrap_or("fast").parse()?;
+        let health = profile.health(self.health_check_interval_ms, self.health_check_timeout_ms)?;
         let own = [Some(listen_text), Some(listen.to_string()), self.advertise.clone()];
         peers.retain(|peer| !own.contains(&Some(peer.clone())));
         let design: Design = self.design.as_deref().unwrap_or("ring").parse()?;
@@ -377,11 +453,16 @@ impl Settings {
             repair: self.repair,
             admission,
             rooms,
-            heartbeat_interval_ms: self.heartbeat_interval_ms.unwrap_or(100),
-            server_timeout_ms: self.server_timeout_ms.unwrap_or(800),
+            heartbeat_interval_ms: self
+                .heartbeat_interval_ms
+                .unwrap_or(profile.heartbeat_interval_ms()),
+            server_timeout_ms: self.server_timeout_ms.unwrap_or(profile.server_timeout_ms()),
+            ntp,
+            health,
             frame_bytes_max: self.frame_bytes_max.unwrap_or(FRAME_BYTES_MAX),
             client_queue_bytes: self.client_queue_bytes.unwrap_or(8 * 1024 * 1024),
             segment_bytes: self.segment_bytes.unwrap_or(64 * 1024 * 1024),
+            retain: self.retain.map(|text| parse_retain(&text)).transpose()?.unwrap_or_default(),
             log: self.log.map(|level| parse_level(&level)).transpose()?,
         };
         check_numbers(&config)?;
@@ -446,6 +527,15 @@ fn check_numbers(config: &ServerConfig) -> Result<(), StartError> {
         "--frame-bytes-max; not one long message would fit",
     )?;
     least("segment-bytes", config.segment_bytes, 4096, "a file for every few messages")?;
+    if let Retain::Bytes(bytes) = config.retain
+        && bytes < config.segment_bytes
+    {
+        return usage(format!(
+            "--retain {} is less than --segment-bytes {}, and the newest file is never removed; \
+             give more, or smaller files",
+            config.retain, config.segment_bytes
+        ));
+    }
     least("bootstrap-expect", config.bootstrap_expect as u64, 1, "and somebody has to begin")
 }
 
@@ -468,57 +558,8 @@ fn check_node_id(id: &str) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Splits `host:port`; the host may be a name that only others can resolve.
-pub(crate) fn check_address(flag: &str, address: &str) -> Result<(String, u16), StartError> {
-    let split = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-    match split.and_then(|(host, port)| Some((host.to_string(), port.parse::<u16>().ok()?))) {
-        Some((_, 0)) => {
-            usage(format!("{flag} {address}: port 0 cannot be connected to; name the real port"))
-        }
-        Some(parts) => Ok(parts),
-        None => usage(format!("{flag} {address:?} is not HOST:PORT, such as 127.0.0.1:7001")),
-    }
-}
-
-fn check_advertise(address: &str) -> Result<(), StartError> {
-    let (host, _) = check_address("--advertise", address)?;
-    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    if ip.is_ok_and(|ip| ip.is_unspecified()) {
-        return usage(format!(
-            "--advertise {address} is no address that others can connect to; \
-             give the address of this machine in their network"
-        ));
-    }
-    Ok(())
-}
-
-fn resolve_listen(address: &str) -> Result<SocketAddr, StartError> {
-    let refuse = |reason: String| usage(format!("--listen {address:?} {reason}"));
-    match address.to_socket_addrs().map(|mut addresses| addresses.next()) {
-        Ok(Some(found)) => Ok(found),
-        Ok(None) => refuse("has no address".into()),
-        Err(error) => refuse(format!("is not HOST:PORT, such as 127.0.0.1:7001 ({error})")),
-    }
-}
-
-/// What to tell others: where we listen, or for a wildcard the address from which this machine would speak to the
-/// outside.
-fn advertised_ip(listen: IpAddr, advertise_given: bool) -> Result<IpAddr, StartError> {
-    if advertise_given || !listen.is_unspecified() {
-        return Ok(listen);
-    }
-    // Connecting a UDP socket sends nothing; it only chooses a route. The address is one for documentation.
-    let route =
-        if listen.is_ipv4() { ("0.0.0.0:0", "192.0.2.1:9") } else { ("[::]:0", "[2001:db8::1]:9") };
-    let outward = UdpSocket::bind(route.0)
-        .and_then(|socket| socket.connect(route.1).and_then(|()| socket.local_addr()));
-    match outward {
-        Ok(address) if !address.ip().is_unspecified() => Ok(address.ip()),
-        _ => usage(format!(
-            "--listen {listen} is every address of this machine, and none leads outward; \
-             say with --advertise HOST:PORT where others reach it"
-        )),
-    }
+fn parse_retain(text: &str) -> Result<Retain, StartError> {
+    text.parse().or_else(|problem: String| usage(format!("--retain {text:?} {problem}")))
 }
 
 fn parse_level(level: &str) -> Result<LevelFilter, StartError> {

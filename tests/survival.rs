@@ -25,6 +25,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// How long people talk between faults.
 const QUIET: Duration = Duration::from_millis(1500);
 
+/// With [`QUIET`] twice, a pause of 10 s.
+const LONG_PAUSE: Duration = Duration::from_secs(7);
+
 fn rounds() -> usize {
     std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
 }
@@ -164,11 +167,24 @@ fn soak_kill_two_servers_in_turn() {
 #[test]
 #[ignore = "minutes: make soak"]
 fn soak_pause_the_leader_for_ten_seconds() {
-    let long_sleep = |cluster: &mut Cluster, index: usize| {
-        sleep(Duration::from_secs(7));
-        wake(cluster, index);
+    let long = |cluster: &mut Cluster, round: usize| {
+        let index = pause_leader(cluster, round);
+        sleep(LONG_PAUSE);
+        index
     };
-    soak("leader paused for 10 s", rounds(), pause_leader, long_sleep);
+    soak("leader paused for 10 s", rounds(), long, wake);
+}
+
+#[test]
+#[ignore = "minutes: make soak"]
+fn soak_pause_any_server_for_ten_seconds() {
+    // Those who had left the leader are on another one, and have to leave that one.
+    let long = |cluster: &mut Cluster, round: usize| {
+        cluster.servers[round % 3].signal("STOP");
+        sleep(LONG_PAUSE);
+        round % 3
+    };
+    soak("any server paused for 10 s", rounds(), long, wake);
 }
 
 #[test]

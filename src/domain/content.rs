@@ -204,6 +204,48 @@ pub struct Status {
     /// How far its copy of everything is, in the designs with one order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageStatus>,
+    /// Where the time of messages comes from; absent where no time server is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<TimeState>,
+}
+
+/// Where a server's time comes from, in [`Status`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum TimeState {
+    /// The system clock serves as it is.
+    Unsynchronised {
+        /// Why, in words.
+        reason: String,
+    },
+    /// A time server is known.
+    Synchronised {
+        /// Which, `host:port`.
+        server: String,
+        /// What is added to the system clock, in milliseconds.
+        offset_ms: f64,
+        /// How long the answer that counts was on the way, there and back, in milliseconds.
+        delay_ms: f64,
+        /// Milliseconds since the time server answered last.
+        age_ms: u64,
+    },
+}
+
+impl fmt::Display for TimeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsynchronised { reason } => {
+                write!(f, "not synchronised, the system clock serves: {reason}")
+            }
+            Self::Synchronised { server, offset_ms, delay_ms, age_ms } => {
+                write!(f, "{server}, offset {offset_ms:+.3} ms, delay {delay_ms:.3} ms, ")?;
+                match age_ms {
+                    0..10_000 => write!(f, "heard {age_ms} ms ago"),
+                    _ => write!(f, "heard {} s ago", age_ms / 1000),
+                }
+            }
+        }
+    }
 }
 
 /// A server in [`Status`].
@@ -217,6 +259,9 @@ pub struct ServerStatus {
     pub state: Liveness,
     /// Milliseconds since it was last heard; 0 for the one that answers, `null` when never.
     pub last_heartbeat_ms: Option<u64>,
+    /// Whether its port took the last connection that the health check made; absent where no health checks run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy: Option<bool>,
 }
 
 /// What a failure detector thinks of a server.

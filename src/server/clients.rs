@@ -338,9 +338,9 @@ impl ServerNode {
         check_name(msg, "room name", &msg.room_id)?;
         let replayed = self.is_replaying(session, &msg.room_id);
         self.end_replays(session, Some(&msg.room_id));
-        self.clients.entry(session.into()).and_modify(|client| {
+        if let Some(client) = self.clients.get_mut(session) {
             client.gaps.remove(&msg.room_id);
-        });
+        }
         let room = self.managed_rooms.get_mut(&msg.room_id);
         if !room.is_some_and(|room| room.remove_client(session)) && !replayed {
             let (message_id, room_id) = (msg.message_id.clone(), msg.room_id.clone());

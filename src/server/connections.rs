@@ -22,7 +22,7 @@ pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// How often a client hears something while its request waits. Well below the 1.5 s that it gives an answer.
-pub(super) const WAIT_BEAT: Duration = Duration::from_secs(1);
+pub(super) const WAIT_BEAT: Duration = Duration::from_millis(500);
 
 /// What a connection has turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,6 +24,10 @@ pub mod multicast;
 
 pub mod presence;
 
+pub mod time_sync;
+
+pub mod failover;
+
 pub mod server_node;
 
 mod clients;
@@ -52,12 +56,14 @@ mod test_cluster;
 mod tests;
 
 pub use election::ElectionModule;
+pub use failover::Failover;
 pub use failure_detector::FailureDetector;
 pub use metadata::MetadataStore;
 pub use multicast::CausalMulticastHandler;
 pub use ring::RingNeighbor;
 pub use server_node::ServerNode;
 pub use step::{Flow, Step};
+pub use time_sync::TimeSync;
 
 use std::fmt;
 

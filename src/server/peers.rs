@@ -262,6 +262,7 @@ impl ServerNode {
         let presence = SyncContent::Presence { sessions };
         let me = self.server_id.as_str();
         step.cm.send_to_node(&node_id, &Message::new(MessageType::Sync, me).saying(&presence));
+        self.doubt_copies(&node_id);
         if was_live {
             self.reconcile_rooms(step);
         } else {

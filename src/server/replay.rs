@@ -5,8 +5,8 @@
 //!                          └ sent already    └ to be sent            the session is a live member
 //! ```
 //!
-//! A joining session is shown the past before anything new. A long one goes out in portions that fit the
-//! connection's queue, or the client would be cut off as slow before it had a chance to read. Until it has all
+//! A joining session is shown the past before anything new. A long one goes out in portions that fit one
+//! step and the connection's queue, or the client would be cut off as slow before it had a chance to read. Until it has all
 //! of it the session's own messages wait.
 //!
 //! A session that entered with a *gap* has been shown messages that this server lacks. They may come later, by SYNC, and
@@ -17,6 +17,10 @@ use super::ServerNode;
 use super::rooms::{count_shown, delivered, is_covered, is_hidden};
 use super::step::Step;
 use crate::domain::{Room, VectorClock};
+
+/// How many messages one session is sent in one step: the server has others to serve meanwhile, and its own
+/// heartbeats to send. With a tick every 50 ms these are 40,000 a second.
+const PORTION_MESSAGES: usize = 2000;
 
 /// What a session is still to be shown of a room's past.
 #[derive(Clone, Debug)]
@@ -146,7 +150,8 @@ impl ServerNode {
         let Some(room) = self.managed_rooms.get_mut(room_id) else { return true };
         let Some(client) = self.clients.get(session) else { return true };
         let mut spare = step.cm.spare_bytes(client.conn);
-        while replay.next < shown && spare > 0 {
+        let end = shown.min(replay.next + PORTION_MESSAGES);
+        while replay.next < end && spare > 0 {
             let place = replay.next;
             replay.next += 1;
             count_shown(room, place, &mut replay.position);

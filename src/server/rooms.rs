@@ -14,6 +14,7 @@ use super::ServerNode;
 use super::multicast::{Delivery, PendingAck};
 use super::planted::{Planted, is_planted};
 use super::step::Step;
+use super::time_sync::not_before;
 use crate::domain::content::Position;
 use crate::domain::{Content, Frame, Message, MessageType, NodeId, Room, VectorClock};
 use crate::network::ConnId;
@@ -135,7 +136,8 @@ impl ServerNode {
                 .in_room(&msg.room_id);
             stamped.content = Content::Text(msg.content.text().into());
             stamped.session = Some(session.into());
-            stamped.timestamp = Some(step.wall_ms);
+            // What its sender had seen must not look later than it.
+            stamped.timestamp = Some(not_before(room.latest_timestamp_ms, step.wall_ms));
             handler.stamp(&mut stamped, room);
             handler.handle_chat_message(stamped, room, step);
             // One's own next message is always ready: its past is what was delivered here.

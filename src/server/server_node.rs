@@ -27,6 +27,7 @@ use std::time::Instant;
 use super::ServerState;
 use super::connections::{Conn, Hindrance, LocalClient, Role};
 use super::election::{Election, ElectionKind, ElectionTiming};
+use super::failover::Failover;
 use super::failure_detector::{DetectorTiming, FailureDetector};
 use super::metadata::MetadataStore;
 use super::multicast::CausalMulticastHandler;
@@ -35,13 +36,14 @@ use super::presence::Presence;
 use super::replay::Replay;
 use super::ring::{RingNeighbor, ServerInfo};
 use super::step::{Flow, Step};
+use super::time_sync::TimeSync;
 use super::total_order::Ordered;
 use super::total_order::logins::Admission;
 use crate::config::AckRule;
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term, VectorClock};
 use crate::error::RequestError;
 use crate::network::ConnId;
-use crate::storage::LogIndex;
+use crate::storage::{LogEvent, LogIndex};
 
 /// How long silence may last, in all parts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -118,6 +120,10 @@ pub struct ServerNode {
     pub presence: Presence,
     /// One order for all, in the designs that have it.
     pub ordered: Option<Ordered>,
+    /// What time it is; without `--ntp` the system clock's. Given before the start, as the next one.
+    pub time_sync: TimeSync,
+    /// Whose port takes connections; `None` where no health checks run.
+    pub failover: Option<Failover>,
     /// The connections that are open.
     pub(super) conns: BTreeMap<ConnId, Conn>,
     /// The clients that are connected here, by session.
@@ -175,6 +181,8 @@ impl ServerNode {
             causal_multicast_handler: CausalMulticastHandler::new(config.incarnation.clone()),
             presence: Presence::new(),
             ordered: None,
+            time_sync: TimeSync::default(),
+            failover: None,
             conns: BTreeMap::new(),
             clients: BTreeMap::new(),
             dials: Dials::new(&config.peers, &config.address, now),
@@ -335,6 +343,14 @@ impl ServerNode {
             }
         }
         Ok(())
+    }
+
+    /// What the log has to say, each event in a step of its own. The ring asks for nothing that is answered
+    /// by another event than `Synced`, and looks at [`Storage::fault`](crate::storage::Storage::fault) itself.
+    pub fn on_log_event(&mut self, event: LogEvent) {
+        if let LogEvent::Synced(index) = event {
+            self.on_synced(index);
+        }
     }
 
     /// Everything that the log was given up to `index` is on disk.

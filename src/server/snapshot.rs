@@ -37,6 +37,7 @@ impl ServerNode {
                 applied: ordered.storage.applied(),
                 digest: format!("{:08x}", ordered.storage.digest()),
             }),
+            time: self.time_sync.state(step.now),
         }
     }
 
@@ -56,6 +57,8 @@ impl ServerNode {
             address: self.config.address.clone(),
             state: Liveness::Alive,
             last_heartbeat_ms: Some(0),
+            // That it answers shows it.
+            healthy: self.failover.as_ref().map(|_| true),
         };
         let others = self.servers.iter().map(|(id, info)| ServerStatus {
             id: id.clone(),
@@ -65,6 +68,7 @@ impl ServerNode {
                 .failure_detector
                 .last_heartbeat(id, step.now)
                 .and_then(|silence| u64::try_from(silence.as_millis()).ok()),
+            healthy: self.failover.as_ref().map(|failover| failover.is_healthy(id)),
         });
         let mut servers: Vec<ServerStatus> = std::iter::once(me).chain(others).collect();
         servers.sort_by(|a, b| a.id.cmp(&b.id));

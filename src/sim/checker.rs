@@ -28,6 +28,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::history::{Act, History};
+use crate::config::Design;
 use texts::{Text, Texts};
 use view::{View, views_of};
 
@@ -38,6 +39,14 @@ pub enum Order {
     Causal,
     /// One order for all (`sequencer`, `raft`).
     Total,
+}
+
+/// The order that `design` promises.
+pub fn order_of(design: Design) -> Order {
+    match design {
+        Design::Ring => Order::Causal,
+        Design::Sequencer => Order::Total,
+    }
 }
 
 /// Which of the checks hold for a run.

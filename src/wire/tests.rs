@@ -109,7 +109,8 @@ fn every_kind_of_content_has_an_example() {
     ];
     let parts = ["Position", "ServerAddress", "ServerStatus", "Liveness", "RoomStatus", "Side"];
     let parts = [&parts[..], &["RoomStatistics", "StorageStatus"]].concat();
-    let parts = [&parts[..], &["MetadataVersion", "RoomClock", "SessionPresence"]].concat();
+    let parts =
+        [&parts[..], &["MetadataVersion", "RoomClock", "SessionPresence", "TimeState"]].concat();
     let names = sources.iter().flat_map(|source| source.lines()).filter_map(|line| {
         let rest = line.strip_prefix("pub struct ").or_else(|| line.strip_prefix("pub enum "))?;
         rest.split(' ').next()

@@ -241,8 +241,13 @@ impl Record {
 fn assert_equal_rooms(cluster: &Cluster, written: usize) {
     let mut orders = Vec::new();
     for server in &cluster.servers {
-        let mut reader = RawClient::join(server.address, &format!("reader of {}", server.id));
-        let joined = reader.join_room(ROOM, u32::MAX);
+        let name = format!("reader of {}", server.id);
+        // A server that was out of it fetches what it missed first.
+        let joined = wait_within(SETTLE_LIMIT, || {
+            let mut reader = RawClient::join(server.address, &name);
+            reader.try_join_room(ROOM, u32::MAX).map(|joined| (reader, joined))
+        });
+        let (mut reader, joined) = joined.unwrap_or_else(|| panic!("{name} gets into the room"));
         assert_eq!(joined.history as usize, written, "messages on {}", server.id);
         let order = reader.texts(written);
         let texts: BTreeSet<&String> = order.iter().collect();

@@ -10,7 +10,7 @@
 //! silent for good reasons: an ACK waits for other servers' disks, nobody says anything. So silence alone
 //! proves nothing; an unanswered question does. A server answers a HEARTBEAT with an id at once, whatever our messages
 //! wait for. Only while it reads no further from us, because a request of ours waits, it cannot read the question; then it
-//! says HEARTBEAT by itself, once a second. Either way something is heard within the 1.5 s.
+//! says HEARTBEAT by itself, twice a second. Either way something is heard well within the 1.5 s.
 //!
 //! Promise: a client whose server stops without a word is on its way to another 2 s after it wrote something (the
 //! question goes out at once when the silence was there before) and in any case 8 s after the last word.
@@ -35,6 +35,8 @@ pub const ANSWER_MAX_IDLE: Duration = Duration::from_secs(3);
 const TICK_LATE: Duration = Duration::from_secs(1);
 /// The slowest line on which long messages do not make a client move, in bytes per second.
 const LINE_BYTES_PER_SECOND: usize = 64 * 1024;
+/// No more is granted for them: who has megabytes to say has to get away from a dead server, too.
+const LINE_MAX: Duration = Duration::from_secs(10);
 
 /// What the server owes us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +110,7 @@ impl Silence {
 
 /// How long `bytes` may take on a slow line.
 fn on_the_line(bytes: usize) -> Duration {
-    Duration::from_secs((bytes / LINE_BYTES_PER_SECOND) as u64)
+    Duration::from_secs((bytes / LINE_BYTES_PER_SECOND) as u64).min(LINE_MAX)
 }
 
 #[cfg(test)]
@@ -164,9 +166,11 @@ mod tests {
 
     #[test]
     fn long_messages_take_their_time() {
-        let (silence, start) = heard();
-        let owed = Owed::Answer { bytes: 4 * LINE_BYTES_PER_SECOND };
-        assert_eq!(course(silence, start, owed), (vec![2000], 7500));
+        for (seconds, gone) in [(4, 7500), (1000, 13_500)] {
+            let (silence, start) = heard();
+            let owed = Owed::Answer { bytes: seconds * LINE_BYTES_PER_SECOND };
+            assert_eq!(course(silence, start, owed), (vec![2000], gone));
+        }
     }
 
     #[test]

@@ -8,7 +8,10 @@
 //!   heartbeat-mon. ┤                 └────────────────────────────────────┘
 //!   timeout-checker┤
 //!   log-writer ────┤
-//!   hasher-<n> ────┘  one a core
+//!   hasher-<n> ────┤  one a core
+//!   log-reader ────┤
+//!   time-sync ─────┤  with --ntp
+//!   health-check ──┘  with the design raft
 //! ```
 //!
 //! Every thread waits, steps and lets go; nothing else. The node is the only lock that is held while others
@@ -38,12 +41,16 @@ use crate::network::connection_manager::Received;
 use crate::network::listener::{accept_loop, wake_listener};
 use crate::network::tcp_connection::ConnectionSettings;
 use crate::network::{ConnId, ConnectionManager, TCPConnection, UDPHandler};
-use crate::storage::FileLog;
-use crate::storage::file_log::LogEvent;
+use crate::storage::{FileLog, LogEvent};
 use crate::threads::Threads;
 
 mod hasher;
+mod health_check;
 mod run;
+mod time_sync;
+
+#[cfg(test)]
+mod tests;
 
 pub use run::run;
 
@@ -203,6 +210,8 @@ impl RunningServer {
             let stop = threads.stopped().clone();
             move || watch_for_deadlocks(&stop)
         })?;
+        let reading = shell.clone();
+        threads.spawn("log-reader", move || reading.read_log())?;
         let accepting = shell.clone();
         threads.spawn("tcp-accept", move || {
             let stop = accepting.threads.stopped().clone();
@@ -216,7 +225,23 @@ impl RunningServer {
         threads.spawn("election", move || electing.run_elections(&elections))?;
         shell.step(ServerNode::start_failure_detection);
         shell.spawn_ticker("heartbeat-monitor", heartbeat_interval, ServerNode::tick_heartbeat)?;
-        shell.spawn_ticker("timeout-checker", CHECK_INTERVAL, ServerNode::tick_timeouts)
+        shell.spawn_ticker("timeout-checker", CHECK_INTERVAL, ServerNode::tick_timeouts)?;
+        self.spawn_watchers()
+    }
+
+    /// Starts the threads that only some servers have.
+    fn spawn_watchers(&self) -> std::io::Result<()> {
+        let (syncs_time, checks_health) =
+            self.shell.step(|node, _| (node.time_sync.is_used(), node.failover.is_some()));
+        if syncs_time {
+            let shell = self.shell.clone();
+            self.threads.spawn("time-sync", move || shell.sync_time())?;
+        }
+        if checks_health {
+            let shell = self.shell.clone();
+            self.threads.spawn("health-check", move || shell.monitor_nodes())?;
+        }
+        Ok(())
     }
 }
 
@@ -226,11 +251,12 @@ impl Shell {
     #[expect(clippy::disallowed_methods, reason = "the shell reads the clocks for the algorithms")]
     fn step<R>(&self, body: impl FnOnce(&mut ServerNode, &Step) -> R) -> R {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
         let mut node = self.node.lock();
         let step = Step {
             // Read under the lock: time never runs backwards from one step to the next.
             now: Instant::now(),
-            wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
+            wall_ms: node.time_sync.wall_ms(wall_ms),
             cm: &*self.cm,
             log: &self.log,
         };
@@ -433,16 +459,33 @@ impl Shell {
 
     /// The body of `log-writer`.
     fn write_log(&self) {
-        let written = self.log.run_writer(|event| match event {
-            LogEvent::Synced(index) => self.step(|node, _| node.on_synced(index)),
-            LogEvent::Full(reason) => {
-                log::error!("cannot write the log: {reason}; new messages are refused meanwhile");
+        let written = self.log.run_writer(|event| {
+            match &event {
+                LogEvent::Full(reason) => {
+                    log::error!(
+                        "cannot write the log: {reason}; new messages are refused meanwhile"
+                    );
+                }
+                LogEvent::Writable => log::info!("the log can be written again"),
+                _ => {}
             }
-            LogEvent::Writable => log::info!("the log can be written again"),
+            self.step(|node, _| node.on_log_event(event));
         });
         if let Err(error) = written {
             // A failed sync may have lost data that a second one would report as safe: never retried.
             self.fail(format!("cannot write the log, so the node stops: {error}"));
+        }
+    }
+
+    /// The body of `log-reader`.
+    fn read_log(self: &Arc<Self>) {
+        let stop = self.threads.stopped().clone();
+        let read = self.log.run_reader(&stop, |event| {
+            self.step(|node, _| node.on_log_event(event));
+            self.start_dials();
+        });
+        if let Err(error) = read {
+            self.fail(format!("cannot read the log, so the node stops: {error}"));
         }
     }
 }

@@ -5,3 +5,5 @@ mod kept;
 mod links;
 mod plays;
 mod rooms;
+
+pub(super) use kept::alone::Alone;

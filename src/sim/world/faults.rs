@@ -1,7 +1,7 @@
 //! The plan's faults, and how a run ends: healing, rest, fresh readers, the verdict.
 
 use super::super::agenda::{Event, Host, MS, Micros, SECOND};
-use super::super::checker::{Order, Promise, check};
+use super::super::checker::{Order, Promise, check, order_of};
 use super::super::person::Stay;
 use super::super::plan::{Class, Fault, FaultKind, Plan};
 use super::{Stage, World};
@@ -202,6 +202,9 @@ impl World {
             self.wake(host, life);
             self.restart(host, life);
         }
+        if self.plan.class == Class::Partitions && self.plan.weather.join_resets > 0 {
+            self.read_anew();
+        }
     }
 
     /// Whether users have fallen silent.
@@ -313,10 +316,7 @@ impl World {
                 return;
             }
         }
-        let order = match self.design {
-            Design::Ring => Order::Causal,
-            Design::Sequencer => Order::Total,
-        };
+        let order = order_of(self.design);
         let one_at_a_time = self.plan.class == Class::OneAtATime && self.plan.nodes > 1;
         let strict = one_at_a_time || order == Order::Total;
         let whole = self.plan.class == Class::OneAtATime;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::agenda::{Event, Host, MS, Micros};
+use super::super::checker::{Order, order_of};
 use super::super::links::end_of;
 use super::super::machine::{Disk, Effect, Running, Wires};
 use super::super::plan::{Class, chance};
@@ -12,7 +13,7 @@ use crate::domain::{Message, NodeId};
 use crate::network::ConnId;
 use crate::server::server_node::{NodeConfig, Timing};
 use crate::server::total_order::logins::Admission;
-use crate::server::{ServerNode, Step};
+use crate::server::{ServerNode, ServerState, Step};
 use crate::storage::LogIndex;
 
 /// How often timeouts are checked, as in the shell.
@@ -49,6 +50,7 @@ impl World {
             self.apply(host, effect);
         }
         self.begin_sync(host);
+        self.await_log(host);
         if let Some(reason) = fatal {
             let id = self.machines[host].id.to_string();
             self.violate("runs", format!("{id} ends itself: {reason}"), &[&id]);
@@ -73,6 +75,17 @@ impl World {
                 return;
             }
             running.term = term.cloned();
+        }
+        let leads = running.node.state() == ServerState::Leader;
+        if let Some(term) = term.filter(|_| leads && order_of(self.design) == Order::Total) {
+            // Two sides of a ring may each elect in one round; one order needs one leader a term.
+            let counter = term.counter;
+            let first = self.leaders.entry(counter).or_insert_with(|| machine.id.clone());
+            if *first != machine.id {
+                let detail = format!("{} and {first} both lead in term {counter}", machine.id);
+                self.violate("one leader", detail, &[]);
+                return;
+            }
         }
         let just_woke = machine.woke_at.is_some_and(|at| now < at + ACCUSE_AFTER);
         if alone_asleep && just_woke && running.node.live_servers() < all {
@@ -210,6 +223,26 @@ impl World {
         self.step(host, |node, _| node.on_synced(index));
     }
 
+    /// What the disk has to say reaches the server soon, in a step of its own.
+    fn await_log(&mut self, host: Host) {
+        let machine = &mut self.machines[host];
+        if machine.disk.has_events() {
+            let (life, pause) = (machine.life, machine.rng.u64(1..2 * MS));
+            self.agenda.after(pause, Event::LogSaid { host, life });
+        }
+    }
+
+    /// The server of `host` is told what its disk has to say, in order.
+    pub(super) fn hear_log(&mut self, host: Host, life: u64) {
+        let machine = &self.machines[host];
+        if machine.life != life || machine.running.is_none() {
+            return;
+        }
+        for event in machine.disk.take_events() {
+            self.step(host, |node, _| node.on_log_event(event));
+        }
+    }
+
     // ------------------------------------------------------------ lives
 
     /// Starts the server of `host` from its disk.
@@ -324,7 +357,8 @@ impl World {
             Event::Datagram { host, .. }
             | Event::Heartbeat { host, .. }
             | Event::Timeouts { host, .. }
-            | Event::Synced { host, .. } => *host,
+            | Event::Synced { host, .. }
+            | Event::LogSaid { host, .. } => *host,
             _ => return None,
         };
         self.machines.get(host)?.asleep.as_ref().map(|_| host)

@@ -13,27 +13,27 @@ use crate::storage::LogIndex;
 
 /// What the test sees and turns.
 #[derive(Debug)]
-pub(super) struct Controls {
+pub(in crate::server) struct Controls {
     /// Whether what is placed is committed.
-    pub(super) commits: bool,
+    pub(in crate::server) commits: bool,
     /// The term's number; 0 while nobody leads.
-    pub(super) term: u64,
+    pub(in crate::server) term: u64,
     /// Added to the time of every entry, in milliseconds.
-    pub(super) ahead_ms: u64,
+    pub(in crate::server) ahead_ms: u64,
     /// Everything that was placed in this term or committed, in order.
-    pub(super) entries: Vec<Entry>,
+    pub(in crate::server) entries: Vec<Entry>,
     taken: usize,
 }
 
 impl Controls {
     /// Another term begins: what is not committed is lost.
-    pub(super) fn next_term(&mut self) {
+    pub(in crate::server) fn next_term(&mut self) {
         self.term += 1;
         self.entries.truncate(self.taken);
     }
 
     /// The types and ids of what stands in the order from place `first` on.
-    pub(super) fn tell(&self, first: usize) -> Vec<String> {
+    pub(in crate::server) fn tell(&self, first: usize) -> Vec<String> {
         let entries = self.entries.iter().skip(first);
         let told = entries.map(|entry| format!("{} {}", entry.message_type, entry.message_id));
         told.map(|text| text.trim().to_string()).collect()
@@ -41,14 +41,14 @@ impl Controls {
 }
 
 #[derive(Debug)]
-pub(super) struct Alone {
+pub(in crate::server) struct Alone {
     me: NodeId,
     term: Option<Term>,
     controls: Arc<Mutex<Controls>>,
 }
 
 impl Alone {
-    pub(super) fn new(me: &str) -> (Self, Arc<Mutex<Controls>>) {
+    pub(in crate::server) fn new(me: &str) -> (Self, Arc<Mutex<Controls>>) {
         let controls =
             Controls { commits: true, term: 1, ahead_ms: 0, entries: Vec::new(), taken: 0 };
         let controls = Arc::new(Mutex::new(controls));

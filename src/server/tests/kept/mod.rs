@@ -1,7 +1,7 @@
 //! What clients can do with what is kept, in the designs with one order: delete, look back, count; and who may.
 
 mod accounts;
-mod alone;
+pub(in crate::server) mod alone;
 
 use std::sync::Arc;
 
