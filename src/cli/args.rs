@@ -141,7 +141,7 @@ pub struct ClientArgs {
     /// How many messages of the past to show first [default: 50]
     #[arg(long, value_name = "N")]
     pub history: Option<u32>,
-    /// Read your password from the first line of FILE, or set ROUNDTABLE_PASSWORD; at a terminal you are asked when one
+    /// Read your password from the first line of FILE, or set `ROUNDTABLE_PASSWORD`; at a terminal you are asked when one
     /// is needed (designs sequencer and raft)
     #[arg(long, env = "ROUNDTABLE_PASSWORD_FILE", hide_env = true, value_name = "FILE")]
     pub password_file: Option<PathBuf>,

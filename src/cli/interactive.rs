@@ -155,10 +155,7 @@ impl Desk {
                 self.client.ask_history(room, since.at(now_ms()));
             }),
             Command::Delete(target) => {
-                in_room(None, &|room| match self.own_message(room, &target) {
-                    Some(id) => self.client.delete_message(&id, room),
-                    None => println!("* you said nothing here that could be deleted"),
-                })
+                in_room(None, &|room| self.delete(room, &target));
             }
             Command::Stats => self.client.ask_statistics(),
             Command::Status => self.client.ask_status(),
@@ -167,6 +164,13 @@ impl Desk {
             Command::Wrong(hint) => println!("* {}", visible(&hint)),
         }
         true
+    }
+
+    fn delete(&self, room: &str, target: &Target) {
+        match self.own_message(room, target) {
+            Some(id) => self.client.delete_message(&id, room),
+            None => println!("* you said nothing here that could be deleted"),
+        }
     }
 
     /// The id of the user's message `target` in `room`.

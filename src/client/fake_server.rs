@@ -245,6 +245,25 @@ fn answer(
             }
             conn.send(&ack);
         }
+        MessageType::Status => {
+            drop(rooms);
+            let status = cluster.status("n1");
+            conn.send(
+                &Message::new(MessageType::Status, "n1").with_id(&msg.message_id).saying(&status),
+            );
+        }
+        _ => answer_kept(&mut rooms, conn, msg, &ack),
+    }
+}
+
+/// Deletion, history since a time, statistics.
+fn answer_kept(
+    rooms: &mut BTreeMap<String, Room>,
+    conn: &Arc<TCPConnection>,
+    msg: &Message,
+    ack: &Message,
+) {
+    match msg.message_type {
         MessageType::Delete => {
             let target = msg.content.parse::<Deletion>().unwrap().target;
             let room = rooms.entry(msg.room_id.clone()).or_default();
@@ -261,7 +280,7 @@ fn answer(
                 .with_id(&gone.message_id)
                 .in_room(&gone.room_id);
             room.members.iter().for_each(|(_, member)| member.send(&gone));
-            conn.send(&ack);
+            conn.send(ack);
         }
         MessageType::History => {
             let asked: HistoryRequest = msg.content.parse().unwrap();
@@ -280,13 +299,6 @@ fn answer(
             let statistics = Statistics { messages, ..Statistics::default() };
             let answer = Message::new(MessageType::Stats, "n1").with_id(&msg.message_id);
             conn.send(&answer.saying(&statistics));
-        }
-        MessageType::Status => {
-            drop(rooms);
-            let status = cluster.status("n1");
-            conn.send(
-                &Message::new(MessageType::Status, "n1").with_id(&msg.message_id).saying(&status),
-            );
         }
         _ => {}
     }

@@ -161,7 +161,9 @@ impl Outbox {
             );
         }
         self.head = head;
-        lines.into_iter().for_each(|line| self.take(line));
+        for line in lines {
+            self.take(line);
+        }
         Ok(length as u64)
     }
 

@@ -178,7 +178,7 @@ impl fmt::Display for MessageType {
 
 /// What a message says. An object is kept as its JSON text until someone asks for it by type, so that
 /// what only passes through is neither taken apart nor put together again.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub enum Content {
     /// Nothing (`content` is absent).
     #[default]
@@ -187,6 +187,23 @@ pub enum Content {
     Text(String),
     /// Everything else; see [`super::content`] for the types.
     Object(Arc<RawValue>),
+}
+
+/// Shows what is said, but no password and no token.
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("Empty"),
+            Self::Text(text) => write!(f, "Text({text:?})"),
+            Self::Object(raw) if has_secret(raw.get()) => f.write_str("Object(…)"),
+            Self::Object(raw) => write!(f, "Object({})", raw.get()),
+        }
+    }
+}
+
+/// Whether a JSON object may hold a password or a token. An escaped letter in a name does not hide it.
+fn has_secret(object: &str) -> bool {
+    object.contains("\"password\"") || object.contains("\"token\"") || object.contains("\\u")
 }
 
 impl Content {
@@ -430,6 +447,19 @@ mod tests {
             assert_eq!(Message::deserialize(&message.serialize()).unwrap(), message);
         }
         assert_eq!(stamped.stamp(), Some((&"n1.1-00ff".into(), 1)));
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let lines = [
+            r#"{"type":"CLIENT_JOIN","content":{"session":"s","password":"hunter2"}}"#,
+            r#"{"type":"CLIENT_JOIN","content":{"session":"s","pass\u0077ord":"hunter2"}}"#,
+            r#"{"type":"ACK","content":{"cluster":"c","design":"d","servers":[],"token":"hunter2"}}"#,
+        ];
+        for line in lines {
+            let message = Message::deserialize(line).unwrap();
+            assert!(!format!("{message:?}").contains("hunter2"), "{message:?}");
+        }
     }
 
     #[test]

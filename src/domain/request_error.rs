@@ -329,6 +329,36 @@ impl fmt::Display for RequestError {
             Self::NotAMember { room_id, .. } => {
                 write!(f, "not a member of {room_id:?}; join it first")
             }
+            Self::NotReady { reason, .. } => write!(f, "{reason}; try another server"),
+            Self::Behind { missing, .. } => write!(
+                f,
+                "this server lacks messages that you have seen ({missing}); \
+                 try another server, or join with accept_gap"
+            ),
+            Self::StorageFull { reason, .. } => write!(
+                f,
+                "this server cannot store messages ({reason}); free space there, or use another server"
+            ),
+            Self::SlowConsumer { bytes_max } => {
+                write!(f, "more than {bytes_max} bytes wait to be read; read faster")
+            }
+            Self::ServerStopping => write!(f, "this server is stopping; connect to another"),
+            Self::WrongCluster { reason } => write!(f, "{reason}"),
+            Self::NodeIdInUse { id, address } => {
+                write!(
+                    f,
+                    "another server with the id {id} is connected ({address}); choose another --id"
+                )
+            }
+            _ => self.fmt_of_kept(f),
+        }
+    }
+}
+
+impl RequestError {
+    /// What concerns messages that are kept, sessions and accounts.
+    fn fmt_of_kept(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::NotFound { target, .. } => {
                 write!(f, "there is no message {target:?} in this room, or it was deleted")
             }
@@ -351,27 +381,8 @@ impl fmt::Display for RequestError {
             Self::WrongToken { .. } => {
                 write!(f, "the token is not this session's; say the password again")
             }
-            Self::NotReady { reason, .. } => write!(f, "{reason}; try another server"),
-            Self::Behind { missing, .. } => write!(
-                f,
-                "this server lacks messages that you have seen ({missing}); \
-                 try another server, or join with accept_gap"
-            ),
-            Self::StorageFull { reason, .. } => write!(
-                f,
-                "this server cannot store messages ({reason}); free space there, or use another server"
-            ),
-            Self::SlowConsumer { bytes_max } => {
-                write!(f, "more than {bytes_max} bytes wait to be read; read faster")
-            }
-            Self::ServerStopping => write!(f, "this server is stopping; connect to another"),
-            Self::WrongCluster { reason } => write!(f, "{reason}"),
-            Self::NodeIdInUse { id, address } => {
-                write!(
-                    f,
-                    "another server with the id {id} is connected ({address}); choose another --id"
-                )
-            }
+            // All others have their words above.
+            _ => Ok(()),
         }
     }
 }

@@ -16,8 +16,6 @@ pub struct Unacked {
     written: Instant,
     /// Whether it went out on the present connection.
     sent: bool,
-    /// Whether it ever went out.
-    sent_once: bool,
     /// Whether it went out on an earlier connection: then it may have been taken without our hearing of it.
     doubtful: bool,
     /// Whether the user was told that it takes long.
@@ -44,7 +42,6 @@ impl Outstanding {
             text: text.into(),
             written: now,
             sent: false,
-            sent_once: false,
             doubtful: false,
             told: false,
         };
@@ -74,7 +71,6 @@ impl Outstanding {
             text: text.into(),
             written: now,
             sent: false,
-            sent_once: true,
             doubtful: true,
             told: false,
         };
@@ -99,7 +95,7 @@ impl Outstanding {
     /// Marks the message numbered `number` as sent, and returns it.
     pub fn take(&mut self, number: u64) -> Option<&Unacked> {
         let chat = self.chats.get_mut(&number)?;
-        (chat.sent, chat.sent_once) = (true, true);
+        chat.sent = true;
         Some(chat)
     }
 
@@ -120,8 +116,8 @@ impl Outstanding {
         let mut resent = 0;
         let mut due = Vec::new();
         for chat in self.chats.values_mut().filter(|chat| !chat.sent && ready(&chat.room)) {
-            resent += usize::from(chat.sent_once);
-            (chat.sent, chat.sent_once) = (true, true);
+            resent += usize::from(chat.doubtful);
+            chat.sent = true;
             due.push(chat.clone());
         }
         (due, resent)

@@ -98,17 +98,15 @@ impl ServerNode {
         let Some(ordered) = &mut self.ordered else { return 0 };
         let places = ordered.storage.places(room_id);
         let known = ordered.storage.applied();
-        let next = match after {
-            Some(after) => places.partition_point(|place| place.seq() <= after),
-            None => {
-                let said = places.iter().enumerate().rev();
-                let mut said = said.filter(|(_, place)| place.message().is_some());
-                match limit.checked_sub(1) {
-                    // Fewer than asked for: from the first.
-                    Some(others) => said.nth(others).map_or(0, |(at, _)| at),
-                    None => places.len(),
-                }
-            }
+        let next = if let Some(after) = after {
+            places.partition_point(|place| place.seq() <= after)
+        } else if let Some(others) = limit.checked_sub(1) {
+            let said = places.iter().enumerate().rev();
+            let mut said = said.filter(|(_, place)| place.message().is_some());
+            // Fewer than asked for: from the first.
+            said.nth(others).map_or(0, |(at, _)| at)
+        } else {
+            places.len()
         };
         let replay = OrderedReplay { next, after: after.unwrap_or(0), known };
         let count = places[next..].iter().filter(|place| replay.tells(place)).count();

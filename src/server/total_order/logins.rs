@@ -77,11 +77,11 @@ impl ServerNode {
         step: &Step,
     ) -> Result<Option<String>, Hindrance> {
         let Some(ordered) = &mut self.ordered else {
-            return match join.password.is_some() || join.token.is_some() {
+            if join.password.is_some() || join.token.is_some() {
                 // Without it the client would believe its name to be safe.
-                true => Err(self.unsupported(msg, "passwords").into()),
-                false => Ok(None),
-            };
+                return Err(self.unsupported(msg, "passwords").into());
+            }
+            return Ok(None);
         };
         let (message_id, user) = (msg.message_id.clone(), &msg.sender_id);
         if let Some(token) = &join.token {
@@ -230,6 +230,10 @@ impl ServerNode {
     /// Registers sessions again that are connected here and have been silent for long.
     pub(super) fn renew_sessions(&mut self, step: &Step) {
         let Some(ordered) = &mut self.ordered else { return };
+        if ordered.order.leader().is_none() {
+            // Nobody is cut off because of it: there is half a day for it.
+            return;
+        }
         for (session, client) in &self.clients {
             let Some(known) = ordered.storage.session(session) else { continue };
             if step.wall_ms <= known.used_ms.saturating_add(RENEW_AFTER_MS) {

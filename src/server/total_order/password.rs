@@ -13,7 +13,7 @@
 //!
 //! Source: RFC 9106 (Argon2), the second recommendation scaled to 19 MiB as OWASP's cheat sheet does.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -47,7 +47,11 @@ pub fn token_hash(session: &str, token: &str) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a text cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// A password that is to be checked, on a thread that may take its time.
@@ -83,14 +87,11 @@ impl HashJob {
     /// Hashes once, whatever comes of it: a wrong password and an unknown name take the same time.
     pub fn run(self, salt: &Random, token: &Random) -> Hashed {
         let token = hex(token);
-        let proof = match &self.verifier {
-            Some(verifier) => {
-                is_right(&self.password, verifier).then_some(Proof { token, verifier: None })
-            }
-            None => {
-                let verifier = Some(verifier_of(&self.password, salt));
-                self.registers.then_some(Proof { token, verifier })
-            }
+        let proof = if let Some(verifier) = &self.verifier {
+            is_right(&self.password, verifier).then_some(Proof { token, verifier: None })
+        } else {
+            let verifier = Some(verifier_of(&self.password, salt));
+            self.registers.then_some(Proof { token, verifier })
         };
         Hashed { conn: self.conn, proof }
     }

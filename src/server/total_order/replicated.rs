@@ -161,10 +161,14 @@ impl ReplicatedStorage {
             return Applied::Nothing;
         };
         let authenticated = self.sessions.get(id).is_some_and(|known| known.token_hash.is_some());
-        let account = self.accounts.get(&entry.sender_id).filter(|_| authenticated);
+        let account = self.accounts.get(&entry.sender_id);
+        // Ids of messages tell the session; with a password it takes more than to know it.
         let is_own = |said: &Entry| {
+            let same_session = said.session.as_deref() == Some(id);
             let of_user = account.is_some_and(|account| said.seq > Some(account.since));
-            said.session.as_deref() == Some(id) || (of_user && said.sender_id == entry.sender_id)
+            said.sender_id == entry.sender_id
+                && (account.is_none() || authenticated)
+                && (same_session || of_user)
         };
         let is_meant = |said: &&Entry| {
             said.room_id == entry.room_id

@@ -176,6 +176,19 @@ fn the_first_password_of_a_name_counts_and_without_it_nobody_speaks_under_the_na
 }
 
 #[test]
+fn who_only_knows_a_session_deletes_nothing_of_it() {
+    let mut storage = ReplicatedStorage::new();
+    storage.apply(&login(1, "s", Some("v1")));
+    storage.apply(&by_alice(chat(2, "s", "x", 5)));
+    // As another user, over a server that does not know better.
+    assert_eq!(storage.apply(&delete(3, "s", "x")), Applied::Refused(Refusal::NotYours));
+    storage.apply(&join(4, "t", 5, 5));
+    let refused = Applied::Refused(Refusal::NotYours);
+    assert_eq!(storage.apply(&by_alice(delete(5, "t", "x"))), refused, "without the password");
+    assert_eq!(storage.apply(&by_alice(delete(6, "s", "x"))), Applied::Deleted(2));
+}
+
+#[test]
 fn what_was_said_under_a_name_before_it_had_a_password_is_not_the_accounts() {
     let mut storage = ReplicatedStorage::new();
     storage.apply(&by_alice(join(1, "other", 5, 5)));
