@@ -12,6 +12,8 @@ mod election;
 mod failure_detector;
 #[path = "golden/metadata.rs"]
 mod metadata;
+#[path = "golden/ordering.rs"]
+mod ordering;
 #[path = "golden/wires.rs"]
 mod wires;
 
@@ -57,4 +59,9 @@ fn failures_are_detected_as_told() {
 #[test]
 fn room_locations_change_as_told() {
     play("metadata", metadata::Play::new);
+}
+
+#[test]
+fn messages_are_ordered_as_told() {
+    play("ordering", ordering::Play::new);
 }

@@ -15,11 +15,16 @@ use super::vector_clock::VectorClock;
 
 mod chat_store;
 mod election;
+mod ordering;
 
 pub use chat_store::{
     Deletion, HistoryPage, HistoryRequest, Registration, RoomStatistics, Statistics, StorageStatus,
 };
 pub use election::{Coordinator, ElectionContent, ElectionOk, Question, Side};
+pub use ordering::{
+    CatchupReq, Join, LeaderHeartbeat, Member, Members, MembersContent, OrderingAck, Place,
+    PromiseContent, SeqChat, SeqChatKind, TimeoutNow,
+};
 
 /// What a session has been shown of a room. Opaque to clients: they hand it back as `content.after`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

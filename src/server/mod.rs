@@ -8,7 +8,7 @@
 //!
 //! 1. the node (`Shell::node`): taken first, held for one batch of steps, never across a blocking call;
 //! 2. leaves, one at a time, for a moment: the maps of `ConnectionManager`, the queue of each
-//!    connection, the buffer of `FileLog`, the handles of `Threads`, the label of the log.
+//!    connection, the buffer and the places of `FileLog`, the handles of `Threads`, the label of the log.
 //!
 //! Nothing is locked while a leaf is held. Channels are sent to with `try_send` while the node is held.
 
@@ -47,6 +47,10 @@ pub mod shell;
 pub mod planted;
 
 pub mod total_order;
+
+pub mod membership;
+
+pub mod ordering;
 
 #[cfg(test)]
 mod class_diagram_tests;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::ServerNode;
 use super::connections::Role;
+use super::election::ElectionKind;
 use super::step::{Flow, Step};
 use super::total_order::is_passed_on;
 use crate::domain::content::{
@@ -340,7 +341,12 @@ impl ServerNode {
             {
                 self.handle_ordered(from, msg, step)?;
             }
+            // That of the leader, which names its term.
+            MessageType::Heartbeat if self.ordered.is_some() && msg.term.is_some() => {
+                self.handle_ordered(from, msg, step)?;
+            }
             MessageType::Heartbeat => self.handle_heartbeat(from, &parse(msg)?, step),
+            MessageType::Election if !self.may_answer_election(step) => {}
             MessageType::Election | MessageType::ElectionOk => {
                 self.election_module.handle_message(msg, step.now, step.cm);
             }
@@ -376,6 +382,16 @@ impl ServerNode {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether this server says that it is there to a lower id that stands. One that found no majority is silent.
+    fn may_answer_election(&self, step: &Step) -> bool {
+        // Hirschberg and Sinclair's messages have to pass, whoever they find.
+        self.config.election != ElectionKind::Bully
+            || self
+                .ordered
+                .as_ref()
+                .is_none_or(|ordered| ordered.order.may_answer_election(step.now))
     }
 
     /// An outcome. The leader may be a server that this one has not met.

@@ -31,10 +31,18 @@ pub enum Planted {
     UnsharedRetired,
     /// An acknowledgement goes to the session's later connection, too.
     AckOnAnyConnection,
+    /// A leader counts an entry of an earlier term as committed when a majority has it.
+    CommitsEarlierTerm,
+    /// A promise counts before it is on disk.
+    PromiseBeforeSync,
+    /// A follower cuts what stands after a batch, whether it conflicts or not.
+    CutsByLength,
+    /// A voter that lost its disk promises and counts as if nothing had happened.
+    CountsWiped,
 }
 
 impl Planted {
-    /// All of them.
+    /// Those that the design `ring` has.
     pub const ALL: [Self; 12] = [
         Self::NoHoldBack,
         Self::AckBeforeSync,
@@ -49,6 +57,10 @@ impl Planted {
         Self::UnsharedRetired,
         Self::AckOnAnyConnection,
     ];
+
+    /// Those of the one order alone, which the simulation of [`ordering`](super::ordering) catches.
+    pub const ORDERING: [Self; 4] =
+        [Self::CommitsEarlierTerm, Self::PromiseBeforeSync, Self::CutsByLength, Self::CountsWiped];
 }
 
 #[cfg(any(test, feature = "planted-faults"))]

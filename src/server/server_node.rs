@@ -31,14 +31,15 @@ use super::failover::Failover;
 use super::failure_detector::{DetectorTiming, FailureDetector};
 use super::metadata::MetadataStore;
 use super::multicast::CausalMulticastHandler;
+use super::ordering::OrderingTiming;
 use super::peers::Dials;
 use super::presence::Presence;
 use super::replay::Replay;
 use super::ring::{RingNeighbor, ServerInfo};
 use super::step::{Flow, Step};
 use super::time_sync::TimeSync;
-use super::total_order::Ordered;
 use super::total_order::logins::Admission;
+use super::total_order::{Ordered, order_of};
 use crate::config::AckRule;
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term, VectorClock};
 use crate::error::RequestError;
@@ -52,6 +53,8 @@ pub struct Timing {
     pub detector: DetectorTiming,
     /// Of an election without an outcome.
     pub election: ElectionTiming,
+    /// Of a leader that gives messages their places (design `sequencer`).
+    pub ordering: OrderingTiming,
 }
 
 /// What a server is told about itself when it is made. Addresses are `host:port`.
@@ -180,7 +183,7 @@ impl ServerNode {
             metadata_store: MetadataStore::new(node.clone()),
             causal_multicast_handler: CausalMulticastHandler::new(config.incarnation.clone()),
             presence: Presence::new(),
-            ordered: None,
+            ordered: order_of(&config),
             time_sync: TimeSync::default(),
             failover: None,
             conns: BTreeMap::new(),

@@ -350,6 +350,8 @@ pub(super) struct Machine {
     pub(super) asleep: Option<Vec<Event>>,
     /// It will crash as soon as something is on its way to the disk.
     pub(super) doomed: bool,
+    /// That crash is on its way. It does not come when the fault is over before.
+    pub(super) fated: bool,
     /// Its luck.
     pub(super) rng: fastrand::Rng,
     /// How far its clock runs too fast, in millionths.

@@ -22,6 +22,10 @@ fn how_it_is_caught(fault: Planted) -> (&'static str, usize, &'static str, u64) 
         Planted::AccusesAfterSleep => ("accuses", 2, "sleep", 7),
         Planted::UnsharedRetired => ("lost", 2, "all", 5),
         Planted::AckOnAnyConnection => ("own words", 1, "all", 2),
+        Planted::CommitsEarlierTerm
+        | Planted::PromiseBeforeSync
+        | Planted::CutsByLength
+        | Planted::CountsWiped => panic!("{fault:?} is caught in `server::ordering`"),
     }
 }
 

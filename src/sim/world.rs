@@ -253,6 +253,7 @@ fn machine(seed: u64, plan: &Plan, host: Host, address: &str) -> Machine {
         woke_at: None,
         asleep: None,
         doomed: false,
+        fated: false,
         drift: plan.drift[host],
         wall_offset: rng.u64(0..10_000),
         rng,

@@ -10,7 +10,7 @@ use crate::domain::Message;
 
 /// A [`Storage`] that keeps records in memory and counts them. What [`FileLog`](super::FileLog) does in its
 /// threads is done at once here; the answers wait in [`take_events`](Self::take_events), in the order of the calls.
-/// When a record counts as synced is for the test to say, so no event says that.
+/// When a record counts as synced is for the test to say: no event says that, and what is read can be newer.
 #[derive(Debug, Default)]
 pub struct MemoryLog {
     inner: Mutex<Inner>,

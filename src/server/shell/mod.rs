@@ -20,7 +20,7 @@
 //! the dials. Messages of an election go through a channel to their own thread, as the reference asks.
 //!
 //! **Stop.** Clients are told; the stop channel is closed; `tcp-accept` is woken by a connection; the sockets
-//! are shut; all threads that step are joined; last the `log-writer`, which writes and syncs what is left. A
+//! are shut; all threads that step are joined, `log-reader` too; last the `log-writer`, which writes and syncs what is left. A
 //! panic, a failed sync or an id that is taken stops the node in the same way, with an exit code.
 
 use std::io::ErrorKind;

@@ -168,7 +168,7 @@ impl World {
         match &fault.kind {
             FaultKind::Crash(host) | FaultKind::Wipe(host) => {
                 // Nothing was written meanwhile.
-                self.machines[*host].doomed = false;
+                (self.machines[*host].doomed, self.machines[*host].fated) = (false, false);
                 let life = self.machines[*host].life;
                 self.restart(*host, life);
             }
@@ -197,7 +197,7 @@ impl World {
             }
         }
         for host in 0..self.machines.len() {
-            self.machines[host].doomed = false;
+            (self.machines[host].doomed, self.machines[host].fated) = (false, false);
             let life = self.machines[host].life;
             self.wake(host, life);
             self.restart(host, life);

@@ -206,6 +206,7 @@ impl World {
         let life = machine.life;
         self.agenda.after(takes, Event::Synced { host, life, index });
         if std::mem::take(&mut machine.doomed) {
+            machine.fated = true;
             let pause = machine.rng.u64(0..=takes);
             self.agenda.after(pause, Event::Crash { host, life });
         }
@@ -300,7 +301,8 @@ impl World {
 
     /// The machine of `host` stops, if it still lives that life.
     pub(super) fn crash_life(&mut self, host: Host, life: u64) {
-        if self.machines[host].life == life {
+        let machine = &mut self.machines[host];
+        if machine.life == life && std::mem::take(&mut machine.fated) {
             self.crash(host, false);
         }
     }

@@ -22,7 +22,7 @@ fn server(admission: Admission) -> (TestCluster, Arc<Mutex<Controls>>) {
     let mut cluster = TestCluster::default();
     let (order, controls) = Alone::new("n1");
     let mut config = config("n1", &[], 1);
-    (config.design, config.admission) = ("sequencer".into(), admission);
+    (config.design, config.admission) = ("alone".into(), admission);
     cluster.start(config);
     let ordered = Some(Ordered::new(Box::new(order)));
     cluster.step(&"n1".into(), |node, _| node.ordered = ordered);
