@@ -2,6 +2,7 @@
 
 mod accounts;
 pub(in crate::server) mod alone;
+mod three;
 
 use std::sync::Arc;
 
