@@ -22,6 +22,7 @@ use crate::domain::ids::name_fault;
 use crate::error::StartError;
 use crate::server::election::ElectionKind;
 use crate::server::failover::HealthTiming;
+use crate::server::total_order::logins::Admission;
 
 mod addresses;
 mod profile;
@@ -165,6 +166,12 @@ pub struct Settings {
     #[arg(long)]
     #[serde(skip)]
     pub repair: bool,
+    /// Whether clients need a password: optional, required (designs sequencer and raft) [default: optional]
+    #[arg(long, env = "ROUNDTABLE_AUTH", hide_env = true, value_name = "WHEN")]
+    pub auth: Option<String>,
+    /// Whether a new name with a password is taken: open, closed (designs sequencer and raft) [default: open]
+    #[arg(long, env = "ROUNDTABLE_REGISTRATION", hide_env = true, value_name = "HOW")]
+    pub registration: Option<String>,
     /// Rooms that exist from the start
     #[arg(
         long,
@@ -305,6 +312,8 @@ pub struct ServerConfig {
     pub data: PathBuf,
     /// Whether a damaged log is set aside.
     pub repair: bool,
+    /// Whom it lets in.
+    pub admission: Admission,
     /// Rooms that exist from the start.
     pub rooms: Vec<String>,
     /// How many servers found the cluster (designs `sequencer` and `raft`).
@@ -374,6 +383,8 @@ impl Settings {
             discovery_port: self.discovery_port.or(other.discovery_port),
             data: self.data.or(other.data),
             repair: self.repair || other.repair,
+            auth: self.auth.or(other.auth),
+            registration: self.registration.or(other.registration),
             rooms: self.rooms.or(other.rooms),
             bootstrap_expect: self.bootstrap_expect.or(other.bootstrap_expect),
             ack: self.ack.or(other.ack),
@@ -417,6 +428,15 @@ impl Settings {
         let own = [Some(listen_text), Some(listen.to_string()), self.advertise.clone()];
         peers.retain(|peer| !own.contains(&Some(peer.clone())));
         let design: Design = self.design.as_deref().unwrap_or("ring").parse()?;
+        let admission = Admission {
+            password_required: one_of("--auth", self.auth, "optional", "required")?,
+            registration_closed: one_of("--registration", self.registration, "open", "closed")?,
+        };
+        if design == Design::Ring && admission != Admission::default() {
+            return usage(
+                "the design ring has no passwords; --auth and --registration are for others".into(),
+            );
+        }
         let config = ServerConfig {
             data: self.data.unwrap_or_else(|| Path::new("data").join(&id)),
             id: id.into(),
@@ -432,6 +452,7 @@ impl Settings {
             discovery_port: (!self.no_discovery)
                 .then_some(self.discovery_port.unwrap_or(DISCOVERY_PORT)),
             repair: self.repair,
+            admission,
             rooms,
             heartbeat_interval_ms: self
                 .heartbeat_interval_ms
@@ -452,6 +473,17 @@ impl Settings {
 
 fn usage<T>(text: String) -> Result<T, StartError> {
     Err(StartError::Usage(text))
+}
+
+/// Whether the setting `name` says `other` rather than `usual`, which it is when it says nothing.
+fn one_of(name: &str, value: Option<String>, usual: &str, other: &str) -> Result<bool, StartError> {
+    match value {
+        Some(value) if value == other => Ok(true),
+        Some(value) if value != usual => {
+            usage(format!("{name} {value:?} is neither {usual} nor {other}"))
+        }
+        _ => Ok(false),
+    }
 }
 
 fn parse_election(name: &str) -> Result<ElectionKind, StartError> {

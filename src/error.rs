@@ -39,6 +39,8 @@ pub enum StartError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The user name needs a password: ask for it, or give it.
+    PasswordNeeded(String),
     /// Anything else, already in words.
     Other(String),
 }
@@ -47,6 +49,9 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(text) | Self::Other(text) => f.write_str(text),
+            Self::PasswordNeeded(text) => {
+                write!(f, "{text}: --password-file FILE, or ROUNDTABLE_PASSWORD")
+            }
             Self::Listen { address, source } => write!(
                 f,
                 "cannot listen on {address}: {source}; choose another --listen, or stop who uses it"

@@ -17,7 +17,7 @@
 //! | class | Rust | what it is |
 //! |---|---|---|
 //! | `Message` | [`Message`](domain::Message) | one JSON object, on the wire and in the log |
-//! | `MessageType` | [`MessageType`](domain::MessageType) | the diagram's nine types and five more |
+//! | `MessageType` | [`MessageType`](domain::MessageType) | the diagram's nine types and others |
 //! | `VectorClock` | [`VectorClock`](domain::VectorClock) | causal time, counted by server incarnation |
 //! | `Room` | [`Room`](domain::Room) | one server's copy of a room |
 //! | `UDPHandler` | [`UDPHandler`](network::UDPHandler) | discovery |

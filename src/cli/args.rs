@@ -1,5 +1,6 @@
 //! The words of the command line.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
@@ -140,6 +141,13 @@ pub struct ClientArgs {
     /// How many messages of the past to show first [default: 50]
     #[arg(long, value_name = "N")]
     pub history: Option<u32>,
+    /// Read your password from the first line of FILE, or set `ROUNDTABLE_PASSWORD`; at a terminal you are asked when one
+    /// is needed (designs sequencer and raft)
+    #[arg(long, env = "ROUNDTABLE_PASSWORD_FILE", hide_env = true, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Keep what is not acknowledged in FILE, and send it when you start again with it
+    #[arg(long, env = "ROUNDTABLE_OUTBOX", hide_env = true, value_name = "FILE")]
+    pub outbox: Option<PathBuf>,
     /// The longest message that is sent, as the servers' setting of the same name
     #[arg(long, env = "ROUNDTABLE_FRAME_BYTES_MAX", hide_env = true, value_name = "BYTES")]
     #[arg(default_value_t = config::FRAME_BYTES_MAX)]

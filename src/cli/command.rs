@@ -17,6 +17,12 @@ pub enum Command {
     Who(Option<String>),
     /// `/history [N]`
     History(u32),
+    /// `/history since TIME`
+    Since(Since),
+    /// `/delete [N or ID]`
+    Delete(Target),
+    /// `/stats`
+    Stats,
     /// `/status`
     Status,
     /// `/help`
@@ -27,6 +33,58 @@ pub enum Command {
     Wrong(String),
 }
 
+/// Since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// `15m`: so long ago, in milliseconds.
+    Ago(u64),
+    /// `10:30`: the last time that it was so late (UTC), in milliseconds since midnight.
+    Clock(u64),
+}
+
+impl Since {
+    /// The time that is meant at `now_ms`, both in milliseconds since 1970.
+    pub fn at(self, now_ms: u64) -> u64 {
+        match self {
+            Self::Ago(ms) => now_ms.saturating_sub(ms),
+            Self::Clock(ms) => {
+                let today = now_ms - now_ms % DAY_MS + ms;
+                if today > now_ms { today.saturating_sub(DAY_MS) } else { today }
+            }
+        }
+    }
+
+    /// Reads `15m`, `90s`, `2h`, `1d` or `10:30`.
+    fn parse(text: &str) -> Option<Self> {
+        if let Some((hours, minutes)) = text.split_once(':') {
+            let (hours, minutes): (u64, u64) = (hours.parse().ok()?, minutes.parse().ok()?);
+            let minute = hours * 60 + minutes;
+            return (hours < 24 && minutes < 60).then_some(Self::Clock(minute * 60_000));
+        }
+        let unit = text.chars().last()?;
+        let count: u64 = text[..text.len() - unit.len_utf8()].parse().ok()?;
+        let unit_ms = match unit {
+            's' => 1000,
+            'm' => 60_000,
+            'h' => 60 * 60_000,
+            'd' => DAY_MS,
+            _ => return None,
+        };
+        count.checked_mul(unit_ms).map(Self::Ago)
+    }
+}
+
+const DAY_MS: u64 = 24 * 60 * 60_000;
+
+/// Which of one's own messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The last one, the one before it, …: counted from 1.
+    Last(usize),
+    /// The one with this id.
+    Id(String),
+}
+
 /// The text of `/help`.
 pub const HELP: &str = "\
 /rooms          the rooms of the cluster
@@ -34,6 +92,9 @@ pub const HELP: &str = "\
 /leave [ROOM]   leave a room, or this one
 /who [ROOM]     who is in a room, or this one
 /history [N]    the last N messages of this room (20)
+/history since TIME   what was said here since 10:30 (UTC), or since 15m, 2h, 1d ago
+/delete [N]     delete your last message here, or the Nth last, or that with an id
+/stats          what is kept
 /status         how the cluster is
 /help           this text
 /quit           leave; so do ctrl-c and ctrl-d
@@ -61,6 +122,20 @@ pub fn parse(line: &str) -> Command {
         ("leave", room) => Command::Leave(room),
         ("who", room) => Command::Who(room),
         ("history", None) => Command::History(HISTORY),
+        ("history", Some(text)) if text.split_whitespace().next() == Some("since") => {
+            let time = text.split_whitespace().nth(1).unwrap_or_default();
+            let wrong = || {
+                Command::Wrong(format!("{time:?} is no time; /history since 10:30, or since 15m"))
+            };
+            Since::parse(time).map_or_else(wrong, Command::Since)
+        }
+        ("delete", None) => Command::Delete(Target::Last(1)),
+        ("delete", Some(which)) => Command::Delete(match which.parse() {
+            Ok(0) => return Command::Wrong("your last message is 1".into()),
+            Ok(count) => Target::Last(count),
+            Err(_) => Target::Id(which),
+        }),
+        ("stats", None) => Command::Stats,
         ("history", Some(count)) => match count.parse() {
             Ok(count) => Command::History(count),
             Err(_) => Command::Wrong(format!("{count:?} is no number; /history 20")),
@@ -68,7 +143,7 @@ pub fn parse(line: &str) -> Command {
         ("status", None) => Command::Status,
         ("help" | "?", _) => Command::Help,
         ("quit" | "exit", None) => Command::Quit,
-        ("rooms" | "status" | "quit" | "exit", Some(_)) => {
+        ("rooms" | "status" | "stats" | "quit" | "exit", Some(_)) => {
             Command::Wrong(format!("/{word} takes nothing after it"))
         }
         _ => Command::Wrong(format!(
@@ -96,6 +171,12 @@ mod tests {
             ("/who lobby", Command::Who(Some("lobby".into()))),
             ("/history", Command::History(20)),
             ("/history 3", Command::History(3)),
+            ("/history since 10:30", Command::Since(Since::Clock(630 * 60_000))),
+            ("/history since 15m", Command::Since(Since::Ago(15 * 60_000))),
+            ("/delete", Command::Delete(Target::Last(1))),
+            ("/delete 3", Command::Delete(Target::Last(3))),
+            ("/delete 5f1c-7", Command::Delete(Target::Id("5f1c-7".into()))),
+            ("/stats", Command::Stats),
             ("/status", Command::Status),
             ("/help", Command::Help),
             ("/quit", Command::Quit),
@@ -106,10 +187,37 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_command_gets_a_hint() {
-        for line in
-            ["/join", "/history many", "/history -1", "/shout", "/", "/quit now", "/rooms x"]
+    fn a_time_is_the_last_one_that_fits() {
+        let noon = 20_000 * DAY_MS + DAY_MS / 2;
+        assert_eq!(Since::parse("10:30").unwrap().at(noon), noon - 90 * 60_000);
+        assert_eq!(
+            Since::parse("12:30").unwrap().at(noon),
+            noon + 30 * 60_000 - DAY_MS,
+            "yesterday"
+        );
+        assert_eq!(Since::parse("2h").unwrap().at(noon), noon - 2 * 60 * 60_000);
+        assert_eq!(Since::parse("1d").unwrap().at(5), 0);
+        for wrong in ["", "m", "24:00", "10:60", "10:30:1", "1w", "-1m", "99999999999999999d", "5é"]
         {
+            assert_eq!(Since::parse(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_command_gets_a_hint() {
+        for line in [
+            "/join",
+            "/history many",
+            "/history -1",
+            "/history since",
+            "/history since noon",
+            "/delete 0",
+            "/stats x",
+            "/shout",
+            "/",
+            "/quit now",
+            "/rooms x",
+        ] {
             assert!(matches!(parse(line), Command::Wrong(_)), "{line:?}");
         }
     }

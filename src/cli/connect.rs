@@ -1,19 +1,36 @@
 //! From `--connect` or discovery to servers that answer.
 
+use std::io::IsTerminal;
 use std::ops::ControlFlow;
 
 use super::args::{ClientArgs, ConnectArgs};
-use crate::client::{ChatClient, ClientSettings};
+use super::{complain, password};
+use crate::client::{ChatClient, ClientSettings, Password};
 use crate::domain::content::ServerAddress;
 use crate::error::StartError;
 
-/// A client that is connected, in no room yet.
+/// A client that is connected, in no room yet. At a terminal the user is asked for a password when one is needed.
 pub(super) fn client(args: &ClientArgs) -> Result<ChatClient, StartError> {
+    let given = password::given(args.password_file.as_deref())?;
+    let may_ask = given.is_none() && std::io::stdin().is_terminal();
+    match connected(args, given) {
+        Err(StartError::PasswordNeeded(reason)) if may_ask => {
+            complain(&reason);
+            let asked = password::asked(&args.name)?;
+            connected(args, Some(asked))
+        }
+        other => other,
+    }
+}
+
+fn connected(args: &ClientArgs, password: Option<Password>) -> Result<ChatClient, StartError> {
     let named = args.connect.addresses()?;
     let client = ChatClient::new(ClientSettings {
         username: args.name.clone(),
         cluster: args.connect.cluster.clone(),
         frame_bytes_max: args.frame_bytes_max,
+        password,
+        outbox: args.outbox.clone(),
     })?;
     let addresses = or_found(named, &args.connect, |port, found| {
         client.discover_server(port, found);

@@ -71,7 +71,12 @@ pub(crate) fn drive(
     threads: &Threads,
     interrupted: Receiver<()>,
 ) -> Result<Outcome, StartError> {
+    // Those of the outbox, none of which goes out before its room was joined.
+    let restored = client.unacknowledged().len() as u64;
     client.join_room_with_history(&options.room, options.history);
+    for room in client.restored_rooms() {
+        client.join_room_with_history(&room, Some(0));
+    }
     let (report, inputs) = bounded(1);
     let (sender, room, bytes_max) =
         (Arc::clone(&client), options.room.clone(), options.frame_bytes_max);
@@ -86,6 +91,7 @@ pub(crate) fn drive(
         joined: false,
         history_left: 0,
         sent: None,
+        restored,
         settled: 0,
         printed: 0,
         failed: false,
@@ -120,7 +126,7 @@ fn send_lines(
                 }
                 // Told as an event.
                 Err(SendError::Ended { .. }) => return,
-                Err(error @ SendError::TooLong { .. }) => error.to_string(),
+                Err(error) => error.to_string(),
             },
             Ok(Line::TooLong(bytes)) => {
                 format!("it has {bytes} bytes, the limit is {bytes_max}; send it in parts")
@@ -151,6 +157,8 @@ struct Filter<'a, O, N> {
     sent: Option<u64>,
     /// How many were acknowledged or refused.
     settled: u64,
+    /// How many messages of the outbox had no answer at the start.
+    restored: u64,
     printed: u64,
     failed: bool,
     /// When the input ended or, if that was later, the last message was settled.
@@ -174,7 +182,7 @@ impl<O: Write, N: Write> Filter<'_, O, N> {
                 recv(inputs) -> input => match input {
                     Ok(Input::Skipped(reason)) => self.fail(&reason),
                     Ok(Input::Done(sent)) => {
-                        self.sent = Some(sent);
+                        self.sent = Some(sent + self.restored);
                         self.quiet_since = Instant::now();
                     }
                     // The session is over, and the event that says so is on its way.

@@ -5,10 +5,11 @@
 //!   printer thread:  events ──▶ render ──▶ ExternalPrinter, above the line that is being typed
 //! ```
 
+use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{never, select, tick};
 use parking_lot::Mutex;
@@ -16,9 +17,9 @@ use rustyline::error::ReadlineError;
 use rustyline::{DefaultEditor, ExternalPrinter};
 
 use super::args::ClientArgs;
-use super::command::{Command, HELP, parse};
+use super::command::{Command, HELP, Target, parse};
 use super::render::{Style, counted, delivery_for_terminal, notice_for_terminal, visible};
-use super::status::{rooms_table, table};
+use super::status::{rooms_table, statistics_table, table};
 use super::{Outcome, complain};
 use crate::client::{ChatClient, Event};
 use crate::domain::ids::name_fault;
@@ -30,6 +31,11 @@ const SLOW: Duration = Duration::from_secs(2);
 /// How long leaving waits for acknowledgements.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 
+/// How many of the user's messages can be named by their number.
+const OWN_MAX: usize = 100;
+/// Refusals of what was asked inside a room, which is still there.
+const OF_QUESTIONS: [&str; 3] = ["UNSUPPORTED", "NOT_FOUND", "NOT_YOURS"];
+
 /// Where lines for the user go.
 type Screen = Box<dyn FnMut(String) + Send>;
 
@@ -39,6 +45,8 @@ struct Desk {
     style: Style,
     /// The rooms that the user is in; the last one is where it talks.
     rooms: Mutex<Vec<String>>,
+    /// The user's last messages, oldest first: room and id.
+    own: Mutex<VecDeque<(String, String)>>,
     over: AtomicBool,
 }
 
@@ -49,8 +57,8 @@ pub fn run(client: Arc<ChatClient>, args: &ClientArgs) -> Result<Outcome, StartE
     let colour = std::io::stdout().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let style = if colour { Style::Coloured } else { Style::Plain };
-    let rooms = Mutex::default();
-    let desk = Arc::new(Desk { client, style, rooms, over: AtomicBool::new(false) });
+    let (rooms, own) = (Mutex::default(), Mutex::default());
+    let desk = Arc::new(Desk { client, style, rooms, own, over: AtomicBool::new(false) });
     let threads = Threads::new("cli");
     let (printing, screen, stop) = (Arc::clone(&desk), screen(&mut editor), threads.clone());
     let print = move || printing.print_events(screen, &stop);
@@ -58,6 +66,10 @@ pub fn run(client: Arc<ChatClient>, args: &ClientArgs) -> Result<Outcome, StartE
     threads.spawn("printer", print).map_err(failed)?;
     println!("/help lists the commands; ctrl-d leaves.");
     desk.enter(&args.room, args.history);
+    for room in desk.client.restored_rooms() {
+        desk.enter(&room, Some(0));
+        desk.enter(&args.room, None);
+    }
     while !desk.over.load(Ordering::Relaxed) {
         match editor.readline(&desk.prompt()) {
             Ok(line) => {
@@ -79,6 +91,13 @@ fn screen(editor: &mut DefaultEditor) -> Screen {
         Ok(mut printer) => Box::new(move |text| drop(printer.print(text))),
         Err(_) => Box::new(|text| drop(std::io::stdout().write_all(text.as_bytes()))),
     }
+}
+
+/// Milliseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "the user means a time of the clock")]
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Desk {
@@ -132,12 +151,48 @@ impl Desk {
             Command::History(count) => in_room(None, &|room| {
                 self.client.join_room_with_history(room, Some(count));
             }),
+            Command::Since(since) => in_room(None, &|room| {
+                self.client.ask_history(room, since.at(now_ms()));
+            }),
+            Command::Delete(target) => {
+                in_room(None, &|room| self.delete(room, &target));
+            }
+            Command::Stats => self.client.ask_statistics(),
             Command::Status => self.client.ask_status(),
             Command::Help => println!("{HELP}"),
             Command::Quit => return false,
             Command::Wrong(hint) => println!("* {}", visible(&hint)),
         }
         true
+    }
+
+    fn delete(&self, room: &str, target: &Target) {
+        match self.own_message(room, target) {
+            Some(id) => self.client.delete_message(&id, room),
+            None => println!("* you said nothing here that could be deleted"),
+        }
+    }
+
+    /// The id of the user's message `target` in `room`.
+    fn own_message(&self, room: &str, target: &Target) -> Option<String> {
+        match target {
+            Target::Id(id) => Some(id.clone()),
+            Target::Last(count) => {
+                let own = self.own.lock();
+                let mut here = own.iter().rev().filter(|(of, _)| of == room);
+                here.nth(count - 1).map(|(_, id)| id.clone())
+            }
+        }
+    }
+
+    fn note_own(&self, room: &str, message_id: &str) {
+        let mut own = self.own.lock();
+        if own.iter().all(|(_, id)| id != message_id) {
+            own.push_back((room.into(), message_id.into()));
+        }
+        if own.len() > OWN_MAX {
+            own.pop_front();
+        }
     }
 
     fn say(&self, text: &str, room: &str) {
@@ -184,12 +239,25 @@ impl Desk {
     /// What to print about `event`, with line ends; empty for nothing.
     fn lines_of(&self, event: &Event) -> String {
         match event {
+            Event::Delivered(delivery) if delivery.own => {
+                self.note_own(&delivery.room, &delivery.message_id);
+            }
+            Event::Deleted { message_id, .. } => {
+                self.own.lock().retain(|(_, id)| id != message_id);
+            }
+            _ => {}
+        }
+        match event {
             // What was typed here stands on the screen already.
             Event::Delivered(delivery) if delivery.own && !delivery.history => String::new(),
             Event::Delivered(delivery) => delivery_for_terminal(delivery, self.style) + "\n",
             Event::Status(status) => table(status),
             Event::Rooms(rooms) if !rooms.is_empty() => rooms_table(rooms),
-            Event::Refused { message_id, .. } if !self.client.is_message_id(message_id) => {
+            Event::Statistics(statistics) => statistics_table(statistics),
+            Event::Refused { message_id, code, .. }
+                if !self.client.is_message_id(message_id)
+                    && !OF_QUESTIONS.contains(&code.as_str()) =>
+            {
                 // A room that cannot be joined is not where the user talks.
                 if let Some(room) = self.room() {
                     self.forget(&room);
@@ -235,6 +303,7 @@ mod tests {
             client: client.into(),
             style: Style::Plain,
             rooms: Mutex::default(),
+            own: Mutex::default(),
             over: AtomicBool::new(false),
         }
     }
@@ -288,6 +357,37 @@ mod tests {
         desk.obey("/history 5");
         let text = printed_until(&desk, "old news");
         assert!(text.contains("* the last 1 message of lobby:"), "{text}");
+    }
+
+    #[test]
+    fn ones_own_messages_are_deleted_by_number_or_id_and_the_past_is_found_by_time() {
+        let cluster = FakeCluster::new();
+        let server = FakeServer::start(&cluster);
+        let desk = desk(&server);
+        desk.enter("lobby", None);
+        assert!(desk.own_message("lobby", &Target::Last(1)).is_none());
+        for text in ["one", "two", "three"] {
+            desk.obey(text);
+        }
+        assert!(desk.client.wait_acknowledged(Some(Duration::from_secs(20))));
+        while desk.own_message("lobby", &Target::Last(3)).is_none() {
+            let event = desk.client.events().recv_timeout(Duration::from_secs(20)).unwrap();
+            desk.lines_of(&event);
+        }
+        desk.obey("/delete 2");
+        printed_until(&desk, "* alice deleted a message in lobby");
+        assert_eq!(cluster.texts("lobby"), ["one", "three"]);
+        desk.obey("/delete");
+        printed_until(&desk, "* alice deleted a message in lobby");
+        assert_eq!(cluster.texts("lobby"), ["one"]);
+        desk.obey("/delete nothing");
+        printed_until(&desk, "(NOT_FOUND)");
+        assert_eq!(desk.room().as_deref(), Some("lobby"), "the user still talks there");
+        desk.obey("/history since 99999d");
+        let text = printed_until(&desk, "alice: one");
+        assert!(text.contains("* 1 message of lobby since then:"), "{text}");
+        desk.obey("/stats");
+        printed_until(&desk, "1 message of 0 bytes");
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod command;
 pub mod interactive;
 
 mod connect;
+mod password;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;

@@ -89,6 +89,11 @@ pub fn notice(event: &Event) -> Option<String> {
         Event::History { room, count } => {
             format!("the last {} of {room}:", counted(u64::from(*count), "message"))
         }
+        Event::Since { room, count, more } => {
+            let more = if *more { ", and more" } else { "" };
+            format!("{} of {room} since then{more}:", counted(*count as u64, "message"))
+        }
+        Event::Deleted { room, name, .. } => format!("{name} deleted a message in {room}"),
         Event::Left { room } => format!("you left {room}"),
         Event::MemberJoined { room, name } => format!("{name} joined {room}"),
         Event::MemberLeft { room, name } => format!("{name} left {room}"),
@@ -96,7 +101,11 @@ pub fn notice(event: &Event) -> Option<String> {
         Event::Members { room, names } if names.is_empty() => format!("nobody is in {room}"),
         Event::Members { room, names } => format!("in {room}: {}", names.join(", ")),
         Event::Rooms(rooms) if rooms.is_empty() => "there is no room yet; /join one".into(),
-        Event::Delivered(_) | Event::Acked { .. } | Event::Status(_) | Event::Rooms(_) => {
+        Event::Delivered(_)
+        | Event::Acked { .. }
+        | Event::Status(_)
+        | Event::Statistics(_)
+        | Event::Rooms(_) => {
             return None;
         }
     };

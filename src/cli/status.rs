@@ -7,11 +7,11 @@ use std::time::Duration;
 use super::Outcome;
 use super::args::{Format, StatusArgs};
 use super::connect::or_found;
-use super::render::visible;
+use super::render::{counted, visible};
 use crate::client::discovery::discover;
 use crate::client::query_status;
 use crate::domain::NodeId;
-use crate::domain::content::{Liveness, RoomStatus, Status};
+use crate::domain::content::{Liveness, RoomStatus, Statistics, Status};
 use crate::error::StartError;
 use crate::network::UDPHandler;
 
@@ -58,8 +58,11 @@ pub fn table(status: &Status) -> String {
         ("cluster", status.cluster.clone()),
         ("ring", ring(&status.ring)),
     ];
+    let storage = status.storage.as_ref();
+    let storage =
+        storage.map(|storage| ("applied", format!("{} ({})", storage.applied, storage.digest)));
     let mut text = String::new();
-    for (name, value) in summary {
+    for (name, value) in summary.into_iter().chain(storage) {
         let _ = writeln!(text, "{name:<8} {}", visible(&value));
     }
     if let Some(time) = &status.time {
@@ -122,6 +125,26 @@ pub fn rooms_table(rooms: &[RoomStatus]) -> String {
     columns(&rows)
 }
 
+/// What is kept, as a table for people.
+pub fn statistics_table(statistics: &Statistics) -> String {
+    let Statistics { messages, bytes, deleted, sessions, accounts, rooms } = statistics;
+    let titles = ["ROOM", "MESSAGES", "BYTES", "SENDERS", "MEMBERS"].map(String::from);
+    let mut rows = vec![titles];
+    rows.extend(rooms.iter().map(|room| {
+        let numbers = [room.messages, room.bytes, room.senders, room.members];
+        let [messages, bytes, senders, members] = numbers.map(|number| number.to_string());
+        [room.room_id.clone(), messages, bytes, senders, members]
+    }));
+    let head = format!(
+        "{} of {}, {deleted} deleted, {}, {}\n",
+        counted(*messages, "message"),
+        counted(*bytes, "byte"),
+        counted(*sessions, "session"),
+        counted(*accounts, "account")
+    );
+    head + &columns(&rows)
+}
+
 /// `n1 -> n2 -> n3 -> n1`.
 fn ring(ids: &[NodeId]) -> String {
     let closed = ids.iter().chain(ids.first().filter(|_| ids.len() > 1));
@@ -162,7 +185,7 @@ fn columns<const N: usize>(rows: &[[String; N]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::content::{ServerStatus, TimeState};
+    use crate::domain::content::{RoomStatistics, ServerStatus, TimeState};
 
     #[test]
     fn a_status_is_a_head_and_two_aligned_tables() {
@@ -193,6 +216,7 @@ mod tests {
                 members: vec!["alice".into(), "bob".into()],
                 messages: 12,
             }],
+            storage: None,
             time: None,
         };
         let expected = r"node     n1
@@ -220,6 +244,30 @@ lobby\u{7}  n1    n1 n3     12        2 alice, bob
     }
 
     #[test]
+    fn statistics_are_a_line_and_a_table() {
+        let room = RoomStatistics {
+            room_id: "lobby".into(),
+            messages: 3,
+            bytes: 12,
+            senders: 2,
+            members: 1,
+            last_ms: None,
+        };
+        let statistics = Statistics {
+            messages: 3,
+            bytes: 12,
+            deleted: 1,
+            sessions: 2,
+            accounts: 0,
+            rooms: vec![room],
+        };
+        let expected = "3 messages of 12 bytes, 1 deleted, 2 sessions, 0 accounts\n\
+                        ROOM   MESSAGES  BYTES  SENDERS  MEMBERS\n\
+                        lobby  3         12     2        1\n";
+        assert_eq!(statistics_table(&statistics), expected);
+    }
+
+    #[test]
     fn time_and_health_are_shown_where_they_are_known() {
         let server = |id: &str, healthy| ServerStatus {
             id: id.into(),
@@ -238,6 +286,7 @@ lobby\u{7}  n1    n1 n3     12        2 alice, bob
             servers: vec![server("n1", Some(true)), server("n2", Some(false)), server("n3", None)],
             ring: vec!["n1".into()],
             rooms: Vec::new(),
+            storage: None,
             time: Some(TimeState::Synchronised {
                 server: "t:123".into(),
                 offset_ms: 1.2044,

@@ -16,17 +16,20 @@
 
 use std::fmt;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
-use parking_lot::Condvar;
+use parking_lot::{Condvar, MutexGuard};
 
 use super::discovery::discover;
 use super::event::Event;
 use super::keeper;
+use super::outbox::{Outbox, Restored, Said};
 use super::session::Session;
+use super::session::identity::Password;
 use super::session::outstanding::Unacked;
 use super::shared::{Inner, State, flush};
 use crate::config;
@@ -59,6 +62,10 @@ pub struct ClientSettings {
     pub cluster: String,
     /// The longest message that is sent, in bytes on the wire; what is longer is refused here.
     pub frame_bytes_max: usize,
+    /// What proves that the name is the user's (designs `sequencer` and `raft`).
+    pub password: Option<Password>,
+    /// A file that keeps what is not acknowledged; see [`outbox`](super::outbox).
+    pub outbox: Option<PathBuf>,
 }
 
 impl ClientSettings {
@@ -68,6 +75,8 @@ impl ClientSettings {
             username: username.into(),
             cluster: config::CLUSTER.into(),
             frame_bytes_max: config::FRAME_BYTES_MAX,
+            password: None,
+            outbox: None,
         }
     }
 }
@@ -81,6 +90,11 @@ pub enum SendError {
         bytes: usize,
         /// The limit, in bytes.
         bytes_max: usize,
+    },
+    /// The outbox cannot be written; free space for it.
+    NotKept {
+        /// What the operating system says.
+        reason: String,
     },
     /// The session is over; start another client.
     Ended {
@@ -96,6 +110,9 @@ impl fmt::Display for SendError {
                 f,
                 "the message would take {bytes} bytes, the limit is {bytes_max}; send it in parts"
             ),
+            Self::NotKept { reason } => {
+                write!(f, "the outbox cannot be written: {reason}; free space for it")
+            }
             Self::Ended { reason } => write!(f, "the session is over: {reason}"),
         }
     }
@@ -110,7 +127,7 @@ pub struct ChatClient {
 }
 
 impl ChatClient {
-    /// A client that knows no server yet. Its session's name is random.
+    /// A client that knows no server yet. Its session's name is random, or that of the outbox.
     pub fn new(settings: ClientSettings) -> Result<Self, StartError> {
         if let Some(fault) = name_fault(&settings.username) {
             return Err(StartError::Usage(format!("the user name {fault}; choose another")));
@@ -120,12 +137,12 @@ impl ChatClient {
         connection_settings.frame_bytes_max = RECEIVED_FRAME_BYTES_MAX;
         let udp_handler = UDPHandler::bind(0)
             .map_err(|error| StartError::Other(format!("cannot open a UDP socket: {error}")))?;
-        let session_id = format!("{:016x}", fastrand::Rng::new().u64(..));
-        let session = Session::new(&session_id, &settings.username);
+        let (outbox, session) = open_session(&settings)?;
         let state =
             State { session, server_connection: None, reading: false, last_reason: String::new() };
         let inner = Inner {
             settings,
+            outbox: outbox.into(),
             state: state.into(),
             settled: Condvar::new(),
             manager: ConnectionManager::new(connection_settings, threads.clone()).into(),
@@ -185,7 +202,13 @@ impl ChatClient {
         let no_thread = |error| StartError::Other(format!("cannot start a thread: {error}"));
         self.inner.threads.spawn("keeper", run).map_err(no_thread)?;
         // The keeper answers, or ends without an answer when the client is stopped.
-        answer.recv().unwrap_or_else(|_| Err(StartError::Other("the client was stopped".into())))
+        let stopped = |_| Err(StartError::Other("the client was stopped".into()));
+        match answer.recv().unwrap_or_else(stopped) {
+            Err(StartError::Other(reason)) if self.inner.state.lock().session.wants_password() => {
+                Err(StartError::PasswordNeeded(reason))
+            }
+            other => other,
+        }
     }
 
     /// Asks on the UDP port `port` who is there. `callback` gets each answer, the live servers, until it breaks off or two
@@ -218,20 +241,49 @@ impl ChatClient {
     /// many messages are outstanding.
     pub fn send_message(&self, content: &str, room_id: &str) -> Result<String, SendError> {
         self.check_length(content, room_id)?;
-        let mut state = self.inner.state.lock();
-        while state.session.outstanding().is_full(OUTSTANDING_MAX, OUTSTANDING_BYTES_MAX)
-            && !self.inner.is_over(&state)
-        {
-            self.inner.settled.wait(&mut state);
-        }
-        if self.inner.is_over(&state) {
-            return Err(SendError::Ended { reason: state.last_reason.clone() });
-        }
-        let (message_id, step) = state.session.send_message(content, room_id, Instant::now());
+        let (message_id, step, mut state) = loop {
+            let mut state = self.inner.state.lock();
+            while is_full(&state) && !self.inner.is_over(&state) {
+                self.inner.settled.wait(&mut state);
+            }
+            if self.inner.is_over(&state) {
+                return Err(SendError::Ended { reason: state.last_reason.clone() });
+            }
+            // Its holder may wait for the disk. It also keeps others from taking the id that is written down.
+            if self.inner.settings.outbox.is_some() {
+                drop(state);
+                let outbox = self.inner.outbox.lock();
+                state = self.inner.state.lock();
+                if is_full(&state) {
+                    continue;
+                }
+                state = self.keep_said(outbox, state, content, room_id)?;
+            }
+            let now = Instant::now();
+            let (message_id, step) = state.session.send_message(content, room_id, now);
+            break (message_id, step, state);
+        };
         let conn = Inner::queue(&mut state, &step);
         drop(state);
         flush(conn);
         Ok(message_id)
+    }
+
+    /// Writes a message into the outbox before it is sent.
+    fn keep_said<'a>(
+        &'a self,
+        mut outbox: MutexGuard<'a, Option<Outbox>>,
+        state: MutexGuard<'a, State>,
+        content: &str,
+        room_id: &str,
+    ) -> Result<MutexGuard<'a, State>, SendError> {
+        let id = state.session.next_message_id();
+        drop(state);
+        let said = Said { id, room: room_id.into(), text: content.into() };
+        let kept = outbox.as_mut().map_or(Ok(()), |outbox| outbox.said(said));
+        kept.map_err(|error| SendError::NotKept { reason: error.to_string() })?;
+        // The id is given before the next one may be written down.
+        Ok(self.inner.state.lock())
     }
 
     fn check_length(&self, content: &str, room_id: &str) -> Result<(), SendError> {
@@ -247,6 +299,26 @@ impl ChatClient {
             bytes if bytes > bytes_max => Err(SendError::TooLong { bytes, bytes_max }),
             _ => Ok(()),
         }
+    }
+
+    /// The rooms with messages in the outbox that were not joined yet: those messages wait for it.
+    pub fn restored_rooms(&self) -> Vec<String> {
+        self.inner.state.lock().session.restored_rooms()
+    }
+
+    /// Deletes a message of this user. The answers are [`Event::Deleted`] and [`Event::Refused`].
+    pub fn delete_message(&self, message_id: &str, room_id: &str) {
+        self.inner.step(|session| session.delete_message(room_id, message_id));
+    }
+
+    /// Asks for what was said in a room since a time, in milliseconds since 1970. The answer is [`Event::Since`].
+    pub fn ask_history(&self, room_id: &str, since_ms: u64) {
+        self.inner.step(|session| session.ask_history(room_id, since_ms));
+    }
+
+    /// Asks what is kept. The answer is [`Event::Statistics`].
+    pub fn ask_statistics(&self) {
+        self.inner.step(Session::ask_statistics);
     }
 
     /// Takes in one message of the server. The reader thread does this; public for the class diagram's sake and for tests.
@@ -335,6 +407,26 @@ impl ChatClient {
         self.inner.threads.join(STOP_LIMIT);
         self.inner.manager.close_all();
     }
+}
+
+fn is_full(state: &State) -> bool {
+    state.session.outstanding().is_full(OUTSTANDING_MAX, OUTSTANDING_BYTES_MAX)
+}
+
+/// A new session, or that of the outbox.
+fn open_session(settings: &ClientSettings) -> Result<(Option<Outbox>, Session), StartError> {
+    let id = format!("{:016x}", fastrand::Rng::new().u64(..));
+    let (user, cluster) = (&settings.username, &settings.cluster);
+    let opened = settings.outbox.as_ref().map(|path| Outbox::open(path, &id, user, cluster));
+    let (outbox, restored) = opened.transpose()?.unzip();
+    let restored = restored.unwrap_or_else(|| Restored { session: id, ..Restored::default() });
+    let mut session = Session::new(&restored.session, user);
+    session.set_password(settings.password.clone());
+    session.restore(restored.life, restored.last);
+    for said in &restored.said {
+        session.restore_message(&said.id, &said.room, &said.text, Instant::now());
+    }
+    Ok((outbox, session))
 }
 
 impl Drop for ChatClient {

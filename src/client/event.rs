@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::domain::content::{Position, RoomStatus, Status};
+use crate::domain::content::{Position, RoomStatus, Statistics, Status};
 
 /// Something that the user of a [`ChatClient`](super::ChatClient) may want to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +66,24 @@ pub enum Event {
         /// How many.
         count: u32,
     },
+    /// Messages that were asked for by their time; so many follow.
+    Since {
+        /// The room.
+        room: String,
+        /// How many.
+        count: usize,
+        /// Whether more of them come after these.
+        more: bool,
+    },
+    /// A message is gone: whoever said it deleted it.
+    Deleted {
+        /// The room.
+        room: String,
+        /// Which.
+        message_id: String,
+        /// Who said it.
+        name: String,
+    },
     /// The session is no longer in a room.
     Left {
         /// The room.
@@ -105,6 +123,8 @@ pub enum Event {
     },
     /// The answer to [`ask_status`](super::ChatClient::ask_status).
     Status(Box<Status>),
+    /// The answer to [`ask_statistics`](super::ChatClient::ask_statistics).
+    Statistics(Box<Statistics>),
     /// The answer to [`ask_rooms`](super::ChatClient::ask_rooms).
     Rooms(Vec<RoomStatus>),
     /// The answer to [`ask_members`](super::ChatClient::ask_members).

@@ -8,8 +8,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::domain::content::{
-    ClientJoin, ErrorContent, JoinRoom, Joined, Position, RoomStatus, ServerAddress, Status,
-    Welcome,
+    ClientJoin, Deletion, ErrorContent, HistoryPage, HistoryRequest, JoinRoom, Joined, Position,
+    RoomStatus, ServerAddress, Statistics, Status, Welcome,
 };
 use crate::domain::{Message, MessageType};
 use crate::network::{ConnectionManager, ConnectionSettings, TCPConnection};
@@ -135,6 +135,7 @@ impl FakeCluster {
             servers: Vec::new(),
             ring: vec!["n1".into(), "n2".into()],
             rooms: rooms.collect(),
+            storage: None,
             time: None,
         }
     }
@@ -168,7 +169,8 @@ fn serve(cluster: &FakeCluster, conn: &Arc<TCPConnection>) {
         if let Some(error) = refusal {
             // What is about the connection answers no message.
             let id = if error.code == "SESSION_MOVED" { "" } else { &msg.message_id };
-            let closes = error.retryable && error.code != "BEHIND" && error.code != "STORAGE_FULL";
+            let closes = error.code == "SESSION_EXPIRED"
+                || error.retryable && error.code != "BEHIND" && error.code != "STORAGE_FULL";
             conn.send(&Message::new(MessageType::Error, "n1").with_id(id).saying(&error));
             if closes {
                 break;
@@ -201,7 +203,8 @@ fn answer(
                 .map(|address| ServerAddress { id: "n1".into(), address })
                 .collect();
             let design = "ring".to_string();
-            let welcome = Welcome { cluster: "roundtable".into(), design, servers: named };
+            let cluster = "roundtable".into();
+            let welcome = Welcome { cluster, design, servers: named, ..Welcome::default() };
             conn.send(&ack.saying(&welcome));
         }
         MessageType::JoinRoom => {
@@ -248,6 +251,54 @@ fn answer(
             conn.send(
                 &Message::new(MessageType::Status, "n1").with_id(&msg.message_id).saying(&status),
             );
+        }
+        _ => answer_kept(&mut rooms, conn, msg, &ack),
+    }
+}
+
+/// Deletion, history since a time, statistics.
+fn answer_kept(
+    rooms: &mut BTreeMap<String, Room>,
+    conn: &Arc<TCPConnection>,
+    msg: &Message,
+    ack: &Message,
+) {
+    match msg.message_type {
+        MessageType::Delete => {
+            let target = msg.content.parse::<Deletion>().unwrap().target;
+            let room = rooms.entry(msg.room_id.clone()).or_default();
+            let place = room.messages.iter().position(|chat| chat.message_id == target);
+            let Some(place) = place else {
+                let code = "NOT_FOUND".to_string();
+                let error = ErrorContent { reason: code.clone(), code, retryable: false };
+                let refusal = Message::new(MessageType::Error, "n1").with_id(&msg.message_id);
+                conn.send(&refusal.saying(&error));
+                return;
+            };
+            let gone = room.messages.remove(place);
+            let gone = Message::new(MessageType::Delete, &gone.sender_id)
+                .with_id(&gone.message_id)
+                .in_room(&gone.room_id);
+            room.members.iter().for_each(|(_, member)| member.send(&gone));
+            conn.send(ack);
+        }
+        MessageType::History => {
+            let asked: HistoryRequest = msg.content.parse().unwrap();
+            let room = rooms.entry(msg.room_id.clone()).or_default();
+            let since = |chat: &&Message| chat.timestamp >= Some(asked.since);
+            // Two at a time, by how many were told before.
+            let (told, past) = (asked.after.unwrap_or(0), room.messages.iter().filter(since));
+            let rest: Vec<Message> = past.skip(told as usize).cloned().collect();
+            let next = (rest.len() > 2).then_some(told + 2);
+            let page = HistoryPage { messages: rest.into_iter().take(2).collect(), next };
+            let answer = Message::new(MessageType::History, "n1").with_id(&msg.message_id);
+            conn.send(&answer.in_room(&msg.room_id).saying(&page));
+        }
+        MessageType::Stats => {
+            let messages = rooms.values().map(|room| room.messages.len() as u64).sum();
+            let statistics = Statistics { messages, ..Statistics::default() };
+            let answer = Message::new(MessageType::Stats, "n1").with_id(&msg.message_id);
+            conn.send(&answer.saying(&statistics));
         }
         _ => {}
     }

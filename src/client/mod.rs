@@ -7,7 +7,7 @@
 //!   user ◀── events ◀────── Session        ◀── messages ◀────── its reader thread
 //! ```
 //!
-//! Reading order: [`event`], [`session`], [`addresses`], [`chat_client`], [`shared`], [`keeper`],
+//! Reading order: [`event`], [`session`], [`addresses`], [`outbox`], [`chat_client`], [`shared`], [`keeper`],
 //! [`discovery`], [`status_query`].
 
 pub mod event;
@@ -15,6 +15,8 @@ pub mod event;
 pub mod session;
 
 pub mod addresses;
+
+pub mod outbox;
 
 pub mod chat_client;
 
@@ -31,4 +33,5 @@ pub(crate) mod fake_server;
 
 pub use chat_client::{ChatClient, ClientSettings, SendError};
 pub use event::{Delivery, Event};
+pub use session::identity::Password;
 pub use status_query::query_status;

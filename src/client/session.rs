@@ -14,13 +14,15 @@
 //! Promise: a message is sent again, under the same id, until it is acknowledged or refused for good; messages
 //! into one room go out in the order written on every connection; a message is shown once.
 //! Price: what is outstanding is kept in memory; a room's messages wait for its join.
-//! Leaves out: sessions that outlive the program.
+//! Leaves out: files; what outlives the program is the business of [`super::outbox`].
 //!
 //! Every input returns a [`Step`]: what to send, what to tell the user, and whether to stay. The caller
 //! sends and tells in that order, and reports lost connections; see [`super::chat_client`].
 
 mod answers;
+pub mod identity;
 pub mod outstanding;
+mod questions;
 pub mod room_view;
 pub mod silence;
 
@@ -29,8 +31,8 @@ use std::time::{Duration, Instant};
 
 use super::addresses::Addresses;
 use super::event::Event;
-use crate::domain::content::ClientJoin;
 use crate::domain::{Message, MessageType, VectorClock};
+use identity::{Identity, Life};
 use outstanding::{Outstanding, Unacked};
 use room_view::{Past, RoomView};
 use silence::{Owed, Silence, Verdict};
@@ -89,6 +91,11 @@ enum Request {
     Status,
     Rooms,
     Members(String),
+    /// Of a room: the id of a message.
+    Delete(String, String),
+    /// Of a room: since when, and after which place.
+    Since(String, u64, Option<u64>),
+    Statistics,
     /// Asked only to hear whether the server is there.
     Probe,
 }
@@ -118,8 +125,9 @@ pub struct Session {
     username: String,
     phase: Phase,
     addresses: Addresses,
-    /// How many connections it had.
-    connections: u64,
+    identity: Identity,
+    /// Rooms with messages of an earlier life of the program, which wait until the room is asked for.
+    restored: BTreeSet<String>,
     requests: BTreeMap<String, Request>,
     request_count: u64,
     rooms: BTreeMap<String, RoomView>,
@@ -148,7 +156,8 @@ impl Session {
             username: username.into(),
             phase: Phase::Offline,
             addresses: Addresses::default(),
-            connections: 0,
+            identity: Identity::default(),
+            restored: BTreeSet::new(),
             requests: BTreeMap::new(),
             request_count: 0,
             rooms: BTreeMap::new(),
@@ -163,6 +172,30 @@ impl Session {
             silence: None,
             progressed: false,
         }
+    }
+
+    /// Goes on with a session of an earlier life of the program. Before the first connection; the messages go out when their
+    /// rooms were joined.
+    pub fn restore(&mut self, life: Life, last: u64) {
+        self.identity.life = life;
+        self.outstanding.go_on_after(last);
+    }
+
+    /// A message of that earlier life that has no answer.
+    pub fn restore_message(&mut self, message_id: &str, room: &str, text: &str, now: Instant) {
+        self.restored.insert(room.into());
+        self.outstanding.restore(message_id, room, text, now);
+    }
+
+    /// The rooms of such messages that were not asked for yet.
+    pub fn restored_rooms(&self) -> Vec<String> {
+        let rooms = self.restored.iter().filter(|room| !self.rooms.contains_key(*room));
+        rooms.cloned().collect()
+    }
+
+    /// The id of the message that is said next.
+    pub fn next_message_id(&self) -> String {
+        format!("{}-{}", self.id, self.outstanding.last() + 1)
     }
 
     /// The session's name.
@@ -214,12 +247,7 @@ impl Session {
     pub fn connected(&mut self, address: &str, now: Instant) -> Step {
         self.phase = Phase::Greeting(address.into());
         (self.silence, self.progressed) = (Some(Silence::new(now)), false);
-        self.connections += 1;
-        let join = ClientJoin {
-            session: self.id.clone(),
-            connection: Some(self.connections),
-            ..ClientJoin::default()
-        };
+        let join = self.identity.introduce(&self.id);
         let hello = self.request(MessageType::ClientJoin, Request::Hello).saying(&join);
         Step { send: vec![hello], ..Step::default() }
     }
@@ -255,7 +283,12 @@ impl Session {
         self.outstanding.lost();
         self.rooms.values_mut().for_each(RoomView::lost);
         self.requests.retain(|_, request| match request {
-            Request::Status | Request::Rooms | Request::Members(_) => true,
+            Request::Status
+            | Request::Rooms
+            | Request::Members(_)
+            | Request::Delete(..)
+            | Request::Since(..)
+            | Request::Statistics => true,
             Request::Leave(room) => {
                 // The connection is gone, and with it the membership.
                 events.push(Event::Left { room: room.clone() });
@@ -380,23 +413,18 @@ impl Session {
         step
     }
 
-    fn query(&mut self, request: Request) -> Message {
-        let room = match &request {
-            Request::Members(room) => room.clone(),
-            _ => String::new(),
-        };
-        self.request(MessageType::Status, request).in_room(room)
-    }
-
     /// Whether a message into `room` may go out now. One into a room that was never asked for may: the server says why not.
     fn is_ready(&self, room: &str) -> bool {
-        self.is_online() && self.rooms.get(room).is_none_or(|view| view.joined)
+        let view = self.rooms.get(room);
+        self.is_online() && view.map_or_else(|| !self.restored.contains(room), |view| view.joined)
     }
 
     /// Sends what is outstanding in rooms that are ready.
     fn flush(&mut self, step: &mut Step) {
-        let (online, rooms) = (self.is_online(), &self.rooms);
-        let ready = |room: &str| online && rooms.get(room).is_none_or(|view| view.joined);
+        let (online, rooms, restored) = (self.is_online(), &self.rooms, &self.restored);
+        let ready = |room: &str| {
+            online && rooms.get(room).map_or_else(|| !restored.contains(room), |view| view.joined)
+        };
         let (due, resent) = self.outstanding.take_unsent(ready);
         step.send.extend(due.iter().map(|chat| chat_message(&self.username, chat)));
         if let Some(resume) = &mut self.resume {

@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::chat_client::{ClientSettings, OUTSTANDING_BYTES_MAX};
 use super::event::Event;
+use super::outbox::Outbox;
 use super::session::{Next, Session, Step};
 use crate::domain::Message;
 use crate::network::outgoing::Overflow;
@@ -28,7 +29,10 @@ const SEND_QUEUE_BYTES_MAX: usize = 8 * OUTSTANDING_BYTES_MAX;
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) settings: ClientSettings,
-    /// The only lock; frames are queued under it, nothing is written or waited for.
+    /// The file of what is not acknowledged, if there is one. Its lock is taken before `state` and never while that is held;
+    /// who holds it may wait for the disk.
+    pub(super) outbox: Mutex<Option<Outbox>>,
+    /// The lock of everything else; frames are queued under it, nothing is written or waited for.
     pub(super) state: Mutex<State>,
     /// Signalled when a message was settled, and when the session ends.
     pub(super) settled: Condvar,
@@ -61,6 +65,7 @@ impl Inner {
         let step = step(&mut state.session);
         let conn = Self::queue(&mut state, &step);
         drop(state);
+        self.keep(&step.events);
         self.settled.notify_all();
         flush(conn);
         self.tell(step.events);
@@ -90,6 +95,27 @@ impl Inner {
         conn.filter(|_| !step.send.is_empty())
     }
 
+    /// Writes down what `events` settled, and how far the session is. Before what was queued is written: a message that goes
+    /// out must not be taken for one of a new session later.
+    fn keep(&self, events: &[Event]) {
+        if self.settings.outbox.is_none() {
+            return;
+        }
+        let mut outbox = self.outbox.lock();
+        let Some(outbox) = outbox.as_mut() else { return };
+        let life = self.state.lock().session.life();
+        let mut kept = outbox.note(life);
+        for event in events {
+            if let Event::Acked { message_id } | Event::Refused { message_id, .. } = event {
+                kept = kept.and_then(|()| outbox.done(message_id));
+            }
+        }
+        if let Err(error) = kept {
+            // What is done is sent once more, and counts once.
+            log::warn!("cannot write the outbox: {error}");
+        }
+    }
+
     /// Tells the user; waits while too much is untold.
     fn tell(&self, events: Vec<Event>) {
         for event in events {
@@ -112,6 +138,7 @@ impl Inner {
         state.reading = true;
         Self::queue(&mut state, &step);
         drop(state);
+        self.keep(&[]);
         conn.flush();
         let (inner, reader) = (Arc::clone(self), Arc::clone(&conn));
         let callback = move |received| inner.on_received(&reader, received);
@@ -154,7 +181,11 @@ impl Inner {
         let settles = |event: &Event| {
             matches!(event, Event::Acked { .. } | Event::Refused { .. } | Event::Ended { .. })
         };
-        if step.events.iter().any(settles) {
+        let settled = step.events.iter().any(settles);
+        if settled || turned {
+            self.keep(&step.events);
+        }
+        if settled {
             self.settled.notify_all();
         }
         if turned {

@@ -13,9 +13,13 @@ use super::ids::{Incarnation, NodeId, Term};
 use super::message::Message;
 use super::vector_clock::VectorClock;
 
+mod chat_store;
 mod election;
 mod ordering;
 
+pub use chat_store::{
+    Deletion, HistoryPage, HistoryRequest, Registration, RoomStatistics, Statistics, StorageStatus,
+};
 pub use election::{Coordinator, ElectionContent, ElectionOk, Question, Side};
 pub use ordering::{
     CatchupReq, Join, LeaderHeartbeat, Member, Members, MembersContent, OrderingAck, Place,
@@ -35,23 +39,43 @@ pub enum Position {
 // ---------------------------------------------------------------- clients
 
 /// CLIENT_JOIN from a client. `sender_id` is the user name.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClientJoin {
     /// Chosen by the client, names its session across reconnects; a random text of 1 to 64 characters.
     /// Empty when it was left out, which the server refuses by the field's name.
     #[serde(default)]
     pub session: String,
-    /// Where a design authenticates.
+    /// Where a design authenticates: the first one under a user name registers it, later ones must be the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
+    /// Instead of the password: what the last [`Welcome`] gave this session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// `log_time` of the first [`Welcome`] that the session got. A server that does not know the session, a day
+    /// of log time later, answers SESSION_EXPIRED rather than take a message twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
     /// Counts the connections that the client makes for the session, from 1: an earlier one that a server finds late
     /// does not replace a later one. When it is left out, the one that a server finds last counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<u64>,
 }
 
+/// Shows that there is a password or a token, and never which.
+impl fmt::Debug for ClientJoin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientJoin")
+            .field("session", &self.session)
+            .field("password", &self.password.as_ref().map(|_| "…"))
+            .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("since", &self.since)
+            .field("connection", &self.connection)
+            .finish()
+    }
+}
+
 /// ACK of CLIENT_JOIN: where the client is, and where else it could be.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Welcome {
     /// The cluster's name.
     pub cluster: String,
@@ -59,6 +83,25 @@ pub struct Welcome {
     pub design: String,
     /// All servers that this one knows alive, itself first.
     pub servers: Vec<ServerAddress>,
+    /// In the designs with one order: how far time has come in it, in milliseconds; for [`ClientJoin::since`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_time: Option<u64>,
+    /// After a password: what to say instead of it when this session connects again, to any server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+/// Shows that there is a token, and never which.
+impl fmt::Debug for Welcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Welcome")
+            .field("cluster", &self.cluster)
+            .field("design", &self.design)
+            .field("servers", &self.servers)
+            .field("log_time", &self.log_time)
+            .field("token", &self.token.as_ref().map(|_| "…"))
+            .finish()
+    }
 }
 
 /// JOIN_ROOM from a client.
@@ -163,6 +206,9 @@ pub struct Status {
     pub ring: Vec<NodeId>,
     /// The rooms (or the one that was asked for by `room_id`), by name.
     pub rooms: Vec<RoomStatus>,
+    /// How far its copy of everything is, in the designs with one order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageStatus>,
     /// Where the time of messages comes from; absent where no time server is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<TimeState>,

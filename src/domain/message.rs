@@ -92,11 +92,15 @@ pub enum MessageType {
     ReadIndex,
     /// Delete a message: a client asks for it, members are shown it, the log keeps it. Repaired like CHAT.
     Delete,
+    /// A client asks for what was said in a room since a time, and the answer.
+    History,
+    /// A client asks what is kept, and the answer.
+    Stats,
 }
 
 impl MessageType {
     /// Every type, in the order of declaration.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::ClientJoin,
         Self::ClientLeave,
         Self::JoinRoom,
@@ -125,6 +129,8 @@ impl MessageType {
         Self::TimeoutNow,
         Self::ReadIndex,
         Self::Delete,
+        Self::History,
+        Self::Stats,
     ];
 
     /// The name on the wire, such as `CHAT`.
@@ -158,6 +164,8 @@ impl MessageType {
             Self::TimeoutNow => "TIMEOUT_NOW",
             Self::ReadIndex => "READ_INDEX",
             Self::Delete => "DELETE",
+            Self::History => "HISTORY",
+            Self::Stats => "STATS",
         }
     }
 }
@@ -170,7 +178,7 @@ impl fmt::Display for MessageType {
 
 /// What a message says. An object is kept as its JSON text until someone asks for it by type, so that
 /// what only passes through is neither taken apart nor put together again.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub enum Content {
     /// Nothing (`content` is absent).
     #[default]
@@ -179,6 +187,28 @@ pub enum Content {
     Text(String),
     /// Everything else; see [`super::content`] for the types.
     Object(Arc<RawValue>),
+}
+
+/// Shows what is said, but no password and no token.
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("Empty"),
+            Self::Text(text) => write!(f, "Text({text:?})"),
+            Self::Object(raw) if has_secret(raw.get()) => f.write_str("Object(…)"),
+            Self::Object(raw) => write!(f, "Object({})", raw.get()),
+        }
+    }
+}
+
+/// What may be traced of a frame: all of it, unless it may hold a password or a token.
+pub fn without_secrets(frame: &str) -> &str {
+    if has_secret(frame) { "(it may hold a password or a token, and is not shown)" } else { frame }
+}
+
+/// Whether a JSON object may hold a password or a token. An escaped letter in a name does not hide it.
+fn has_secret(object: &str) -> bool {
+    object.contains("\"password\"") || object.contains("\"token\"") || object.contains("\\u")
 }
 
 impl Content {
@@ -422,6 +452,20 @@ mod tests {
             assert_eq!(Message::deserialize(&message.serialize()).unwrap(), message);
         }
         assert_eq!(stamped.stamp(), Some((&"n1.1-00ff".into(), 1)));
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let lines = [
+            r#"{"type":"CLIENT_JOIN","content":{"session":"s","password":"hunter2"}}"#,
+            "{\"type\":\"CLIENT_JOIN\",\"content\":{\"pass\\u0077ord\":\"hunter2\"}}",
+            r#"{"type":"ACK","content":{"cluster":"c","design":"d","servers":[],"token":"hunter2"}}"#,
+        ];
+        for line in lines {
+            let message = Message::deserialize(line).unwrap();
+            assert!(!format!("{message:?}").contains("hunter2"), "{message:?}");
+            assert!(!without_secrets(line).contains("hunter2"));
+        }
     }
 
     #[test]

@@ -100,6 +100,52 @@ pub enum RequestError {
         /// The room.
         room_id: String,
     },
+    /// `NOT_FOUND`: there is no such message in the room, or it was deleted.
+    NotFound {
+        /// Which message asks.
+        message_id: String,
+        /// The message that it names.
+        target: String,
+    },
+    /// `NOT_YOURS`: only who said a message may delete it.
+    NotYours {
+        /// Which message asks.
+        message_id: String,
+        /// The message that it names.
+        target: String,
+    },
+    /// `UNSUPPORTED`: the design of this cluster does not have it.
+    Unsupported {
+        /// Which message.
+        message_id: String,
+        /// What it does not have.
+        what: &'static str,
+        /// The design.
+        design: String,
+    },
+    /// `SESSION_EXPIRED`: nobody remembers what this session said, so a message could be said twice; begin a new
+    /// session. The connection is closed.
+    SessionExpired {
+        /// Which message.
+        message_id: String,
+    },
+    /// `PASSWORD_NEEDED`: say who you are with a password. The connection is closed.
+    PasswordNeeded {
+        /// Which message.
+        message_id: String,
+        /// The user name.
+        name: String,
+    },
+    /// `WRONG_PASSWORD`: the user name or the password is wrong. The connection is closed.
+    WrongPassword {
+        /// Which message.
+        message_id: String,
+    },
+    /// `WRONG_TOKEN`: the token is not this session's; say the password again. The connection is closed.
+    WrongToken {
+        /// Which message.
+        message_id: String,
+    },
     /// `NOT_READY`: no leader or no answer for too long; try another server. The connection is closed.
     NotReady {
         /// Which message.
@@ -160,6 +206,13 @@ impl RequestError {
             Self::NameInUse { .. } => "NAME_IN_USE",
             Self::SessionMoved { .. } => "SESSION_MOVED",
             Self::NotAMember { .. } => "NOT_A_MEMBER",
+            Self::NotFound { .. } => "NOT_FOUND",
+            Self::NotYours { .. } => "NOT_YOURS",
+            Self::Unsupported { .. } => "UNSUPPORTED",
+            Self::SessionExpired { .. } => "SESSION_EXPIRED",
+            Self::PasswordNeeded { .. } => "PASSWORD_NEEDED",
+            Self::WrongPassword { .. } => "WRONG_PASSWORD",
+            Self::WrongToken { .. } => "WRONG_TOKEN",
             Self::NotReady { .. } => "NOT_READY",
             Self::Behind { .. } => "BEHIND",
             Self::StorageFull { .. } => "STORAGE_FULL",
@@ -194,6 +247,9 @@ impl RequestError {
                 | Self::JoinFirst { .. }
                 | Self::UnexpectedType { .. }
                 | Self::NotAMember { .. }
+                | Self::NotFound { .. }
+                | Self::NotYours { .. }
+                | Self::Unsupported { .. }
                 | Self::Behind { .. }
                 | Self::StorageFull { .. }
         )
@@ -210,6 +266,13 @@ impl RequestError {
             | Self::UnexpectedType { message_id, .. }
             | Self::NameInUse { message_id, .. }
             | Self::NotAMember { message_id, .. }
+            | Self::NotFound { message_id, .. }
+            | Self::NotYours { message_id, .. }
+            | Self::Unsupported { message_id, .. }
+            | Self::SessionExpired { message_id }
+            | Self::PasswordNeeded { message_id, .. }
+            | Self::WrongPassword { message_id }
+            | Self::WrongToken { message_id }
             | Self::NotReady { message_id, .. }
             | Self::Behind { message_id, .. }
             | Self::StorageFull { message_id, .. } => message_id,
@@ -287,6 +350,39 @@ impl fmt::Display for RequestError {
                     "another server with the id {id} is connected ({address}); choose another --id"
                 )
             }
+            _ => self.fmt_of_kept(f),
+        }
+    }
+}
+
+impl RequestError {
+    /// What concerns messages that are kept, sessions and accounts.
+    fn fmt_of_kept(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound { target, .. } => {
+                write!(f, "there is no message {target:?} in this room, or it was deleted")
+            }
+            Self::NotYours { target, .. } => {
+                write!(f, "the message {target:?} is not yours; only who said it may delete it")
+            }
+            Self::Unsupported { what, design, .. } => {
+                write!(f, "the design {design:?} of this cluster has no {what}")
+            }
+            Self::SessionExpired { .. } => {
+                write!(f, "nobody remembers what this session said before; begin a new session")
+            }
+            Self::PasswordNeeded { name, .. } => {
+                write!(
+                    f,
+                    "the name {name:?} needs a password here; give it, or choose another name"
+                )
+            }
+            Self::WrongPassword { .. } => write!(f, "the user name or the password is wrong"),
+            Self::WrongToken { .. } => {
+                write!(f, "the token is not this session's; say the password again")
+            }
+            // All others have their words above.
+            _ => Ok(()),
         }
     }
 }

@@ -28,6 +28,7 @@ use super::framing::Framing;
 use super::outgoing::Overflow;
 use super::tcp_connection::{ConnectionSettings, TCPConnection};
 use super::transport::{ConnId, Network, Transport};
+use crate::domain::message::without_secrets;
 use crate::domain::{Frame, Message, NodeId};
 use crate::error::RequestError;
 use crate::threads::Threads;
@@ -381,7 +382,7 @@ fn trace_batch(conn: &TCPConnection, batch: &[Result<Message, RequestError>]) {
     if log_enabled!(Level::Trace) {
         for item in batch {
             let text = item.as_ref().map_or_else(ToString::to_string, Message::serialize);
-            trace!("{} from {}: {text}", conn.id(), conn.peer());
+            trace!("{} from {}: {}", conn.id(), conn.peer(), without_secrets(&text));
         }
     }
 }

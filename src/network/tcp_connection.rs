@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use super::framing::{Decoder, Framing};
 use super::outgoing::{Outgoing, Overflow, is_timeout};
 use super::transport::ConnId;
+use crate::domain::message::without_secrets;
 use crate::domain::{Frame, Message};
 use crate::error::RequestError;
 use crate::threads::Threads;
@@ -161,7 +162,10 @@ impl TCPConnection {
 
     /// Lets `frame` wait for the next [`flush`](Self::flush); lost when the connection is closing.
     pub fn queue(&self, frame: &Frame) {
-        log::trace!("{} to {}: {}", self.id, self.peer, String::from_utf8_lossy(frame));
+        if log::log_enabled!(log::Level::Trace) {
+            let text = String::from_utf8_lossy(frame);
+            log::trace!("{} to {}: {}", self.id, self.peer, without_secrets(&text));
+        }
         self.outgoing.queue(frame, self.framing());
     }
 

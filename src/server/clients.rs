@@ -43,6 +43,7 @@ impl ServerNode {
                 node: info.node.to_string(),
             }));
         }
+        let token = self.admit(conn, msg, &join, step)?;
         self.drop_session_away_under(user, session, step);
         let known = self.presence.get(session);
         if known.is_some_and(|info| info.user != user) {
@@ -72,6 +73,8 @@ impl ServerNode {
             cluster: self.config.cluster.clone(),
             design: self.config.design.clone(),
             servers: self.live_addresses(),
+            log_time: self.note_welcome(session, join.since),
+            token,
         };
         step.cm.send_to_conn(conn, &self.ack(msg).saying(&welcome).to_frame());
         Ok(())
@@ -103,6 +106,15 @@ impl ServerNode {
                 self.close(conn, "the client left", step);
             }
             MessageType::Status => self.answer_status(conn, msg, step),
+            MessageType::Delete => self.handle_delete(session, msg, step)?,
+            MessageType::History if self.ordered.is_none() => {
+                return Err(self.unsupported(msg, "history since a time").into());
+            }
+            MessageType::History => self.answer_history(conn, msg, step)?,
+            MessageType::Stats if self.ordered.is_none() => {
+                return Err(self.unsupported(msg, "statistics").into());
+            }
+            MessageType::Stats => self.answer_stats(conn, msg, step),
             MessageType::Discovery => self.answer_discovery(conn, msg, step),
             // One without an id is an answer itself.
             MessageType::Heartbeat if msg.message_id.is_empty() => {}
@@ -144,6 +156,31 @@ impl ServerNode {
         }
         self.publish(session, &user, msg, step);
         Ok(())
+    }
+
+    /// DELETE: checked, then put into the order.
+    fn handle_delete(
+        &mut self,
+        session: &str,
+        msg: &Message,
+        step: &Step,
+    ) -> Result<(), Hindrance> {
+        if self.ordered.is_none() {
+            return Err(self.unsupported(msg, "deletion of messages").into());
+        }
+        if msg.message_id.is_empty() {
+            return Err(missing(msg, "message_id").into());
+        }
+        check_name(msg, "room name", &msg.room_id)?;
+        self.past_must_be_shown(session, msg)?;
+        if !self.is_member_here(session, &msg.room_id) {
+            let (message_id, room_id) = (msg.message_id.clone(), msg.room_id.clone());
+            return Err(RequestError::NotAMember { message_id, room_id }.into());
+        }
+        let Some(user) = self.clients.get(session).map(|client| client.user.clone()) else {
+            return Ok(());
+        };
+        self.delete_ordered(session, &user, msg, step)
     }
 
     /// JOIN_ROOM: waits until the room has a host and its past is here, then the client is a member, is
@@ -317,6 +354,12 @@ impl ServerNode {
 
     pub(super) fn ack(&self, msg: &Message) -> Message {
         Message::new(MessageType::Ack, self.server_id.as_str()).with_id(&msg.message_id)
+    }
+
+    /// The design of this cluster does not have `what`.
+    pub(super) fn unsupported(&self, msg: &Message, what: &'static str) -> RequestError {
+        let (message_id, design) = (msg.message_id.clone(), self.config.design.clone());
+        RequestError::Unsupported { message_id, what, design }
     }
 
     pub(super) fn not_ready(&self, msg: &Message, reason: &str) -> Hindrance {

@@ -17,6 +17,7 @@ use super::ServerNode;
 use super::connections::Role;
 use super::election::ElectionKind;
 use super::step::{Flow, Step};
+use super::total_order::is_passed_on;
 use crate::domain::content::{
     Coordinator, ErrorContent, Heartbeat, Held, Hello, Liveness, Presence, SyncContent,
 };
@@ -335,11 +336,9 @@ impl ServerNode {
         step: &Step,
     ) -> Result<(), RequestError> {
         match msg.message_type {
-            // A leader's names its term; that of the failure detector does not.
-            MessageType::Heartbeat if self.ordered.is_some() && msg.term.is_some() => {
-                self.handle_ordered(from, msg, step)?;
-            }
-            message_type if self.ordered.is_some() && is_of_order(message_type) => {
+            message_type
+                if self.ordered.is_some() && (is_of_order(message_type) || is_passed_on(msg)) =>
+            {
                 self.handle_ordered(from, msg, step)?;
             }
             // That of the leader, which names its term.

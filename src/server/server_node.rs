@@ -39,6 +39,7 @@ use super::replay::Replay;
 use super::ring::{RingNeighbor, ServerInfo};
 use super::step::{Flow, Step};
 use super::time_sync::TimeSync;
+use super::total_order::logins::Admission;
 use super::total_order::{Ordered, order_of};
 use crate::config::AckRule;
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term, VectorClock};
@@ -82,6 +83,8 @@ pub struct NodeConfig {
     pub rooms: Vec<String>,
     /// Whether it broadcasts on the discovery port.
     pub discovery: bool,
+    /// Whom it lets in (designs `sequencer` and `raft`).
+    pub admission: Admission,
     /// Heartbeats and timeouts.
     pub timing: Timing,
     /// How many servers found the cluster, in the designs that have voters.
@@ -288,6 +291,7 @@ impl ServerNode {
         if let Some(address) = ended.dialled {
             self.dials.failed(&address, step.now);
         }
+        self.forget_login(conn);
         match ended.role {
             Role::New => {}
             Role::Peer(node_id) => self.link_down(&node_id, conn, reason, step),

@@ -77,7 +77,7 @@ impl ServerNode {
         self.failure_detector.forget(session, TimerType::Client);
         self.presence.set_away(session, step.now);
         if let Some(ordered) = &mut self.ordered {
-            ordered.forwards.drop_session(session);
+            ordered.forget_client(session);
         }
         self.announce(MessageType::ClientLeave, session, "", step);
         self.end_memberships(session);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::ServerNode;
 use super::step::Step;
-use crate::domain::content::{Liveness, RoomStatus, ServerStatus, Status};
+use crate::domain::content::{Liveness, RoomStatus, ServerStatus, Status, StorageStatus};
 use crate::domain::{Message, MessageType, Room};
 use crate::network::ConnId;
 
@@ -33,6 +33,10 @@ impl ServerNode {
             servers: self.server_statuses(step),
             ring: self.ring(),
             rooms: rooms.iter().map(|room_id| self.room_status(room_id)).collect(),
+            storage: self.ordered.as_ref().map(|ordered| StorageStatus {
+                applied: ordered.storage.applied(),
+                digest: format!("{:08x}", ordered.storage.digest()),
+            }),
             time: self.time_sync.state(step.now),
         }
     }
@@ -78,7 +82,7 @@ impl ServerNode {
             replicas: self.replicas_of(room_id).into_iter().collect(),
             members: self.presence.users_in(room_id),
             messages: match &self.ordered {
-                Some(ordered) => ordered.storage.messages(room_id).len() as u64,
+                Some(ordered) => ordered.storage.message_storage().count(room_id),
                 None => self.managed_rooms.get(room_id).map_or(0, Room::message_count),
             },
         }

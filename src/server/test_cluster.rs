@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::election::ElectionKind;
 use super::server_node::{NodeConfig, Timing};
+use super::total_order::logins::Admission;
 use super::{Flow, ServerNode, Step};
 use crate::config::AckRule;
 use crate::domain::content::{ClientJoin, ErrorContent, JoinRoom};
@@ -50,11 +51,15 @@ pub(super) struct TestCluster {
     /// What is under way to which end; `None` says that the other side closed.
     queue: VecDeque<(End, Option<Message>)>,
     waiting: BTreeMap<End, VecDeque<Message>>,
+    /// Resumed since the last delivery: one that is told to wait in the same step goes on at once.
+    resumed: BTreeSet<End>,
     inboxes: BTreeMap<End, Vec<Message>>,
     closed: BTreeSet<End>,
     next_conn: u64,
     starts: u64,
     elapsed: Duration,
+    /// How far the servers' wall clock is ahead of the time that passed, in milliseconds.
+    wall_ahead_ms: u64,
 }
 
 pub(super) fn config(id: &str, peers: &[&str], start: u64) -> NodeConfig {
@@ -70,6 +75,7 @@ pub(super) fn config(id: &str, peers: &[&str], start: u64) -> NodeConfig {
         peers: peers.iter().map(|id| format!("{id}:1")).collect(),
         rooms: Vec::new(),
         discovery: false,
+        admission: Admission::default(),
         timing: Timing::default(),
         bootstrap_expect: 1 + peers.iter().filter(|peer| **peer != id).count(),
         ack: AckRule::default(),
@@ -145,6 +151,11 @@ impl TestCluster {
         start() + self.elapsed
     }
 
+    /// Sets the servers' wall clocks forward, as if they had slept for so long.
+    pub(super) fn set_wall_ahead(&mut self, ms: u64) {
+        self.wall_ahead_ms = ms;
+    }
+
     pub(super) fn node(&self, id: &str) -> &ServerNode {
         &self.nodes[&NodeId::from(id)].node
     }
@@ -203,7 +214,7 @@ impl TestCluster {
         body: impl FnOnce(&mut ServerNode, &Step) -> R,
     ) -> R {
         let now = self.now();
-        let wall_ms = u64::try_from(self.elapsed.as_millis()).unwrap();
+        let wall_ms = u64::try_from(self.elapsed.as_millis()).unwrap() + self.wall_ahead_ms;
         let before = self.rooms_of(id);
         let TestNode { node, log, net, .. } = self.nodes.get_mut(id).expect("a running server");
         let step = Step { now, wall_ms, cm: net, log };
@@ -243,6 +254,7 @@ impl TestCluster {
             }
             Sent::Resume(conn) => {
                 let end = (id.clone(), conn);
+                self.resumed.insert(end.clone());
                 for msg in self.waiting.remove(&end).into_iter().flatten().rev() {
                     self.queue.push_front((end.clone(), Some(msg)));
                 }
@@ -319,6 +331,7 @@ impl TestCluster {
     pub(super) fn run(&mut self) {
         for _ in 0..1_000_000 {
             self.sync_all();
+            self.hash_all();
             let next = self.queue.iter().position(|((to, conn), _)| {
                 let from = self.ends.get(&(to.clone(), *conn)).map(|(from, _)| from.clone());
                 !self.asleep.contains(to)
@@ -348,8 +361,11 @@ impl TestCluster {
         }
         // Over the wire, as bytes.
         let msg = Message::decode(&msg.to_frame()).expect("servers send what they can read");
+        self.resumed.clear();
         let flow = self.step(&end.0, |node, step| node.process_message(end.1, &msg, step));
-        if flow == Flow::Wait {
+        if flow == Flow::Wait && self.resumed.contains(end) {
+            self.queue.push_front((end.clone(), Some(msg)));
+        } else if flow == Flow::Wait {
             self.waiting.entry(end.clone()).or_default().push_front(msg);
         }
     }
@@ -367,6 +383,18 @@ impl TestCluster {
                     story.extend(records.map(|msg| Event::Synced(id.clone(), msg)));
                 }
                 self.step(&id, |node, _| node.on_synced(appended));
+            }
+        }
+    }
+
+    /// Checks the passwords that wait.
+    fn hash_all(&mut self) {
+        let ids: Vec<NodeId> = self.nodes.keys().cloned().collect();
+        for id in ids {
+            while let Some(job) = self.nodes.get_mut(&id).unwrap().node.next_hash_job() {
+                self.starts += 1;
+                let hashed = job.run(&[1; 16], &u128::from(self.starts).to_be_bytes());
+                self.step(&id, |node, step| node.hashed(hashed, step));
             }
         }
     }

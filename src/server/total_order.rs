@@ -33,6 +33,12 @@ pub mod replicated;
 
 pub mod forwarding;
 
+pub mod password;
+
+pub mod logins;
+
+mod history;
+
 mod glue;
 
 mod make;
@@ -41,6 +47,7 @@ mod raft_order;
 
 pub use entry_log::{EntryLog, size_of_entry};
 pub use glue::Ordered;
+pub(in crate::server) use glue::is_passed_on;
 pub(super) use make::order_of;
 pub use replicated::ReplicatedStorage;
 

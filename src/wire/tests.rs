@@ -10,9 +10,9 @@ use crate::domain::content::{
     TimeoutNow,
 };
 use crate::domain::content::{
-    ClientJoin, Coordinator, DiscoveryContent, ElectionContent, ElectionOk, ErrorContent,
-    Heartbeat, Held, Hello, JoinRoom, Joined, MetadataContent, Presence, Question, Status,
-    SyncContent, Welcome,
+    ClientJoin, Coordinator, Deletion, DiscoveryContent, ElectionContent, ElectionOk, ErrorContent,
+    Heartbeat, Held, Hello, HistoryPage, HistoryRequest, JoinRoom, Joined, MetadataContent,
+    Presence, Question, Registration, Statistics, Status, SyncContent, Welcome,
 };
 use crate::domain::{Content, Message, MessageType};
 use crate::error::RequestError;
@@ -51,6 +51,11 @@ fn rewrite_as(content_type: &str, content: &Content) -> Content {
         "ErrorContent" => rewrite::<ErrorContent>(content),
         "DiscoveryContent" => rewrite::<DiscoveryContent>(content),
         "Status" => rewrite::<Status>(content),
+        "Deletion" => rewrite::<Deletion>(content),
+        "HistoryRequest" => rewrite::<HistoryRequest>(content),
+        "HistoryPage" => rewrite::<HistoryPage>(content),
+        "Statistics" => rewrite::<Statistics>(content),
+        "Registration" => rewrite::<Registration>(content),
         "Hello" => rewrite::<Hello>(content),
         "Heartbeat" => rewrite::<Heartbeat>(content),
         "ElectionContent" => rewrite::<ElectionContent>(content),
@@ -112,12 +117,14 @@ fn every_kind_of_content_has_an_example() {
     let sources = [
         include_str!("../domain/content.rs"),
         include_str!("../domain/content/election.rs"),
+        include_str!("../domain/content/chat_store.rs"),
         include_str!("../domain/content/ordering.rs"),
     ];
     let parts = ["Position", "ServerAddress", "ServerStatus", "Liveness", "RoomStatus", "Side"];
     let more = ["MetadataVersion", "RoomClock", "SessionPresence", "TimeState"];
     let ordering = ["Place", "SeqChatKind", "Member", "Members"];
-    let parts = [&parts[..], &more, &ordering].concat();
+    let kept = ["RoomStatistics", "StorageStatus"];
+    let parts = [&parts[..], &more, &ordering, &kept].concat();
     let names = sources.iter().flat_map(|source| source.lines()).filter_map(|line| {
         let rest = line.strip_prefix("pub struct ").or_else(|| line.strip_prefix("pub enum "))?;
         rest.split(' ').next()
@@ -146,6 +153,13 @@ fn every_error() -> Vec<RequestError> {
         RequestError::NameInUse { message_id: message_id(), name: String::new(), node: reason() },
         RequestError::SessionMoved { node: String::new() },
         RequestError::NotAMember { message_id: message_id(), room_id: String::new() },
+        RequestError::NotFound { message_id: message_id(), target: String::new() },
+        RequestError::NotYours { message_id: message_id(), target: String::new() },
+        RequestError::Unsupported { message_id: message_id(), what: "", design: String::new() },
+        RequestError::SessionExpired { message_id: message_id() },
+        RequestError::PasswordNeeded { message_id: message_id(), name: String::new() },
+        RequestError::WrongPassword { message_id: message_id() },
+        RequestError::WrongToken { message_id: message_id() },
         RequestError::NotReady { message_id: message_id(), reason: reason() },
         RequestError::Behind { message_id: message_id(), missing: String::new() },
         RequestError::StorageFull { message_id: message_id(), reason: reason() },

@@ -266,3 +266,135 @@ fn names_that_cannot_be_are_refused_before_anything_is_sent() {
     let error = ChatClient::new(ClientSettings::new("a\u{1b}")).unwrap_err();
     assert_eq!(error.to_string(), "the user name has control characters; choose another");
 }
+
+/// Alice with an outbox at `path`.
+fn with_outbox(path: &std::path::Path, address: &str) -> ChatClient {
+    let outbox = Some(path.to_path_buf());
+    let client =
+        ChatClient::new(ClientSettings { outbox, ..ClientSettings::new("alice") }).unwrap();
+    client.start_any(&[address.to_string()]).unwrap();
+    client
+}
+
+#[test]
+fn what_was_not_acknowledged_is_sent_again_by_the_next_client_with_the_outbox() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox");
+    let cluster = FakeCluster::new();
+    let server = FakeServer::start(&cluster);
+    let alice = with_outbox(&path, &server.address);
+    alice.join_room("lobby");
+    alice.send_message("one", "lobby").unwrap();
+    assert!(alice.wait_acknowledged(Some(SOON)));
+    *cluster.chats_answered.lock() = Some(0);
+    for text in ["two", "three"] {
+        alice.send_message(text, "lobby").unwrap();
+    }
+    alice.join_room("kitchen");
+    alice.send_message("tea?", "kitchen").unwrap();
+    let session = alice.client_id();
+    drop(alice);
+    *cluster.chats_answered.lock() = None;
+    let alice = with_outbox(&path, &server.address);
+    assert_eq!(alice.client_id(), session);
+    assert_eq!(alice.unacknowledged().len(), 3);
+    assert_eq!(alice.restored_rooms(), ["kitchen", "lobby"]);
+    assert!(cluster.texts("kitchen").is_empty(), "not before its room was joined");
+    alice.join_room("lobby");
+    alice.join_room_with_history("kitchen", Some(0));
+    let last = alice.send_message("four", "lobby").unwrap();
+    assert_eq!(last, format!("{session}-5"), "no number is used twice");
+    assert!(alice.wait_acknowledged(Some(SOON)));
+    assert_eq!(cluster.texts("lobby"), ["one", "two", "three", "four"]);
+    assert_eq!(cluster.texts("kitchen"), ["tea?"]);
+    drop(alice);
+    let alice = with_outbox(&path, &server.address);
+    assert!(alice.unacknowledged().is_empty() && alice.restored_rooms().is_empty());
+}
+
+#[test]
+fn many_threads_share_an_outbox_and_each_message_is_kept_under_its_own_id() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox");
+    let cluster = FakeCluster::new();
+    let server = FakeServer::start(&cluster);
+    let alice = Arc::new(with_outbox(&path, &server.address));
+    alice.join_room("lobby");
+    *cluster.chats_answered.lock() = Some(0);
+    let threads = Threads::new("test");
+    for thread in 0..4 {
+        let alice = Arc::clone(&alice);
+        let send = move || {
+            for n in 0..10 {
+                alice.send_message(&format!("{thread} {n}"), "lobby").unwrap();
+            }
+        };
+        threads.spawn(&format!("sender-{thread}"), send).unwrap();
+    }
+    assert!(threads.join(SOON) && threads.panics().is_empty());
+    let kept: Vec<_> = alice
+        .unacknowledged()
+        .iter()
+        .map(|chat| (chat.message_id.clone(), chat.text.clone()))
+        .collect();
+    assert_eq!(kept.len(), 40);
+    drop(alice);
+    let again = with_outbox(&path, &server.address);
+    let restored: Vec<_> = again
+        .unacknowledged()
+        .iter()
+        .map(|chat| (chat.message_id.clone(), chat.text.clone()))
+        .collect();
+    assert_eq!(restored, kept);
+}
+
+#[test]
+fn an_outbox_that_is_in_use_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox");
+    let server = FakeServer::start(&FakeCluster::new());
+    let _alice = with_outbox(&path, &server.address);
+    let settings = ClientSettings { outbox: Some(path), ..ClientSettings::new("alice") };
+    let error = ChatClient::new(settings).unwrap_err();
+    assert!(error.to_string().contains("is open in another process"), "{error}");
+}
+
+#[test]
+fn an_expired_session_begins_again_by_itself() {
+    let cluster = FakeCluster::new();
+    let server = FakeServer::start(&cluster);
+    let alice = in_lobby("alice", &server.address);
+    cluster.refuse_once(MessageType::Chat, "SESSION_EXPIRED", false);
+    alice.send_message("hello", "lobby").unwrap();
+    assert!(alice.wait_acknowledged(Some(SOON)));
+    assert_eq!(cluster.texts("lobby"), ["hello"]);
+    let heard = cluster.heard.lock();
+    let joins = heard.iter().filter(|msg| msg.message_type == MessageType::ClientJoin);
+    let joins = joins.map(|msg| msg.content.parse::<crate::domain::content::ClientJoin>().unwrap());
+    let sessions: Vec<String> = joins.map(|join| join.session).collect();
+    assert_eq!(sessions, [alice.client_id(), format!("{}.1", alice.client_id())]);
+}
+
+#[test]
+fn a_message_is_deleted_and_the_past_is_told_by_its_time() {
+    let cluster = FakeCluster::new();
+    for text in ["a", "b", "c", "d"] {
+        cluster.say("bob", text, "lobby");
+    }
+    let server = FakeServer::start(&cluster);
+    let alice = in_lobby("alice", &server.address);
+    let id = alice.send_message("oops", "lobby").unwrap();
+    assert!(alice.wait_acknowledged(Some(SOON)));
+    alice.delete_message(&id, "lobby");
+    let told = until(&alice, |event| matches!(event, Event::Deleted { .. }));
+    let (room, name) = ("lobby".to_string(), "alice".to_string());
+    assert_eq!(told.last(), Some(&Event::Deleted { room, message_id: id, name }));
+    alice.ask_history("lobby", 1_700_000_000_001);
+    alice.ask_statistics();
+    let told = until(&alice, |event| matches!(event, Event::Since { more: false, .. }));
+    let more =
+        told.iter().filter(|event| matches!(event, Event::Since { count: 2, more: true, .. }));
+    assert_eq!(more.count(), 1, "{told:?}");
+    let told = until(&alice, |event| matches!(event, Event::Delivered(chat) if chat.text == "d"));
+    assert!(matches!(told.last(), Some(Event::Delivered(chat)) if chat.history));
+}

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::room_view::Past;
 use super::{Gone, Phase, Request, Resume, Session, Step};
-use crate::client::event::{Delivery, Event};
+use crate::client::event::Event;
 use crate::domain::content::{ErrorContent, Joined, Position, Status, Welcome};
 use crate::domain::{Message, MessageType};
 
@@ -19,6 +19,9 @@ impl Session {
             MessageType::Ack => self.on_ack(msg),
             MessageType::Error => self.on_error(msg),
             MessageType::Chat => self.on_chat(msg),
+            MessageType::Delete => self.on_deleted(msg),
+            MessageType::History => self.on_history(msg),
+            MessageType::Stats => self.on_statistics(msg),
             MessageType::Status => self.on_status(msg),
             MessageType::Heartbeat => {
                 let beat = Message::new(MessageType::Heartbeat, &self.username);
@@ -49,18 +52,7 @@ impl Session {
         let shown = view.deliver(msg);
         self.merge_clock(msg.position.as_ref());
         if let Some(history) = shown {
-            let own_id = msg.message_id.strip_prefix(&self.id);
-            let own = own_id.is_some_and(|rest| rest.starts_with('-'));
-            step.events.push(Event::Delivered(Delivery {
-                message_id: msg.message_id.clone(),
-                room: msg.room_id.clone(),
-                sender: msg.sender_id.clone(),
-                text: msg.content.text().into(),
-                timestamp: msg.timestamp,
-                position: msg.position.clone(),
-                history,
-                own: own && msg.sender_id == self.username,
-            }));
+            step.events.push(Event::Delivered(self.delivery(msg, history)));
         }
         step
     }
@@ -96,6 +88,7 @@ impl Session {
     fn on_welcome(&mut self, msg: &Message) -> Step {
         let Phase::Greeting(address) = self.phase.clone() else { return Step::default() };
         let welcome: Welcome = msg.content.parse().unwrap_or_default();
+        self.identity.welcomed(&welcome);
         self.addresses.learn(welcome.servers.iter().map(|server| server.address.as_str()));
         self.phase = Phase::Online(address.clone());
         let mut step = Step::default();
@@ -111,7 +104,15 @@ impl Session {
             step.send.extend(self.rejoin(&room, accept_gap));
         }
         for query in self.requests.values().cloned().collect::<Vec<_>>() {
-            if matches!(query, Request::Status | Request::Rooms | Request::Members(_)) {
+            let repeats = !matches!(
+                query,
+                Request::Hello
+                    | Request::Join(..)
+                    | Request::Leave(_)
+                    | Request::Goodbye
+                    | Request::Probe
+            );
+            if repeats {
                 self.requests.retain(|_, request| *request != query);
                 step.send.push(self.query(query));
             }
@@ -206,10 +207,17 @@ impl Session {
             ("SERVER_STOPPING", _) => {
                 self.move_because(&error.reason, |address| format!("{address} is stopping"))
             }
+            ("SESSION_EXPIRED", _) => self.expired(&error),
+            ("WRONG_TOKEN", Some(Request::Hello)) if self.identity.forget_token() => {
+                self.move_on(&error.reason)
+            }
             ("HELLO_TIMEOUT", _) => self.move_on(&error.reason),
             (_, Some(Request::Probe)) => Step::default(),
             _ if error.retryable => self.move_on(&error.reason),
-            (_, Some(Request::Hello)) => self.end(error.reason),
+            (code, Some(Request::Hello)) => {
+                self.identity.password_wanted = code == "PASSWORD_NEEDED";
+                self.end(error.reason)
+            }
             (_, Some(request)) => self.on_request_refused(request, &msg.message_id, error),
             _ if self.outstanding.settle(&msg.message_id).is_some() => {
                 Step { events: vec![refused(&msg.message_id, error)], ..Step::default() }

@@ -16,8 +16,8 @@ pub struct Unacked {
     written: Instant,
     /// Whether it went out on the present connection.
     sent: bool,
-    /// Whether it ever went out.
-    sent_once: bool,
+    /// Whether it went out on an earlier connection: then it may have been taken without our hearing of it.
+    doubtful: bool,
     /// Whether the user was told that it takes long.
     told: bool,
 }
@@ -42,11 +42,49 @@ impl Outstanding {
             text: text.into(),
             written: now,
             sent: false,
-            sent_once: false,
+            doubtful: false,
             told: false,
         };
         self.chats.insert(self.last, chat);
         self.last
+    }
+
+    /// The number of the last message.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Numbers go on after `last`.
+    pub fn go_on_after(&mut self, last: u64) {
+        self.last = self.last.max(last);
+    }
+
+    /// Takes a message of an earlier life of the program: it may have gone out.
+    pub fn restore(&mut self, message_id: &str, room: &str, text: &str, now: Instant) {
+        let number = message_id.rsplit_once('-').and_then(|(_, number)| number.parse().ok());
+        let Some(number) = number else { return };
+        self.go_on_after(number);
+        self.bytes += text.len();
+        let chat = Unacked {
+            message_id: message_id.into(),
+            room: room.into(),
+            text: text.into(),
+            written: now,
+            sent: false,
+            doubtful: true,
+            told: false,
+        };
+        self.chats.insert(number, chat);
+    }
+
+    /// Takes out the messages that may have been taken on an earlier connection.
+    pub fn take_doubtful(&mut self) -> Vec<Unacked> {
+        let (doubtful, others) =
+            std::mem::take(&mut self.chats).into_iter().partition(|(_, chat)| chat.doubtful);
+        let doubtful: BTreeMap<u64, Unacked> = doubtful;
+        self.chats = others;
+        self.bytes = self.chats.values().map(|chat| chat.text.len()).sum();
+        doubtful.into_values().collect()
     }
 
     /// The message numbered `number`.
@@ -57,7 +95,7 @@ impl Outstanding {
     /// Marks the message numbered `number` as sent, and returns it.
     pub fn take(&mut self, number: u64) -> Option<&Unacked> {
         let chat = self.chats.get_mut(&number)?;
-        (chat.sent, chat.sent_once) = (true, true);
+        chat.sent = true;
         Some(chat)
     }
 
@@ -78,8 +116,8 @@ impl Outstanding {
         let mut resent = 0;
         let mut due = Vec::new();
         for chat in self.chats.values_mut().filter(|chat| !chat.sent && ready(&chat.room)) {
-            resent += usize::from(chat.sent_once);
-            (chat.sent, chat.sent_once) = (true, true);
+            resent += usize::from(chat.doubtful);
+            chat.sent = true;
             due.push(chat.clone());
         }
         (due, resent)
@@ -88,6 +126,7 @@ impl Outstanding {
     /// The connection is gone: everything has to go out again.
     pub fn lost(&mut self) {
         for chat in self.chats.values_mut() {
+            chat.doubtful |= chat.sent;
             chat.sent = false;
         }
     }
@@ -125,9 +164,12 @@ impl Outstanding {
         self.chats.is_empty()
     }
 
-    /// Whether one more would be too many, or too much.
+    /// Whether one more would be too many, or too much. Counted from the oldest: servers remember so many numbers of a
+    /// session, and one that waits for its room must not fall out of their memory.
     pub fn is_full(&self, count_max: usize, bytes_max: usize) -> bool {
-        self.chats.len() >= count_max || self.bytes >= bytes_max
+        let oldest = self.chats.keys().next();
+        let span = oldest.map_or(0, |oldest| self.last + 1 - oldest);
+        span >= count_max as u64 || self.bytes >= bytes_max
     }
 
     /// How long their texts are together, in bytes.
@@ -174,6 +216,27 @@ mod tests {
         assert_eq!(outstanding.settle("s-2").unwrap().text, "22");
         assert_eq!(outstanding.settle("s-2"), None);
         assert_eq!((outstanding.len(), outstanding.bytes()), (2, 2));
+    }
+
+    #[test]
+    fn numbers_after_the_oldest_count_though_they_are_done() {
+        let (mut outstanding, _) = three();
+        assert!(!outstanding.is_full(4, 100) && outstanding.is_full(3, 100));
+        outstanding.settle("s-2");
+        assert!(outstanding.is_full(3, 100));
+        outstanding.settle("s-1");
+        assert!(!outstanding.is_full(3, 100));
+    }
+
+    #[test]
+    fn what_went_out_on_an_earlier_connection_is_doubtful() {
+        let (mut outstanding, now) = three();
+        outstanding.take_unsent(|room| room == "a");
+        outstanding.lost();
+        outstanding.restore("s-7", "b", "7777", now);
+        outstanding.take_unsent(|_| true);
+        assert_eq!(ids(&outstanding.take_doubtful()), ["s-1", "s-3", "s-7"]);
+        assert_eq!((outstanding.len(), outstanding.bytes(), outstanding.last()), (1, 2, 7));
     }
 
     #[test]

@@ -79,6 +79,15 @@ impl RoomView {
         }
     }
 
+    /// Takes in the DELETE of a message: it may stand among those of the past.
+    pub fn deleted(&mut self, msg: &Message) {
+        let (left, past) = self.past;
+        self.past.0 = left.saturating_sub(1);
+        if left == 0 || past != Past::Again {
+            self.moved_to(msg.position.as_ref());
+        }
+    }
+
     /// Takes in a delivered CHAT: `Some(history)` when it is to be shown, `None` when it was shown before.
     pub fn deliver(&mut self, chat: &Message) -> Option<bool> {
         let (left, past) = self.past;

@@ -8,6 +8,7 @@
 //!   heartbeat-mon. ┤                 └────────────────────────────────────┘
 //!   timeout-checker┤
 //!   log-writer ────┤
+//!   hasher-<n> ────┤  one a core
 //!   log-reader ────┤
 //!   time-sync ─────┤  with --ntp
 //!   health-check ──┘  with the design raft
@@ -43,6 +44,7 @@ use crate::network::{ConnId, ConnectionManager, TCPConnection, UDPHandler};
 use crate::storage::{FileLog, LogEvent};
 use crate::threads::Threads;
 
+mod hasher;
 mod health_check;
 mod run;
 mod time_sync;
@@ -94,6 +96,8 @@ struct Shell {
     udp: Option<(UDPHandler, u16)>,
     threads: Threads,
     elections: Sender<(ConnId, Message)>,
+    /// Wakes a hasher. A full one loses nothing: then all of them are awake, and look again.
+    hashers: Sender<()>,
     /// Why the node has to end: the first reason counts.
     failures: (Sender<String>, Receiver<String>),
     label: NodeLabel,
@@ -110,6 +114,7 @@ impl ServerNode {
         let threads = Threads::new(self.server_id.as_str());
         let log_threads = Threads::new(self.server_id.as_str());
         let (elections, election_queue) = bounded(ELECTION_QUEUE);
+        let (hashers, hash_wakes) = bounded(hasher::count());
         let heartbeat_interval = self.config.timing.detector.heartbeat_interval;
         let shell = Arc::new(Shell {
             node: Mutex::new(self),
@@ -118,11 +123,14 @@ impl ServerNode {
             udp,
             threads: threads.clone(),
             elections,
+            hashers,
             failures: bounded(1),
             label: outside.label,
         });
         let running = RunningServer { shell, threads, log_threads, address };
-        let started = running.spawn_threads(outside.listener, election_queue, heartbeat_interval);
+        let started = running
+            .spawn_threads(outside.listener, election_queue, heartbeat_interval)
+            .and_then(|()| hasher::spawn(&running.shell, &hash_wakes));
         if let Err(error) = started {
             running.stop();
             return Err(StartError::Other(format!("cannot start a thread: {error}")));
@@ -257,7 +265,11 @@ impl Shell {
         self.label.set(node.state(), node.term());
         node.settle(&step);
         let fatal = node.fatal().map(str::to_string);
+        let hashes = node.has_hash_job();
         drop(node);
+        if hashes {
+            let _ = self.hashers.try_send(());
+        }
         if let Some(reason) = fatal {
             self.fail(reason);
         }

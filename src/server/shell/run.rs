@@ -68,6 +68,7 @@ impl Made {
                 peers: config.peers.clone(),
                 rooms: config.rooms.clone(),
                 discovery: config.discovery_port.is_some(),
+                admission: config.admission,
                 timing: timing(config),
                 bootstrap_expect: config.bootstrap_expect,
                 ack: config.ack,

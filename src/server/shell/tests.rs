@@ -3,6 +3,7 @@
 use std::net::UdpSocket;
 
 use super::*;
+use crate::client::{ChatClient, ClientSettings, Event, Password};
 use crate::config::AckRule;
 use crate::domain::NodeId;
 use crate::domain::content::{Status, TimeState};
@@ -11,7 +12,10 @@ use crate::server::election::ElectionKind;
 use crate::server::failover::{Failover, HealthTiming};
 use crate::server::ring::ServerInfo;
 use crate::server::server_node::{NodeConfig, Timing};
+use crate::server::tests::Alone;
 use crate::server::time_sync::{TimeSync, TimeSyncTiming};
+use crate::server::total_order::Ordered;
+use crate::server::total_order::logins::Admission;
 use crate::storage::FileLog;
 use crate::storage::OnDamage;
 use crate::storage::file_log::LogOptions;
@@ -34,6 +38,7 @@ fn server(prepare: impl FnOnce(&mut ServerNode)) -> (RunningServer, tempfile::Te
         peers: vec![],
         rooms: vec![],
         discovery: false,
+        admission: Admission::default(),
         timing: Timing::default(),
         election: ElectionKind::default(),
         bootstrap_expect: 1,
@@ -160,5 +165,48 @@ fn nobody_waits_for_the_node_while_a_time_server_is_asked() {
         let text = status.time.as_ref()?.to_string();
         text.ends_with("is not synchronised itself").then_some(())
     });
+    server.stop();
+}
+
+/// A client of `server` with a password; connected, or why not.
+fn chatter(
+    server: &RunningServer,
+    name: &str,
+    password: Option<&str>,
+) -> Result<ChatClient, StartError> {
+    let password = password.map(Password::new);
+    let client = ChatClient::new(ClientSettings { password, ..ClientSettings::new(name) })?;
+    client.start_any(&[server.address().to_string()]).map(|()| client)
+}
+
+#[test]
+fn passwords_are_checked_by_threads_of_their_own() {
+    let (order, _) = Alone::new("n1");
+    let (server, _folder) = server(|node| node.ordered = Some(Ordered::new(Box::new(order))));
+    let alice = chatter(&server, "alice", Some("sesame")).unwrap();
+    alice.join_room("lobby");
+    let id = alice.send_message("hello", "lobby").unwrap();
+    assert!(alice.wait_acknowledged(Some(LONG)));
+    alice.delete_message(&id, "lobby");
+    while !matches!(alice.events().recv_timeout(LONG).unwrap(), Event::Deleted { .. }) {}
+    // The connection breaks: the session comes back with its token.
+    server.connection_manager().client(&alice.client_id()).unwrap().close();
+    alice.send_message("again", "lobby").unwrap();
+    assert!(alice.wait_acknowledged(Some(LONG)));
+    alice.stop();
+    let wrong = chatter(&server, "alice", Some("guess")).unwrap_err();
+    assert_eq!(wrong.to_string(), "the user name or the password is wrong");
+    let none = chatter(&server, "alice", None).unwrap_err();
+    assert!(matches!(none, StartError::PasswordNeeded(_)), "{none}");
+    // As many at once as there are hashers, and more.
+    let crowd: Vec<String> = (0..3 * hasher::count()).map(|n| format!("user {n}")).collect();
+    std::thread::scope(|scope| {
+        for name in &crowd {
+            scope.spawn(|| drop(chatter(&server, name, Some("their own")).unwrap()));
+        }
+    });
+    let statistics =
+        server.with_node(|node, _| node.ordered.as_ref().unwrap().storage.statistics());
+    assert_eq!(statistics.accounts, 1 + crowd.len() as u64);
     server.stop();
 }

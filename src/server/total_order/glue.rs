@@ -10,22 +10,28 @@
 //! last message that it was shown. Elections only nominate; the order says who leads.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::forwarding::{Forwards, Intake, Outgoing};
-use super::replicated::{Applied, ReplicatedStorage};
+use super::history::{OrderedReplay, deleted, shown};
+use super::logins::Logins;
+use super::replicated::{Applied, Refusal, ReplicatedStorage};
 use super::{Entry, Seq, TotalOrder};
-use crate::domain::content::{JoinRoom, Joined, Position};
+use crate::domain::content::{Deletion, Position};
 use crate::domain::{Content, Frame, Message, MessageType, NodeId, Term};
 use crate::error::RequestError;
 use crate::network::ConnId;
-use crate::server::clients::{HISTORY_DEFAULT, invalid};
 use crate::server::connections::{Hindrance, WAIT_MAX};
+use crate::server::peers::parse;
 use crate::server::planted::{Planted, is_planted};
 use crate::server::step::Step;
 use crate::server::{ServerNode, ServerState};
 
 /// Messages of one session that may wait for their acknowledgement: as many as are remembered of it.
 const WAITING_MAX: usize = super::replicated::SESSION_IDS_MAX / 2;
+
+/// How often silent sessions are looked for.
+const RENEW_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a server of the designs with one order has besides the parts of every server.
 #[derive(Debug)]
@@ -38,8 +44,14 @@ pub struct Ordered {
     pub(in crate::server) forwards: Forwards,
     /// Leader: what the servers pass on.
     intake: Intake,
-    /// Sessions that are still shown the past of a room: the next place of its history.
-    pub(in crate::server) replays: BTreeMap<(String, String), usize>,
+    /// Sessions that are still shown the past of a room.
+    pub(in crate::server) replays: BTreeMap<(String, String), OrderedReplay>,
+    /// Passwords that are being checked.
+    pub(super) logins: Logins,
+    /// Since when the sessions here speak; see [`ClientJoin::since`](crate::domain::content::ClientJoin::since).
+    pub(super) since: BTreeMap<String, u64>,
+    /// When silent sessions are looked for next.
+    renew_at: Option<Instant>,
     /// The election's outcome that was acted upon last.
     nominated: Option<Term>,
     /// Joins that wait until it is known how far to read: (session, room) to the question and its answer.
@@ -56,6 +68,9 @@ impl Ordered {
             forwards: Forwards::default(),
             intake: Intake::default(),
             replays: BTreeMap::new(),
+            logins: Logins::default(),
+            since: BTreeMap::new(),
+            renew_at: None,
             nominated: None,
             reads: BTreeMap::new(),
             last_token: 0,
@@ -64,7 +79,7 @@ impl Ordered {
 
     /// Whether a read by `session` in `room_id` may be answered: all that was committed when it was asked for first is
     /// applied. Asks, and remembers, when that is not known.
-    fn may_read(&mut self, session: &str, room_id: &str, step: &Step) -> bool {
+    pub(super) fn may_read(&mut self, session: &str, room_id: &str, step: &Step) -> bool {
         let key = (session.to_string(), room_id.to_string());
         match self.reads.get(&key) {
             Some((_, Some(index))) if self.storage.applied() >= *index => {
@@ -98,10 +113,17 @@ impl Ordered {
         !answers.is_empty()
     }
 
+    /// The connection of `session` is gone: it says again what it wants, elsewhere or here.
+    pub(in crate::server) fn forget_client(&mut self, session: &str) {
+        self.forwards.drop_session(session);
+        self.since.remove(session);
+    }
+
     /// Leader: places `msg`, which `from` passed on. False when the order cannot take it now.
     fn place(&mut self, from: &NodeId, msg: &Message, step: &Step) -> bool {
         let Some((session, message_id)) = msg.duplicate_key() else { return true };
-        if self.storage.contains(session, message_id) || !self.intake.place(msg) {
+        let is_chat = msg.message_type == MessageType::Chat;
+        if (is_chat && self.storage.contains(session, message_id)) || !self.intake.place(msg) {
             return true;
         }
         let mut entry = msg.clone();
@@ -125,14 +147,14 @@ impl ServerNode {
         step: &Step,
     ) -> Result<(), RequestError> {
         let Some(ordered) = &mut self.ordered else { return Ok(()) };
-        match msg.message_type {
-            MessageType::Chat => self.handle_forwarded(from, msg, step),
-            _ => return ordered.order.handle_message(from, msg, step),
+        if is_passed_on(msg) {
+            self.handle_forwarded(from, msg, step);
+            return Ok(());
         }
-        Ok(())
+        ordered.order.handle_message(from, msg, step)
     }
 
-    /// A CHAT that `from` passes on to this server, the leader.
+    /// What a client of `from` says, passed on to this server, the leader.
     fn handle_forwarded(&mut self, from: &NodeId, msg: &Message, step: &Step) {
         let Some(ordered) = &mut self.ordered else { return };
         if ordered.intake.takes(from, msg) && !ordered.place(from, msg, step) {
@@ -173,6 +195,35 @@ impl ServerNode {
             Message::new(MessageType::Chat, user).with_id(&msg.message_id).in_room(&msg.room_id);
         placed.content = Content::Text(msg.content.text().into());
         placed.session = Some(session.into());
+        self.register_before(session, user, conn, step);
+        if let Some(ordered) = &mut self.ordered {
+            ordered.forwards.push(session, Outgoing { conn, since: step.now, msg: placed });
+        }
+        Ok(())
+    }
+
+    /// DELETE of a member: on to the leader. Whether the message is its own is decided where the order says.
+    pub(in crate::server) fn delete_ordered(
+        &mut self,
+        session: &str,
+        user: &str,
+        msg: &Message,
+        step: &Step,
+    ) -> Result<(), Hindrance> {
+        let deletion: Deletion = parse(msg)?;
+        let Some(conn) = self.clients.get(session).map(|client| client.conn) else { return Ok(()) };
+        let Some(ordered) = &mut self.ordered else { return Ok(()) };
+        if ordered.order.leader().is_none() {
+            return Err(self.not_ready(msg, "nobody can give the deletion its place"));
+        }
+        if ordered.forwards.waiting_of(session) >= WAITING_MAX {
+            return Err(self.not_ready(msg, "too many messages wait for their acknowledgement"));
+        }
+        let mut placed = Message::new(MessageType::Delete, user)
+            .with_id(&msg.message_id)
+            .in_room(&msg.room_id)
+            .saying(&deletion);
+        placed.session = Some(session.into());
         ordered.forwards.push(session, Outgoing { conn, since: step.now, msg: placed });
         Ok(())
     }
@@ -187,83 +238,6 @@ impl ServerNode {
             ack.position = Some(Position::Sequence(ordered.storage.applied()));
         }
         step.cm.send_to_conn(conn, &ack.to_frame());
-    }
-
-    /// JOIN_ROOM: waits until everything that the client has seen is committed here, too; then the client is a
-    /// member, is told so, and is sent what it wants of the past.
-    pub(in crate::server) fn join_ordered_room(
-        &mut self,
-        conn: ConnId,
-        session: &str,
-        msg: &Message,
-        join: &JoinRoom,
-        step: &Step,
-    ) -> Result<(), Hindrance> {
-        let room_id = &msg.room_id;
-        self.past_must_be_shown(session, msg)?;
-        let after = match join.after {
-            None => None,
-            Some(Position::Sequence(seq)) => Some(seq),
-            Some(Position::Clock(_)) => {
-                return Err(invalid(msg, "content.after is of another design").into());
-            }
-        };
-        let Some(ordered) = &mut self.ordered else { return Ok(()) };
-        let applied = ordered.storage.applied();
-        if ordered.order.leader().is_none() || !ordered.may_read(session, room_id, step) {
-            return Err(self.not_ready(msg, "what was said last is not known here"));
-        }
-        let gap = after.filter(|after| *after > applied);
-        if let Some(after) = gap.filter(|_| !join.accept_gap) {
-            let missing = format!("{} to {after}", applied + 1);
-            let message_id = msg.message_id.clone();
-            return Err(Hindrance::Wait(RequestError::Behind { message_id, missing }));
-        }
-        let limit = join.history.unwrap_or(HISTORY_DEFAULT) as usize;
-        let past = self.start_ordered_replay(session, room_id, limit, after);
-        let newly = !self.is_member_here(session, room_id);
-        let entered = self.presence.enter(session, room_id);
-        let joined = Joined {
-            history: u32::try_from(past).unwrap_or(u32::MAX),
-            members: u32::try_from(self.presence.count_in(room_id)).unwrap_or(u32::MAX),
-            gap: gap.map(Position::Sequence),
-        };
-        let mut ack = self.ack(msg).in_room(room_id).saying(&joined);
-        ack.position = Some(Position::Sequence(self.place_before_replay(session, room_id)));
-        step.cm.send_to_conn(conn, &ack.to_frame());
-        self.tell_joined(session, room_id, newly, entered, step);
-        Ok(())
-    }
-
-    /// Prepares the past of `room_id` for `session`: the last `limit` messages, or all after `after`. Returns how many.
-    fn start_ordered_replay(
-        &mut self,
-        session: &str,
-        room_id: &str,
-        limit: usize,
-        after: Option<Seq>,
-    ) -> usize {
-        self.create_room(room_id).remove_client(session);
-        let Some(ordered) = &mut self.ordered else { return 0 };
-        let past = ordered.storage.messages(room_id);
-        let first = match after {
-            Some(after) => past.partition_point(|entry| entry.seq <= Some(after)),
-            None => past.len().saturating_sub(limit),
-        };
-        let count = past.len() - first;
-        ordered.replays.insert((session.into(), room_id.into()), first);
-        count
-    }
-
-    /// The position of `session` before it is sent the past: just before the first message of it.
-    fn place_before_replay(&self, session: &str, room_id: &str) -> Seq {
-        let Some(ordered) = &self.ordered else { return 0 };
-        let next = ordered.replays.get(&(session.to_string(), room_id.to_string()));
-        let first = next.and_then(|next| ordered.storage.messages(room_id).get(*next));
-        match first.and_then(|entry| entry.seq) {
-            Some(seq) => seq - 1,
-            None => ordered.storage.applied(),
-        }
     }
 
     /// What a batch of steps owes: the order's own messages, what is committed, what waits for the leader.
@@ -288,24 +262,48 @@ impl ServerNode {
         let Some((session, message_id)) = entry.duplicate_key() else { return };
         ordered.intake.done(session, message_id);
         let outgoing = ordered.forwards.done(session, message_id);
-        if applied == Applied::Stored {
-            self.create_room(&entry.room_id);
-            if let Some(room) = self.managed_rooms.get(&entry.room_id) {
-                let members = room.client_ids.iter();
-                let mut members = members.filter_map(|id| self.clients.get(id)).peekable();
-                if members.peek().is_some() {
-                    let frame = shown(entry);
-                    for client in members {
-                        step.cm.send_to_conn(client.conn, &frame);
-                    }
-                }
+        let frame = match applied {
+            Applied::Stored => Some(shown(entry)),
+            Applied::Deleted(place) => {
+                let of = ordered.storage.message_storage().at(place);
+                of.map(|of| deleted(of, entry.seq))
             }
+            _ => None,
+        };
+        if let Some(frame) = frame {
+            self.create_room(&entry.room_id);
+            self.show(&entry.room_id, &frame, step);
+        }
+        if let Some(outgoing) = outgoing {
+            self.answer(outgoing.conn, entry, applied, step);
+        }
+    }
+
+    fn show(&self, room_id: &str, frame: &Frame, step: &Step) {
+        let Some(room) = self.managed_rooms.get(room_id) else { return };
+        for client in room.client_ids.iter().filter_map(|id| self.clients.get(id)) {
+            step.cm.send_to_conn(client.conn, frame);
+        }
+    }
+
+    /// What was passed on for `conn` was applied: its client is told, if it is still there.
+    fn answer(&mut self, conn: ConnId, entry: &Entry, applied: Applied, step: &Step) {
+        let Some((session, message_id)) = entry.duplicate_key() else { return };
+        let is_registration = entry.message_type == MessageType::ClientJoin;
+        if is_registration && self.login_applied(conn, entry, applied) {
+            return;
         }
         let client = self.clients.get(session).map(|client| client.conn);
-        if let Some(outgoing) = outgoing
-            && (client == Some(outgoing.conn) || is_planted(Planted::AckOnAnyConnection))
-        {
-            let conn = client.unwrap_or(outgoing.conn);
+        if client != Some(conn) && !is_planted(Planted::AckOnAnyConnection) {
+            return;
+        }
+        let conn = client.unwrap_or(conn);
+        if let Applied::Refused(refusal) = applied {
+            // A registration answers nothing that the client asked.
+            let message_id = if is_registration { "" } else { message_id };
+            let error = refused(refusal, message_id, entry);
+            self.refuse(conn, &error, step);
+        } else if !is_registration {
             self.ack_chat(conn, session, message_id, &entry.room_id, step);
         }
     }
@@ -329,36 +327,16 @@ impl ServerNode {
         }
     }
 
-    fn pump_ordered_replays(&mut self, step: &Step) {
-        let Some(ordered) = &mut self.ordered else { return };
-        for ((session, room_id), next) in std::mem::take(&mut ordered.replays) {
-            let Some(client) = self.clients.get(&session) else { continue };
-            let Some(ordered) = &mut self.ordered else { return };
-            let past = ordered.storage.messages(&room_id);
-            let mut spare = step.cm.spare_bytes(client.conn);
-            let mut next = next;
-            while next < past.len() && spare > 0 {
-                let frame = shown(&past[next]);
-                spare = spare.saturating_sub(frame.len());
-                step.cm.send_to_conn(client.conn, &frame);
-                next += 1;
-            }
-            if next < past.len() {
-                ordered.replays.insert((session, room_id), next);
-                continue;
-            }
-            // The session's own messages may have waited for this.
-            step.cm.resume(client.conn);
-            self.create_room(&room_id).add_client(&session);
-        }
-    }
-
     /// Holds an election when the order wants one.
     pub(in crate::server) fn check_order(&mut self, step: &Step) {
         self.check_ready(step);
         let may_elect = self.may_elect(step);
         let Some(ordered) = &mut self.ordered else { return };
         ordered.order.tick(step);
+        let renews = ordered.renew_at.is_none_or(|at| step.now >= at);
+        if renews {
+            ordered.renew_at = Some(step.now + RENEW_INTERVAL);
+        }
         let late: Vec<ConnId> = step
             .now
             .checked_sub(WAIT_MAX)
@@ -370,6 +348,9 @@ impl ServerNode {
         if due {
             log::info!("stands for election");
             self.election_module.start_election(step.now, step.cm);
+        }
+        if renews {
+            self.renew_sessions(step);
         }
         for conn in late {
             let reason = "the message has no place yet: no majority can be reached".to_string();
@@ -414,14 +395,24 @@ impl ServerNode {
     }
 }
 
-/// A message as members see it: without the session and the term, with the position after it.
-fn shown(entry: &Message) -> Frame {
-    let mut shown = Message::new(MessageType::Chat, entry.sender_id.as_str())
-        .with_id(entry.message_id.as_str())
-        .in_room(entry.room_id.as_str());
-    shown.content = entry.content.clone();
-    shown.timestamp = entry.timestamp;
-    shown.seq = entry.seq;
-    shown.position = entry.seq.map(Position::Sequence);
-    shown.to_frame()
+/// Whether a message between servers is on its way to its place in the order, for a client.
+pub(in crate::server) fn is_passed_on(msg: &Message) -> bool {
+    use MessageType::{Chat, ClientJoin, Delete};
+    // What servers tell each other about sessions has no place.
+    msg.session.is_some()
+        && msg.seq.is_some()
+        && matches!(msg.message_type, Chat | Delete | ClientJoin)
+}
+
+fn refused(refusal: Refusal, message_id: &str, entry: &Message) -> RequestError {
+    let message_id = message_id.to_string();
+    let target = || entry.content.parse::<Deletion>().unwrap_or_default().target;
+    match refusal {
+        Refusal::Expired => RequestError::SessionExpired { message_id },
+        Refusal::NotAuthenticated => {
+            RequestError::PasswordNeeded { message_id, name: entry.sender_id.clone() }
+        }
+        Refusal::NotFound => RequestError::NotFound { message_id, target: target() },
+        Refusal::NotYours => RequestError::NotYours { message_id, target: target() },
+    }
 }

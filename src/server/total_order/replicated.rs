@@ -1,61 +1,99 @@
-//! What the one order drives: rooms, their messages, and who sent what already.
+//! What the one order drives: messages and rooms, sessions and who sent what already, accounts.
 //!
 //! ```text
-//!   entries in order ─▶ apply ─┬─▶ rooms: lobby [12 15 16 …]      message_index (ReplicatedList)
-//!                              ├─▶ messages: (session, id) ─▶ 15   messages (ReplicatedDict)
-//!                              └─▶ sessions: the last 1,024 ids of each, for a day of log time
+//!   entries in order ─▶ apply ─┬─ CHAT ────────▶ MessageStorage: rooms, message_index, messages by id
+//!                              ├─ DELETE ──────▶ the place of a message stays, its text goes
+//!                              ├─ CLIENT_JOIN ─▶ Sessions: the last 1,024 ids of each, for a day of log time
+//!                              └─ CLIENT_JOIN ─▶ Accounts: what a user's password is checked against
 //! ```
 //!
 //! It is a function of the entries alone: no clock, no chance, nothing of the server that it runs on. So servers
-//! that applied the same entries are in the same state, which [`ReplicatedStorage::digest`] shows.
+//! that applied the same entries are in the same state, which [`ReplicatedStorage::digest`] shows. A
+//! [snapshot](ReplicatedStorage::to_snapshot) is all of it, and stands for the entries up to
+//! [`applied`](ReplicatedStorage::applied).
+//!
+//! | raft-messaging.txt | here |
+//! |---|---|
+//! | `MessageStorage` | [`MessageStorage`] |
+//! | `ReplicatedDict(name="messages")` | `MessageStorage::messages`: by id |
+//! | `ReplicatedList(name="message_index")` | [`MessageStorage::all`]: every message in order |
+//! | store, get, delete | a CHAT or DELETE that is applied; [`MessageStorage::get`] |
+//! | all, since a time, count | [`MessageStorage::all`], [`since`](MessageStorage::since), [`count`](MessageStorage::count) |
+//! | statistics | [`ReplicatedStorage::statistics`] |
+//! | rooms and their members | [`MessageStorage::rooms`]; who has spoken in them is in the statistics, who is there now is [`presence`](crate::server::presence), which is not replicated |
+//! | atomic operations | one entry is applied at a time, whole |
 //!
 //! **Exactly once.** A message that a client sent again, because it did not hear that it was taken, may
 //! stand twice in the order. Its second entry changes nothing. *Log time* is the timestamps that leaders gave, never
-//! a local clock, or servers would forget at different places.
+//! a local clock, or servers would forget at different places. What is forgotten is refused, see [`sessions`].
 //!
 //! Source: raft-messaging.txt, "Data Replication" (`MessageStorage`: a `ReplicatedDict`
 //! of messages, a `ReplicatedList` as their index); Ongaro (2014), section 6.3.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::{Entry, Seq};
+use crate::domain::content::{Deletion, Registration, Statistics};
 use crate::domain::{Content, MessageType};
 use crate::server::planted::{Planted, is_planted};
 
-/// How many message ids of a session are remembered.
-pub const SESSION_IDS_MAX: usize = 1024;
-/// How long a session is remembered after its last message, in milliseconds of log time.
-pub const SESSION_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
+pub mod messages;
+pub mod sessions;
+mod snapshot;
+
+pub use messages::{MessageStorage, Place};
+pub use sessions::{SESSION_IDS_MAX, SESSION_KEPT_MS, Session, Sessions};
+pub use snapshot::SnapshotError;
 
 /// What an entry did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
     /// It is a new message: the room's last one.
     Stored,
-    /// It repeats a message that stands earlier in the order.
+    /// It repeats what an earlier entry did.
     Duplicate,
+    /// The message at this place is deleted.
+    Deleted(Seq),
+    /// The session is known, from here on or still.
+    Registered,
+    /// It did nothing, because.
+    Refused(Refusal),
     /// It says nothing to a chat.
     Nothing,
 }
 
-/// What is remembered of a session.
-#[derive(Clone, Debug, Default)]
-struct Session {
-    /// Its last messages' ids, oldest first.
-    order: VecDeque<String>,
-    ids: BTreeSet<String>,
-    /// The log time of its last message, in milliseconds.
-    used_ms: u64,
+/// Why an entry did nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The session, or this id of it, was forgotten: it may have been applied before.
+    Expired,
+    /// The user name has an account, and the session has not shown its password.
+    NotAuthenticated,
+    /// The message that is to be deleted is not in the room.
+    NotFound,
+    /// It is another user's.
+    NotYours,
 }
 
-/// The rooms and sessions after the entries that were applied.
+/// A user name with a password.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// What a password is checked against.
+    pub verifier: String,
+    /// The place of the entry that made it: messages after it are the account's.
+    pub since: Seq,
+}
+
+/// Messages, sessions and accounts after the entries that were applied.
 #[derive(Clone, Debug, Default)]
 pub struct ReplicatedStorage {
-    /// Per room its messages in order.
-    rooms: BTreeMap<String, Vec<Entry>>,
-    sessions: BTreeMap<String, Session>,
-    /// Sessions by the log time of their last message, to forget the oldest.
-    by_age: BTreeSet<(u64, String)>,
+    messages: MessageStorage,
+    sessions: Sessions,
+    /// By user name.
+    accounts: BTreeMap<String, Account>,
     applied: Seq,
     /// The log time: the greatest timestamp that was applied, in milliseconds since 1970.
     log_time_ms: u64,
@@ -74,55 +112,120 @@ impl ReplicatedStorage {
             return Applied::Nothing;
         };
         self.applied = seq;
+        let before_ms = self.log_time_ms;
         self.log_time_ms = self.log_time_ms.max(entry.timestamp.unwrap_or_default());
         self.stir(entry);
-        self.forget_sessions();
-        match entry.message_type {
-            MessageType::Chat => self.store(entry),
+        let applied = match entry.message_type {
+            MessageType::Chat => self.say(entry),
+            MessageType::Delete => self.delete(entry),
+            MessageType::ClientJoin => self.register(entry, before_ms),
             _ => Applied::Nothing,
-        }
+        };
+        // After it: a session that is still known when it speaks again is no risk, however long it was silent.
+        self.sessions.forget(self.log_time_ms);
+        applied
     }
 
-    fn store(&mut self, entry: &Entry) -> Applied {
-        let Some((session, message_id)) = entry.duplicate_key() else { return Applied::Nothing };
-        if self.contains(session, message_id) && !is_planted(Planted::NoDuplicateCheck) {
+    fn say(&mut self, entry: &Entry) -> Applied {
+        let (Some((id, message_id)), Some(seq)) = (entry.duplicate_key(), entry.seq) else {
+            return Applied::Nothing;
+        };
+        let Some(session) = self.sessions.get(id).filter(|known| known.user == entry.sender_id)
+        else {
+            return Applied::Refused(Refusal::Expired);
+        };
+        if self.accounts.contains_key(&entry.sender_id) && session.token_hash.is_none() {
+            return Applied::Refused(Refusal::NotAuthenticated);
+        }
+        if session.contains(message_id) && !is_planted(Planted::NoDuplicateCheck) {
             return Applied::Duplicate;
         }
-        let known = self.sessions.entry(session.into()).or_default();
-        self.by_age.remove(&(known.used_ms, session.to_string()));
-        known.used_ms = self.log_time_ms;
-        self.by_age.insert((known.used_ms, session.into()));
-        known.ids.insert(message_id.into());
-        known.order.push_back(message_id.into());
-        if known.order.len() > SESSION_IDS_MAX
-            && let Some(oldest) = known.order.pop_front()
-        {
-            known.ids.remove(&oldest);
+        if self.sessions.has_forgotten(id, message_id) {
+            return Applied::Refused(Refusal::Expired);
         }
-        self.rooms.entry(entry.room_id.clone()).or_default().push(entry.clone());
+        self.sessions.remember(id, message_id, self.log_time_ms);
+        let mut entry = entry.clone();
+        if entry.timestamp != Some(self.log_time_ms) {
+            // Another leader's clock was ahead: in the history time never runs backwards.
+            Arc::make_mut(&mut entry).timestamp = Some(self.log_time_ms);
+        }
+        self.messages.store(seq, entry);
         Applied::Stored
     }
 
-    fn forget_sessions(&mut self) {
-        while let Some((used_ms, session)) = self.by_age.first().cloned() {
-            if used_ms + SESSION_KEPT_MS >= self.log_time_ms {
-                break;
-            }
-            self.by_age.remove(&(used_ms, session.clone()));
-            self.sessions.remove(&session);
+    fn delete(&mut self, entry: &Entry) -> Applied {
+        let (Some((id, _)), Some(seq)) = (entry.duplicate_key(), entry.seq) else {
+            return Applied::Nothing;
+        };
+        let Ok(Deletion { target, session }) = entry.content.parse() else {
+            return Applied::Nothing;
+        };
+        let authenticated = self.sessions.get(id).is_some_and(|known| known.token_hash.is_some());
+        let account = self.accounts.get(&entry.sender_id);
+        // Ids of messages tell the session; with a password it takes more than to know it.
+        let is_own = |said: &Entry| {
+            let same_session = said.session.as_deref() == Some(id);
+            let of_user = account.is_some_and(|account| said.seq > Some(account.since));
+            said.sender_id == entry.sender_id
+                && (account.is_none() || authenticated)
+                && (same_session || of_user)
+        };
+        let is_meant = |said: &&Entry| {
+            said.room_id == entry.room_id
+                && session.as_ref().is_none_or(|of| said.session.as_ref() == Some(of))
+        };
+        let found: Vec<Entry> = self.messages.with_id(&target).filter(is_meant).cloned().collect();
+        let Some(own) = found.iter().find(|said| is_own(said)) else {
+            let alive = found.iter().any(|said| said.message_type == MessageType::Chat);
+            let refusal = if alive { Refusal::NotYours } else { Refusal::NotFound };
+            return Applied::Refused(refusal);
+        };
+        let place = own.seq.unwrap_or_default();
+        if self.messages.delete(place, seq) { Applied::Deleted(place) } else { Applied::Duplicate }
+    }
+
+    /// `before_ms` is the log time before this entry. What was forgotten was so by then; and after a quiet week the
+    /// entry that ends it must not be its own undoing.
+    fn register(&mut self, entry: &Entry, before_ms: u64) -> Applied {
+        let (Some((id, _)), Some(seq)) = (entry.duplicate_key(), entry.seq) else {
+            return Applied::Nothing;
+        };
+        let Ok(Registration { since, verifier, token_hash }) = entry.content.parse() else {
+            return Applied::Nothing;
+        };
+        let user = &entry.sender_id;
+        let known = self.sessions.get(id);
+        let may_be_forgotten = before_ms > since.saturating_add(SESSION_KEPT_MS);
+        if known.map_or(may_be_forgotten, |known| known.user != *user) {
+            return Applied::Refused(Refusal::Expired);
         }
+        let authenticated =
+            token_hash.is_some() || known.is_some_and(|known| known.token_hash.is_some());
+        let has_account = self.accounts.contains_key(user);
+        // Of two that name a first password at once one is late, and has to say it again.
+        if has_account && (!authenticated || verifier.is_some()) {
+            return Applied::Refused(Refusal::NotAuthenticated);
+        }
+        if let Some(verifier) = verifier {
+            self.accounts.insert(user.clone(), Account { verifier, since: seq });
+        }
+        self.sessions.register(id, user, token_hash, self.log_time_ms);
+        Applied::Registered
     }
 
     /// Takes an entry into the digest.
     fn stir(&mut self, entry: &Entry) {
         let mut hasher = crc32fast::Hasher::new_with_initial(self.digest);
         hasher.update(&self.applied.to_le_bytes());
-        let Content::Text(text) = &entry.content else {
-            hasher.update(entry.message_type.as_str().as_bytes());
-            self.digest = hasher.finalize();
-            return;
+        hasher.update(&entry.timestamp.unwrap_or_default().to_le_bytes());
+        let content = match &entry.content {
+            Content::Empty => "",
+            Content::Text(text) => text,
+            Content::Object(raw) => raw.get(),
         };
-        for part in [entry.session.as_deref().unwrap_or_default(), &entry.message_id, text] {
+        let session = entry.session.as_deref().unwrap_or_default();
+        let texts = [entry.message_type.as_str(), session, &entry.message_id, &entry.sender_id];
+        for part in texts.into_iter().chain([entry.room_id.as_str(), content]) {
             hasher.update(part.as_bytes());
             hasher.update(&[0]);
         }
@@ -131,7 +234,17 @@ impl ReplicatedStorage {
 
     /// Whether the message `message_id` of `session` was applied, as far as that is remembered.
     pub fn contains(&self, session: &str, message_id: &str) -> bool {
-        self.sessions.get(session).is_some_and(|known| known.ids.contains(message_id))
+        self.sessions.get(session).is_some_and(|known| known.contains(message_id))
+    }
+
+    /// What is remembered of `session`.
+    pub fn session(&self, session: &str) -> Option<&Session> {
+        self.sessions.get(session)
+    }
+
+    /// The account of the user `name`.
+    pub fn account(&self, name: &str) -> Option<&Account> {
+        self.accounts.get(name)
     }
 
     /// The place of the last entry that was applied.
@@ -144,14 +257,37 @@ impl ReplicatedStorage {
         self.log_time_ms
     }
 
-    /// The messages of `room_id`, in order.
-    pub fn messages(&self, room_id: &str) -> &[Entry] {
-        self.rooms.get(room_id).map_or(&[], Vec::as_slice)
+    /// All messages.
+    pub fn message_storage(&self) -> &MessageStorage {
+        &self.messages
+    }
+
+    /// The places of `room_id`, in order: messages, and what became of some.
+    pub fn places(&self, room_id: &str) -> &[Place] {
+        self.messages.places(room_id)
+    }
+
+    /// The messages of `room_id`, in order; deleted ones are left out.
+    pub fn messages(&self, room_id: &str) -> Vec<Entry> {
+        self.places(room_id).iter().filter_map(Place::message).cloned().collect()
     }
 
     /// The rooms with messages, by name.
     pub fn rooms(&self) -> impl Iterator<Item = &String> {
-        self.rooms.keys()
+        self.messages.rooms()
+    }
+
+    /// What is kept, in numbers. Members are the server's to add.
+    pub fn statistics(&self) -> Statistics {
+        let rooms = self.messages.room_statistics();
+        Statistics {
+            messages: rooms.iter().map(|room| room.messages).sum(),
+            bytes: rooms.iter().map(|room| room.bytes).sum(),
+            deleted: self.messages.deleted(),
+            sessions: self.sessions.len() as u64,
+            accounts: self.accounts.len() as u64,
+            rooms,
+        }
     }
 
     /// Stands for everything that was applied: equal where the same entries were, in the same order.
@@ -161,53 +297,4 @@ impl ReplicatedStorage {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::Message;
-
-    fn chat(seq: Seq, session: &str, id: &str, at_ms: u64) -> Entry {
-        let mut msg = Message::new(MessageType::Chat, "alice").with_id(id).in_room("lobby");
-        msg.seq = Some(seq);
-        msg.session = Some(session.into());
-        msg.timestamp = Some(at_ms);
-        msg.content = id.into();
-        msg.into()
-    }
-
-    #[test]
-    fn a_message_counts_once() {
-        let mut storage = ReplicatedStorage::new();
-        assert_eq!(storage.apply(&chat(1, "s", "a", 5)), Applied::Stored);
-        assert_eq!(storage.apply(&chat(2, "s", "a", 6)), Applied::Duplicate);
-        assert_eq!(storage.apply(&chat(3, "t", "a", 6)), Applied::Stored, "another session's");
-        assert_eq!(storage.apply(&chat(3, "t", "b", 6)), Applied::Nothing, "applied before");
-        assert_eq!((storage.messages("lobby").len(), storage.applied()), (2, 3));
-    }
-
-    #[test]
-    fn sessions_are_forgotten_by_log_time_and_by_number() {
-        let mut storage = ReplicatedStorage::new();
-        storage.apply(&chat(1, "s", "a", 1000));
-        storage.apply(&chat(2, "t", "a", 1000 + SESSION_KEPT_MS));
-        assert!(storage.contains("s", "a"));
-        storage.apply(&chat(3, "t", "b", 1001 + SESSION_KEPT_MS));
-        assert!(!storage.contains("s", "a"));
-        for seq in 4..4 + SESSION_IDS_MAX as u64 {
-            storage.apply(&chat(seq, "t", &format!("m{seq}"), 0));
-        }
-        assert!(!storage.contains("t", "b") && storage.contains("t", "m4"));
-    }
-
-    #[test]
-    fn the_digest_tells_orders_apart() {
-        let of = |ids: [&str; 2]| {
-            let mut storage = ReplicatedStorage::new();
-            for (seq, id) in (1..).zip(ids) {
-                storage.apply(&chat(seq, "s", id, 0));
-            }
-            storage.digest()
-        };
-        assert_eq!(of(["a", "b"]), of(["a", "b"]));
-        assert_ne!(of(["a", "b"]), of(["b", "a"]));
-    }
-}
+mod tests;

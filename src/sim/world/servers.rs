@@ -12,6 +12,7 @@ use crate::config::AckRule;
 use crate::domain::{Message, NodeId};
 use crate::network::ConnId;
 use crate::server::server_node::{NodeConfig, Timing};
+use crate::server::total_order::logins::Admission;
 use crate::server::{ServerNode, ServerState, Step};
 use crate::storage::LogIndex;
 
@@ -269,6 +270,7 @@ impl World {
             peers,
             rooms: self.plan.rooms.iter().take(usize::from(nodes > 2)).cloned().collect(),
             discovery: self.plan.discovery,
+            admission: Admission::default(),
             timing: Timing::default(),
             bootstrap_expect: nodes,
             ack: AckRule::default(),

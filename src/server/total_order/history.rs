@@ -1,0 +1,251 @@
+//! What was said before, for clients of the designs with one order: on joining a room, since a time, in numbers.
+//!
+//! ```text
+//!   JOIN_ROOM, last 3:      said 12   said 15   (16 is gone: not told)   said 21
+//!   JOIN_ROOM, after 16:    deletion 20 of 16: told, 16 was shown   ·   said 21
+//!   HISTORY since 10:30:    pages of what is kept
+//! ```
+//!
+//! Who resumes from a position is told what was deleted since of what it has; who comes anew is shown what is left.
+
+use super::Seq;
+use super::replicated::{MessageStorage, Place};
+use crate::domain::content::{
+    HistoryPage, HistoryRequest, JoinRoom, Joined, Position, RoomStatistics,
+};
+use crate::domain::{Frame, Message, MessageType};
+use crate::error::RequestError;
+use crate::network::ConnId;
+use crate::server::ServerNode;
+use crate::server::clients::{HISTORY_DEFAULT, invalid};
+use crate::server::connections::Hindrance;
+use crate::server::peers::parse;
+use crate::server::step::Step;
+
+/// How long the messages of one page of history are together, in bytes: small beside a frame.
+const PAGE_BYTES: usize = 128 * 1024;
+/// What a message of a page takes besides its text, about, in bytes.
+const PAGE_ENTRY_BYTES: usize = 200;
+
+/// A session that is shown the past of a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) struct OrderedReplay {
+    /// Index of the next place.
+    next: usize,
+    /// The session has been shown what stands up to here.
+    after: Seq,
+    /// What was applied when it was told how much follows.
+    known: Seq,
+}
+
+impl ServerNode {
+    /// JOIN_ROOM: waits until everything that the client has seen is committed here, too; then the client is a
+    /// member, is told so, and is sent what it wants of the past.
+    pub(in crate::server) fn join_ordered_room(
+        &mut self,
+        conn: ConnId,
+        session: &str,
+        msg: &Message,
+        join: &JoinRoom,
+        step: &Step,
+    ) -> Result<(), Hindrance> {
+        let room_id = &msg.room_id;
+        self.past_must_be_shown(session, msg)?;
+        let after = match join.after {
+            None => None,
+            Some(Position::Sequence(seq)) => Some(seq),
+            Some(Position::Clock(_)) => {
+                return Err(invalid(msg, "content.after is of another design").into());
+            }
+        };
+        let Some(ordered) = &mut self.ordered else { return Ok(()) };
+        let applied = ordered.storage.applied();
+        if ordered.order.leader().is_none() || !ordered.may_read(session, room_id, step) {
+            return Err(self.not_ready(msg, "what was said last is not known here"));
+        }
+        let gap = after.filter(|after| *after > applied);
+        if let Some(after) = gap.filter(|_| !join.accept_gap) {
+            let missing = format!("{} to {after}", applied + 1);
+            let message_id = msg.message_id.clone();
+            return Err(Hindrance::Wait(RequestError::Behind { message_id, missing }));
+        }
+        let limit = join.history.unwrap_or(HISTORY_DEFAULT) as usize;
+        let past = self.start_ordered_replay(session, room_id, limit, after);
+        let newly = !self.is_member_here(session, room_id);
+        let entered = self.presence.enter(session, room_id);
+        let joined = Joined {
+            history: u32::try_from(past).unwrap_or(u32::MAX),
+            members: u32::try_from(self.presence.count_in(room_id)).unwrap_or(u32::MAX),
+            gap: gap.map(Position::Sequence),
+        };
+        let mut ack = self.ack(msg).in_room(room_id).saying(&joined);
+        ack.position = Some(Position::Sequence(self.place_before_replay(session, room_id)));
+        step.cm.send_to_conn(conn, &ack.to_frame());
+        self.tell_joined(session, room_id, newly, entered, step);
+        Ok(())
+    }
+
+    /// Prepares the past of `room_id` for `session`: the last `limit` messages, or all that became of it after `after`.
+    /// Returns how many frames that is.
+    fn start_ordered_replay(
+        &mut self,
+        session: &str,
+        room_id: &str,
+        limit: usize,
+        after: Option<Seq>,
+    ) -> usize {
+        self.create_room(room_id).remove_client(session);
+        let Some(ordered) = &mut self.ordered else { return 0 };
+        let places = ordered.storage.places(room_id);
+        let known = ordered.storage.applied();
+        let next = if let Some(after) = after {
+            places.partition_point(|place| place.seq() <= after)
+        } else if let Some(others) = limit.checked_sub(1) {
+            let said = places.iter().enumerate().rev();
+            let mut said = said.filter(|(_, place)| place.message().is_some());
+            // Fewer than asked for: from the first.
+            said.nth(others).map_or(0, |(at, _)| at)
+        } else {
+            places.len()
+        };
+        let replay = OrderedReplay { next, after: after.unwrap_or(0), known };
+        let count = places[next..].iter().filter(|place| replay.tells(place)).count();
+        ordered.replays.insert((session.into(), room_id.into()), replay);
+        count
+    }
+
+    /// The position of `session` before it is sent the past: just before the first place of it.
+    fn place_before_replay(&self, session: &str, room_id: &str) -> Seq {
+        let Some(ordered) = &self.ordered else { return 0 };
+        let replay = ordered.replays.get(&(session.to_string(), room_id.to_string()));
+        let first = replay.and_then(|replay| ordered.storage.places(room_id).get(replay.next));
+        first.map_or(ordered.storage.applied(), |place| place.seq() - 1)
+    }
+
+    /// Sends sessions that are shown the past of a room as much of it as they can take.
+    pub(super) fn pump_ordered_replays(&mut self, step: &Step) {
+        let Some(ordered) = &mut self.ordered else { return };
+        for ((session, room_id), mut replay) in std::mem::take(&mut ordered.replays) {
+            let Some(client) = self.clients.get(&session) else { continue };
+            let Some(ordered) = &mut self.ordered else { return };
+            let places = ordered.storage.places(&room_id);
+            let mut spare = step.cm.spare_bytes(client.conn);
+            while replay.next < places.len() && spare > 0 {
+                let place = &places[replay.next];
+                replay.next += 1;
+                if !replay.tells(place) {
+                    continue;
+                }
+                let Some(frame) = frame_of(place, ordered.storage.message_storage()) else {
+                    continue;
+                };
+                spare = spare.saturating_sub(frame.len());
+                step.cm.send_to_conn(client.conn, &frame);
+            }
+            if replay.next < places.len() {
+                ordered.replays.insert((session, room_id), replay);
+                continue;
+            }
+            // The session's own messages may have waited for this.
+            step.cm.resume(client.conn);
+            self.create_room(&room_id).add_client(&session);
+        }
+    }
+
+    /// HISTORY: a page of what was said in a room since a time.
+    pub(in crate::server) fn answer_history(
+        &self,
+        conn: ConnId,
+        msg: &Message,
+        step: &Step,
+    ) -> Result<(), Hindrance> {
+        let asked: HistoryRequest = parse(msg)?;
+        let Some(ordered) = &self.ordered else { return Ok(()) };
+        let storage = ordered.storage.message_storage();
+        let mut found = storage.since(&msg.room_id, asked.since, asked.after.unwrap_or(0));
+        let (mut page, mut bytes) = (HistoryPage::default(), 0);
+        for entry in found.by_ref() {
+            bytes += entry.content.text().len() + PAGE_ENTRY_BYTES;
+            // What is shown on request moves nobody's position.
+            page.messages.push(Message { position: None, ..as_shown(entry) });
+            if bytes >= PAGE_BYTES {
+                page.next = entry.seq;
+                break;
+            }
+        }
+        if found.next().is_none() {
+            page.next = None;
+        }
+        let answer = Message::new(MessageType::History, self.server_id.as_str())
+            .with_id(&msg.message_id)
+            .in_room(&msg.room_id)
+            .saying(&page);
+        step.cm.send_to_conn(conn, &answer.to_frame());
+        Ok(())
+    }
+
+    /// STATS: what is kept here.
+    pub(in crate::server) fn answer_stats(&self, conn: ConnId, msg: &Message, step: &Step) {
+        let Some(ordered) = &self.ordered else { return };
+        let mut statistics = ordered.storage.statistics();
+        for room_id in self.presence.rooms() {
+            if !statistics.rooms.iter().any(|room| room.room_id == room_id) {
+                let room = RoomStatistics { room_id, ..RoomStatistics::default() };
+                statistics.rooms.push(room);
+            }
+        }
+        statistics.rooms.sort_by(|a, b| a.room_id.cmp(&b.room_id));
+        for room in &mut statistics.rooms {
+            room.members = self.presence.count_in(&room.room_id) as u64;
+        }
+        let answer = Message::new(MessageType::Stats, self.server_id.as_str())
+            .with_id(&msg.message_id)
+            .saying(&statistics);
+        step.cm.send_to_conn(conn, &answer.to_frame());
+    }
+}
+
+impl OrderedReplay {
+    /// Whether a session is told of `place`: of each message, and of each deletion of one that it may have.
+    fn tells(&self, place: &Place) -> bool {
+        match place {
+            Place::Said(_) => true,
+            // It was announced as a message, and went before it was sent.
+            Place::Gone { by, .. } => *by > self.known,
+            Place::Deletion { seq, of } => *seq > self.known || *of <= self.after,
+        }
+    }
+}
+
+fn frame_of(place: &Place, storage: &MessageStorage) -> Option<Frame> {
+    match place {
+        Place::Said(entry) => Some(shown(entry)),
+        Place::Gone { entry, .. } => Some(deleted(entry, entry.seq)),
+        Place::Deletion { seq, of } => storage.at(*of).map(|of| deleted(of, Some(*seq))),
+    }
+}
+
+/// A message as members see it: without the session and the term, with the position after it.
+pub(super) fn shown(entry: &Message) -> Frame {
+    as_shown(entry).to_frame()
+}
+
+fn as_shown(entry: &Message) -> Message {
+    let mut shown = Message::new(MessageType::Chat, entry.sender_id.as_str())
+        .with_id(entry.message_id.as_str())
+        .in_room(entry.room_id.as_str());
+    shown.content = entry.content.clone();
+    shown.timestamp = entry.timestamp;
+    shown.seq = entry.seq;
+    shown.position = entry.seq.map(Position::Sequence);
+    shown
+}
+
+/// The message `of` is gone: its id, who said it, its place, and the position after the deletion, which stands at `at`.
+pub(super) fn deleted(of: &Message, at: Option<Seq>) -> Frame {
+    let mut msg = Message::new(MessageType::Delete, of.sender_id.as_str())
+        .with_id(of.message_id.as_str())
+        .in_room(of.room_id.as_str());
+    (msg.seq, msg.position) = (of.seq, at.map(Position::Sequence));
+    msg.to_frame()
+}
