@@ -101,7 +101,6 @@ fn what_cannot_be_is_refused_with_the_flag_and_a_remedy() {
         ("--id n1 --peers a:0", "port 0"),
         ("--id n1 --advertise 0.0.0.0:7001", "that others can connect to"),
         ("--id n1 --advertise [::]:7001", "that others can connect to"),
-        ("--id n1 --design raft", "\"raft\" is not built yet; this version has: ring, sequencer"),
         ("--id n1 --election dice", "\"dice\" does not exist; this version has: hs, bully"),
         ("--id n1 --design star", "\"star\" does not exist; this version has: ring"),
         ("--id n1 --heartbeat-interval-ms 1000 --server-timeout-ms 2000", "less than 3000"),
