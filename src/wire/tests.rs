@@ -9,7 +9,7 @@ use crate::domain::content::{
     ClientJoin, DiscoveryContent, ElectionContent, ErrorContent, Heartbeat, Held, Hello, JoinRoom,
     Joined, MetadataContent, Presence, Status, SyncContent, Welcome,
 };
-use crate::domain::{Content, Message, MessageType};
+use crate::domain::{Content, Message, MessageType, raft_content};
 use crate::error::RequestError;
 
 const MESSAGES: &str = include_str!("messages.md");
@@ -23,8 +23,8 @@ fn examples() -> Vec<(&'static str, &'static str)> {
         if line.starts_with('{') {
             assert_ne!(content_type, "", "no type is named before {line}");
             found.push((content_type, line));
-        } else if let Some((_, link)) = line.split_once("](crate::domain::content::") {
-            content_type = link.split_once(')').unwrap().0;
+        } else if let Some((_, link)) = line.split_once("](crate::domain::") {
+            content_type = link.split_once("content::").unwrap().1.split_once(')').unwrap().0;
         } else if line.contains("(no type)") {
             content_type = "no type";
         }
@@ -53,6 +53,12 @@ fn rewrite_as(content_type: &str, content: &Content) -> Content {
         "Presence" => rewrite::<Presence>(content),
         "Held" => rewrite::<Held>(content),
         "SyncContent" => rewrite::<SyncContent>(content),
+        "RequestVote" => rewrite::<raft_content::RequestVote>(content),
+        "AppendEntries" => rewrite::<raft_content::AppendEntries>(content),
+        "InstallSnapshot" => rewrite::<raft_content::InstallSnapshot>(content),
+        "TimeoutNow" => rewrite::<raft_content::TimeoutNow>(content),
+        "ReadIndex" => rewrite::<raft_content::ReadIndex>(content),
+        "Configuration" => rewrite::<raft_content::Configuration>(content),
         other => panic!("{other} is no content"),
     }
 }
@@ -92,12 +98,14 @@ fn every_type_has_an_example_or_belongs_to_another_design() {
 #[test]
 fn every_kind_of_content_has_an_example() {
     let shown: BTreeSet<&str> = examples().iter().map(|(content_type, _)| *content_type).collect();
-    let source = include_str!("../domain/content.rs");
+    let source =
+        [include_str!("../domain/content.rs"), include_str!("../domain/raft_content.rs")].concat();
     let parts = ["Position", "ServerAddress", "ServerStatus", "Liveness", "RoomStatus", "Side"];
     let parts = [&parts[..], &["MetadataVersion", "RoomClock", "SessionPresence"]].concat();
+    let parts = [&parts[..], &["SnapshotHead", "Learner", "HexBytes"]].concat();
     let names = source.lines().filter_map(|line| {
         let rest = line.strip_prefix("pub struct ").or_else(|| line.strip_prefix("pub enum "))?;
-        rest.split(' ').next()
+        rest.split([' ', '(']).next()
     });
     for name in names.filter(|name| !parts.contains(name)) {
         assert!(shown.contains(name), "{name} has no example");

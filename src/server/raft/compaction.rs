@@ -60,7 +60,7 @@ impl RaftNode {
         if seq > self.last_applied || seq <= self.log.base() || self.snapshot_due {
             return false;
         }
-        let Some(last_included_term) = self.log.term_at(seq).map(|term| term.cloned()) else {
+        let Some(last_included_term) = self.log.term_at(seq).map(Option::<&Term>::cloned) else {
             return false;
         };
         let head = SnapshotHead {

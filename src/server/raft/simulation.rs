@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::server::planted::{Planted, plant};
+use crate::server::total_order::TotalOrder;
+use crate::storage::LogIndex;
 use world::World;
 
 /// What came of a seed: what happened how often, or what was broken.
@@ -65,13 +67,15 @@ fn run_seeds(
 }
 
 /// What must have happened in a batch of seeds, or it proves nothing.
-const EXPECTED: [&str; 23] = [
+const EXPECTED: [&str; 25] = [
     "leader elected",
     "committed",
     "applied",
     "crash",
     "crash in a write",
     "rivals",
+    "short reign",
+    "see-saw",
     "lost tail",
     "wipe",
     "sleep",
