@@ -1,20 +1,23 @@
-//! Counts the messages of Hirschberg-Sinclair elections against the bound `8n(1 + ceil(log2 n))`, announcement
-//! aside: `cargo run --release --example election_counts`.
+//! Counts the messages of elections, announcements aside: `cargo run --release --example election_counts`.
 //!
-//! For each size of the ring: ids anywhere on it, 200 elections each with one server that starts, all at once,
+//! Hirschberg and Sinclair against their bound `8n(1 + ceil(log2 n))`. For each size of the ring: ids anywhere on it, 200 elections each with one server that starts, all at once,
 //! and some at any moments; messages in any order that keeps the order of each link. Every election must
 //! end with the highest id within the bound, or the program panics. It draws from one seed, so the table is
 //! the same each time. The three columns in the middle are averages.
+//!
+//! The Bully beside it, announcements included (n - 1, one for each other server): the best case, when the highest
+//! id of n live servers starts alone, and the worst one, when all start at once: n - 1 and n^2 - 1, or the program
+//! panics. When the leader has died and was counted, n is one less.
 #![expect(clippy::disallowed_methods, reason = "one fixed start for virtual time")]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::time::Instant;
 
 use fastrand::Rng;
 use roundtable::domain::{Incarnation, Message, NodeId};
 use roundtable::network::transport::Outbox;
-use roundtable::server::election::hirschberg_sinclair::ElectionTiming;
-use roundtable::server::election::{Election, ElectionModule};
+use roundtable::server::election::{BullyElection, Election, ElectionModule, ElectionTiming};
 
 const SEED: u64 = 1980;
 const RUNS: u64 = 200;
@@ -29,7 +32,9 @@ enum Starters {
 
 fn main() {
     let mut rng = Rng::with_seed(SEED);
-    println!("servers   bound  one starts  some start  all start    most  of bound");
+    println!(
+        "servers   bound  one starts  some start  all start    most  of bound   bully: best    worst"
+    );
     for n in [1_usize, 2, 3, 4, 5, 8, 16, 32, 64, 100, 128, 256, 512, 1000, 1024] {
         let bound = 8 * n as u64 * (1 + u64::from(n.next_power_of_two().trailing_zeros()));
         let mut most = 0;
@@ -39,9 +44,41 @@ fn main() {
             most = counts.iter().copied().fold(most, u64::max);
             print!(" {:10.0}", counts.iter().sum::<u64>() as f64 / RUNS as f64);
         }
-        println!(" {most:7} {:8.0}%", 100.0 * most as f64 / bound as f64);
+        print!(" {most:7} {:8.0}%", 100.0 * most as f64 / bound as f64);
+        println!(" {:13} {:8}", bully(n, n - 1..n), bully(n, 0..n));
         assert!(most <= bound, "{most} messages among {n} servers, the bound is {bound}");
     }
+}
+
+/// A Bully election among `n` servers of which `starters` stand at the same time; returns the number of messages.
+fn bully(n: usize, starters: Range<usize>) -> u64 {
+    let ids: Vec<NodeId> = (0..n).map(id).collect();
+    let module = |id: &NodeId| {
+        let incarnation = Incarnation::new(id, 1, 0);
+        BullyElection::new(id.clone(), incarnation, String::new(), ElectionTiming::default())
+    };
+    let mut nodes: BTreeMap<NodeId, BullyElection> =
+        ids.iter().map(|id| (id.clone(), module(id))).collect();
+    let (outbox, now, mut sent) = (Outbox::new(), Instant::now(), 0);
+    for node in nodes.values_mut() {
+        node.members_changed(&ids, now, &outbox);
+    }
+    for starter in &ids[starters] {
+        nodes.get_mut(starter).expect("one of them").start_election(now, &outbox);
+    }
+    let mut queue = VecDeque::from(outbox.take_to_nodes());
+    while let Some((to, msg)) = queue.pop_front() {
+        sent += 1;
+        let to = to.expect("each message has one receiver");
+        nodes.get_mut(&to).expect("one of them").handle_message(&msg, now, &outbox);
+        queue.extend(outbox.take_to_nodes());
+    }
+    for node in nodes.values() {
+        assert_eq!((node.leader(), node.counter()), (ids.last().cloned(), 1), "{n} servers agree");
+    }
+    let n = n as u64;
+    assert!((n - 1..n * n).contains(&sent), "{sent} messages among {n} servers");
+    sent
 }
 
 /// One election among `n` servers; returns the number of probes and replies.
@@ -105,11 +142,9 @@ impl Ring {
             sent: 0,
             ids,
         };
-        let n = ring.ids.len();
-        for at in 0..n {
-            let sides = [ring.ids[(at + n - 1) % n].clone(), ring.ids[(at + 1) % n].clone()];
-            let [left, right] = sides.each_ref().map(|side| (n > 1).then_some(side));
-            ring.step(at, |node, now, cm| node.ring_changed(left, right, now, cm));
+        let ids = ring.ids.clone();
+        for at in 0..ids.len() {
+            ring.step(at, |node, now, cm| node.members_changed(&ids, now, cm));
         }
         ring
     }

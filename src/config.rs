@@ -8,7 +8,7 @@
 //! [`Settings`] is what was said, [`ServerConfig`] what it means: complete, checked, nothing left to parse.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -20,6 +20,19 @@ use serde::Deserialize;
 use crate::domain::NodeId;
 use crate::domain::ids::name_fault;
 use crate::error::StartError;
+use crate::server::election::ElectionKind;
+use crate::server::failover::HealthTiming;
+
+mod addresses;
+mod profile;
+
+pub(crate) use addresses::check_address;
+use addresses::{advertised_ip, check_advertise, resolve_listen};
+pub use profile::Profile;
+
+mod retain;
+
+pub use retain::Retain;
 
 /// The port that servers and clients find each other on, when nothing else is said.
 pub const DISCOVERY_PORT: u16 = 5007;
@@ -33,17 +46,35 @@ pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 pub enum Design {
     /// Hirschberg-Sinclair, causal rooms, anti-entropy.
     Ring,
+    /// Bully, a sequencer, one order for all.
+    Sequencer,
 }
 
 impl Design {
     /// Those that this version has.
-    pub const ALL: [Self; 1] = [Self::Ring];
+    pub const ALL: [Self; 2] = [Self::Ring, Self::Sequencer];
+
+    /// The election that it holds when nothing else is said.
+    pub fn election(self) -> ElectionKind {
+        match self {
+            Self::Ring => ElectionKind::HirschbergSinclair,
+            Self::Sequencer => ElectionKind::Bully,
+        }
+    }
+
+    /// Whether its servers try each other's ports ([`Failover`](crate::server::Failover)).
+    pub fn checks_health(self) -> bool {
+        match self {
+            Self::Ring | Self::Sequencer => false,
+        }
+    }
 }
 
 impl fmt::Display for Design {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Ring => "ring",
+            Self::Sequencer => "sequencer",
         })
     }
 }
@@ -56,11 +87,34 @@ impl FromStr for Design {
             return Ok(design);
         }
         let problem = match text {
-            "sequencer" | "raft" => "is not built yet",
+            "raft" => "is not built yet",
             _ => "does not exist",
         };
         let built = Self::ALL.map(|design| design.to_string()).join(", ");
         usage(format!("the design {text:?} {problem}; this version has: {built}"))
+    }
+}
+
+/// When a message of the design `sequencer` counts as committed: it is shown and acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AckRule {
+    /// On the disks of a majority of the voters: it survives the death of any minority.
+    #[default]
+    Majority,
+    /// On the leader's disk: total-order-chat.txt's own rule, for comparison. What the leader had not passed
+    /// on when it dies is lost.
+    Leader,
+}
+
+impl FromStr for AckRule {
+    type Err = StartError;
+
+    fn from_str(text: &str) -> Result<Self, StartError> {
+        match text {
+            "majority" => Ok(Self::Majority),
+            "leader" => Ok(Self::Leader),
+            _ => usage(format!("--ack {text:?} is neither majority nor leader")),
+        }
     }
 }
 
@@ -78,9 +132,12 @@ pub struct Settings {
     /// What others are told instead of the listening address
     #[arg(long, env = "ROUNDTABLE_ADVERTISE", hide_env = true, value_name = "HOST:PORT")]
     pub advertise: Option<String>,
-    /// Which design to run: ring [default: ring]
+    /// Which design to run: ring or sequencer [default: ring]
     #[arg(long, env = "ROUNDTABLE_DESIGN", hide_env = true)]
     pub design: Option<String>,
+    /// How the servers find a leader: hs (Hirschberg-Sinclair), bully [default: hs]
+    #[arg(long, env = "ROUNDTABLE_ELECTION", hide_env = true, value_name = "NAME")]
+    pub election: Option<String>,
     /// Servers of other clusters are refused [default: roundtable]
     #[arg(long, env = "ROUNDTABLE_CLUSTER", hide_env = true, value_name = "NAME")]
     pub cluster: Option<String>,
@@ -116,14 +173,29 @@ pub struct Settings {
         value_delimiter = ','
     )]
     pub rooms: Option<Vec<String>>,
-    /// How many servers found the cluster (designs sequencer and raft)
+    /// How many servers found the cluster (designs sequencer and raft) [default: 1 and the other --peers]
     #[arg(long, env = "ROUNDTABLE_BOOTSTRAP_EXPECT", hide_env = true, value_name = "N")]
     pub bootstrap_expect: Option<usize>,
+    /// Whose disk an acknowledgement stands on: majority or leader (design sequencer) [default: majority]
+    #[arg(long, env = "ROUNDTABLE_ACK", hide_env = true, value_name = "RULE")]
+    pub ack: Option<String>,
     /// A JSON file with settings, for what no flag and no variable says
     #[arg(long, env = "ROUNDTABLE_CONFIG", hide_env = true, value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// How often servers say that they are alive [default: 100]
+    /// Servers that know the time (NTP), asked in turn until one answers
+    #[arg(
+        long,
+        env = "ROUNDTABLE_NTP",
+        hide_env = true,
+        value_name = "HOST:PORT,…",
+        value_delimiter = ','
+    )]
+    pub ntp: Option<Vec<String>>,
+    /// What the four times below are when they are not said: fast or document [default: fast]
+    #[arg(long, env = "ROUNDTABLE_PROFILE", hide_env = true, help_heading = "Tuning")]
+    pub profile: Option<String>,
+    /// How often servers say that they are alive [default: 100; document: 800]
     #[arg(
         long,
         env = "ROUNDTABLE_HEARTBEAT_INTERVAL_MS",
@@ -132,7 +204,7 @@ pub struct Settings {
         help_heading = "Tuning"
     )]
     pub heartbeat_interval_ms: Option<u64>,
-    /// A server silent for so long is dead [default: 800]
+    /// A server silent for so long is dead [default: 800; document: 2500]
     #[arg(
         long,
         env = "ROUNDTABLE_SERVER_TIMEOUT_MS",
@@ -141,6 +213,24 @@ pub struct Settings {
         help_heading = "Tuning"
     )]
     pub server_timeout_ms: Option<u64>,
+    /// How often each port is tried, where health checks run (design raft) [default: 1000; document: 3000]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_HEALTH_CHECK_INTERVAL_MS",
+        hide_env = true,
+        value_name = "MS",
+        help_heading = "Tuning"
+    )]
+    pub health_check_interval_ms: Option<u64>,
+    /// How long such a connection may take [default: 500; document: 2000]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_HEALTH_CHECK_TIMEOUT_MS",
+        hide_env = true,
+        value_name = "MS",
+        help_heading = "Tuning"
+    )]
+    pub health_check_timeout_ms: Option<u64>,
     /// The longest frame that is taken [default: 1048576]
     #[arg(
         long,
@@ -168,6 +258,16 @@ pub struct Settings {
         help_heading = "Tuning"
     )]
     pub segment_bytes: Option<u64>,
+    /// Old log files beyond this may go: a size (1GiB), an age (30d) or everything (designs sequencer
+    /// and raft) [default: everything]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_RETAIN",
+        hide_env = true,
+        value_name = "HOW_MUCH",
+        help_heading = "Tuning"
+    )]
+    pub retain: Option<String>,
     /// How much to log: error, warn, info, debug, trace, off [default: `RUST_LOG`, or info]
     #[arg(
         long,
@@ -192,6 +292,8 @@ pub struct ServerConfig {
     pub advertise_ip: IpAddr,
     /// What it runs.
     pub design: Design,
+    /// How it finds a leader.
+    pub election: ElectionKind,
     /// The cluster's name.
     pub cluster: String,
     /// Some other servers, `host:port`, its own address not among them.
@@ -206,16 +308,24 @@ pub struct ServerConfig {
     pub rooms: Vec<String>,
     /// How many servers found the cluster (designs `sequencer` and `raft`).
     pub bootstrap_expect: usize,
+    /// Whose disk an acknowledgement stands on (design `sequencer`).
+    pub ack: AckRule,
     /// How often servers say that they are alive, in milliseconds.
     pub heartbeat_interval_ms: u64,
     /// A server silent for so long is dead, in milliseconds.
     pub server_timeout_ms: u64,
+    /// Time servers, `host:port`.
+    pub ntp: Vec<String>,
+    /// How ports are tried, where the design does that.
+    pub health: HealthTiming,
     /// The longest frame that is taken, in bytes.
     pub frame_bytes_max: usize,
     /// How much may wait for a client to read it, in bytes.
     pub client_queue_bytes: usize,
     /// A log file longer than this is followed by a new one, in bytes.
     pub segment_bytes: u64,
+    /// How much of the log is kept (designs `sequencer` and `raft`).
+    pub retain: Retain,
     /// How much to log; `None` leaves it to `RUST_LOG`, or info.
     pub log: Option<LevelFilter>,
 }
@@ -254,6 +364,7 @@ impl Settings {
             listen: self.listen.or(other.listen),
             advertise: self.advertise.or(other.advertise),
             design: self.design.or(other.design),
+            election: self.election.or(other.election),
             cluster: self.cluster.or(other.cluster),
             peers: self.peers.or(other.peers),
             // One setting in two words: a port said here outweighs a "no" said there.
@@ -264,12 +375,20 @@ impl Settings {
             repair: self.repair || other.repair,
             rooms: self.rooms.or(other.rooms),
             bootstrap_expect: self.bootstrap_expect.or(other.bootstrap_expect),
+            ack: self.ack.or(other.ack),
             config: self.config.or(other.config),
             heartbeat_interval_ms: self.heartbeat_interval_ms.or(other.heartbeat_interval_ms),
             server_timeout_ms: self.server_timeout_ms.or(other.server_timeout_ms),
+            ntp: self.ntp.or(other.ntp),
+            profile: self.profile.or(other.profile),
+            health_check_interval_ms: self
+                .health_check_interval_ms
+                .or(other.health_check_interval_ms),
+            health_check_timeout_ms: self.health_check_timeout_ms.or(other.health_check_timeout_ms),
             frame_bytes_max: self.frame_bytes_max.or(other.frame_bytes_max),
             client_queue_bytes: self.client_queue_bytes.or(other.client_queue_bytes),
             segment_bytes: self.segment_bytes.or(other.segment_bytes),
+            retain: self.retain.or(other.retain),
             log: self.log.or(other.log),
         }
     }
@@ -290,27 +409,39 @@ impl Settings {
         if let Some(advertise) = &self.advertise {
             check_advertise(advertise)?;
         }
+        let ntp = listed(self.ntp);
+        ntp.iter().try_for_each(|server| check_address("--ntp", server).map(drop))?;
+        let profile: Profile = self.profile.as_deref().unwrap_or("fast").parse()?;
+        let health = profile.health(self.health_check_interval_ms, self.health_check_timeout_ms)?;
         let own = [Some(listen_text), Some(listen.to_string()), self.advertise.clone()];
         peers.retain(|peer| !own.contains(&Some(peer.clone())));
+        let design: Design = self.design.as_deref().unwrap_or("ring").parse()?;
         let config = ServerConfig {
             data: self.data.unwrap_or_else(|| Path::new("data").join(&id)),
             id: id.into(),
             listen,
             advertise_ip: advertised_ip(listen.ip(), self.advertise.is_some())?,
             advertise: self.advertise,
-            design: self.design.as_deref().unwrap_or("ring").parse()?,
+            election: self.election.map_or(Ok(design.election()), |name| parse_election(&name))?,
+            design,
             cluster,
             bootstrap_expect: self.bootstrap_expect.unwrap_or(1 + peers.len()),
+            ack: self.ack.map_or(Ok(AckRule::default()), |rule| rule.parse())?,
             peers,
             discovery_port: (!self.no_discovery)
                 .then_some(self.discovery_port.unwrap_or(DISCOVERY_PORT)),
             repair: self.repair,
             rooms,
-            heartbeat_interval_ms: self.heartbeat_interval_ms.unwrap_or(100),
-            server_timeout_ms: self.server_timeout_ms.unwrap_or(800),
+            heartbeat_interval_ms: self
+                .heartbeat_interval_ms
+                .unwrap_or(profile.heartbeat_interval_ms()),
+            server_timeout_ms: self.server_timeout_ms.unwrap_or(profile.server_timeout_ms()),
+            ntp,
+            health,
             frame_bytes_max: self.frame_bytes_max.unwrap_or(FRAME_BYTES_MAX),
             client_queue_bytes: self.client_queue_bytes.unwrap_or(8 * 1024 * 1024),
             segment_bytes: self.segment_bytes.unwrap_or(64 * 1024 * 1024),
+            retain: self.retain.map(|text| parse_retain(&text)).transpose()?.unwrap_or_default(),
             log: self.log.map(|level| parse_level(&level)).transpose()?,
         };
         check_numbers(&config)?;
@@ -320,6 +451,14 @@ impl Settings {
 
 fn usage<T>(text: String) -> Result<T, StartError> {
     Err(StartError::Usage(text))
+}
+
+fn parse_election(name: &str) -> Result<ElectionKind, StartError> {
+    let known = || ElectionKind::ALL.map(|kind| kind.to_string()).join(", ");
+    ElectionKind::named(name).map_or_else(
+        || usage(format!("the election {name:?} does not exist; this version has: {}", known())),
+        Ok,
+    )
 }
 
 /// The items of a list that is allowed to have empty ones, as a trailing comma or an empty variable makes.
@@ -356,6 +495,15 @@ fn check_numbers(config: &ServerConfig) -> Result<(), StartError> {
         "--frame-bytes-max; not one long message would fit",
     )?;
     least("segment-bytes", config.segment_bytes, 4096, "a file for every few messages")?;
+    if let Retain::Bytes(bytes) = config.retain
+        && bytes < config.segment_bytes
+    {
+        return usage(format!(
+            "--retain {} is less than --segment-bytes {}, and the newest file is never removed; \
+             give more, or smaller files",
+            config.retain, config.segment_bytes
+        ));
+    }
     least("bootstrap-expect", config.bootstrap_expect as u64, 1, "and somebody has to begin")
 }
 
@@ -378,57 +526,8 @@ fn check_node_id(id: &str) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Splits `host:port`; the host may be a name that only others can resolve.
-pub(crate) fn check_address(flag: &str, address: &str) -> Result<(String, u16), StartError> {
-    let split = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-    match split.and_then(|(host, port)| Some((host.to_string(), port.parse::<u16>().ok()?))) {
-        Some((_, 0)) => {
-            usage(format!("{flag} {address}: port 0 cannot be connected to; name the real port"))
-        }
-        Some(parts) => Ok(parts),
-        None => usage(format!("{flag} {address:?} is not HOST:PORT, such as 127.0.0.1:7001")),
-    }
-}
-
-fn check_advertise(address: &str) -> Result<(), StartError> {
-    let (host, _) = check_address("--advertise", address)?;
-    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    if ip.is_ok_and(|ip| ip.is_unspecified()) {
-        return usage(format!(
-            "--advertise {address} is no address that others can connect to; \
-             give the address of this machine in their network"
-        ));
-    }
-    Ok(())
-}
-
-fn resolve_listen(address: &str) -> Result<SocketAddr, StartError> {
-    let refuse = |reason: String| usage(format!("--listen {address:?} {reason}"));
-    match address.to_socket_addrs().map(|mut addresses| addresses.next()) {
-        Ok(Some(found)) => Ok(found),
-        Ok(None) => refuse("has no address".into()),
-        Err(error) => refuse(format!("is not HOST:PORT, such as 127.0.0.1:7001 ({error})")),
-    }
-}
-
-/// What to tell others: where we listen, or for a wildcard the address from which this machine would speak to the
-/// outside.
-fn advertised_ip(listen: IpAddr, advertise_given: bool) -> Result<IpAddr, StartError> {
-    if advertise_given || !listen.is_unspecified() {
-        return Ok(listen);
-    }
-    // Connecting a UDP socket sends nothing; it only chooses a route. The address is one for documentation.
-    let route =
-        if listen.is_ipv4() { ("0.0.0.0:0", "192.0.2.1:9") } else { ("[::]:0", "[2001:db8::1]:9") };
-    let outward = UdpSocket::bind(route.0)
-        .and_then(|socket| socket.connect(route.1).and_then(|()| socket.local_addr()));
-    match outward {
-        Ok(address) if !address.ip().is_unspecified() => Ok(address.ip()),
-        _ => usage(format!(
-            "--listen {listen} is every address of this machine, and none leads outward; \
-             say with --advertise HOST:PORT where others reach it"
-        )),
-    }
+fn parse_retain(text: &str) -> Result<Retain, StartError> {
+    text.parse().or_else(|problem: String| usage(format!("--retain {text:?} {problem}")))
 }
 
 fn parse_level(level: &str) -> Result<LevelFilter, StartError> {

@@ -26,7 +26,7 @@
 //! | `ServerNode` | [`ServerNode`](server::ServerNode) | one server without its sockets, files and threads |
 //! | `ServerState` | [`ServerState`](server::ServerState) | where it stands in an election |
 //! | `RingNeighbor` | [`RingNeighbor`](server::RingNeighbor) | who stands beside it |
-//! | `ElectionModule` | [`ElectionModule`](server::ElectionModule) | Hirschberg-Sinclair, behind the trait [`Election`](server::election::Election) |
+//! | `ElectionModule` | [`ElectionModule`](server::ElectionModule) | Hirschberg-Sinclair, behind the trait [`Election`](server::election::Election); [`BullyElection`](server::election::BullyElection) is the other one |
 //! | `FailureDetector` | [`FailureDetector`](server::FailureDetector) | heartbeats and timers |
 //! | `MetadataStore` | [`MetadataStore`](server::MetadataStore) | which server hosts which room |
 //! | `CausalMulticastHandler` | [`CausalMulticastHandler`](server::CausalMulticastHandler) | stamps, hold-back queue, who holds what |

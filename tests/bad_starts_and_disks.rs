@@ -70,6 +70,17 @@ fn a_data_folder_of_another_node_or_of_a_running_one_is_refused() {
     assert_eq!(code, Some(1), "{said}");
     let wanted = "this folder belongs to node \"n1\", not \"n7\"; start with --id n1";
     assert!(said.contains(wanted), "{said}");
+
+    let mut stranger = lone_server(cluster.folder.path(), "n1", &["--cluster", "another"]);
+    stranger.data.clone_from(&data);
+    let (code, said) = stranger.start_in_vain();
+    assert_eq!(code, Some(1), "{said}");
+    let (name, data) = (&cluster.name, data.display());
+    let wanted = format!(
+        "{data}: this folder belongs to cluster {name:?}, not \"another\"; \
+         start with --cluster {name}, or choose another --data"
+    );
+    assert!(said.contains(&wanted), "{said}");
     cluster.restart(0);
     cluster.assert_serves();
 }
@@ -82,6 +93,7 @@ fn a_wrong_setting_is_named_and_exits_with_2() {
         (vec!["--design", "paxos"], "the design \"paxos\" does not exist"),
         (vec!["--rooms", "a\nb"], "has control characters"),
         (vec!["--frame-bytes-max", "17"], "--frame-bytes-max 17 is less than 4096"),
+        (vec!["--retain", "5x"], "--retain \"5x\" is neither a size such as 1GiB"),
         (vec!["--no-such-flag"], "--no-such-flag"),
     ] {
         let (code, said) = lone_server(folder.path(), "n1", &args).start_in_vain();

@@ -160,6 +160,7 @@ fn a_hello_of_another_cluster_or_design_is_answered_with_an_error() {
     let right = Hello {
         cluster: cluster.name.clone(),
         design: "ring".into(),
+        election: "hs".into(),
         id: "n9".into(),
         disk_id: "d".into(),
         incarnation: "n9.1-0000".into(),
@@ -169,12 +170,18 @@ fn a_hello_of_another_cluster_or_design_is_answered_with_an_error() {
     };
     let other = Hello { cluster: "other".into(), ..right.clone() };
     let raft = Hello { design: "raft".into(), ..right.clone() };
+    let bully = Hello { election: "bully".into(), ..right.clone() };
     let same = Hello { id: "n1".into(), ..right.clone() };
     let name = &cluster.name;
     let address = cluster.address(0);
     for (hello, code, reason) in [
         (other, "WRONG_CLUSTER", format!("n9 belongs to the cluster \"other\", n1 to {name:?}")),
         (raft, "WRONG_CLUSTER", "n9 runs the design \"raft\", n1 runs \"ring\"".into()),
+        (
+            bully,
+            "WRONG_CLUSTER",
+            "n9 holds elections by \"bully\", n1 by \"hs\"; give both the same --election".into(),
+        ),
         (
             same,
             "NODE_ID_IN_USE",

@@ -12,6 +12,8 @@ mod election;
 mod failure_detector;
 #[path = "golden/metadata.rs"]
 mod metadata;
+#[path = "golden/ordering.rs"]
+mod ordering;
 #[path = "golden/raft.rs"]
 mod raft;
 #[path = "golden/wires.rs"]
@@ -19,6 +21,8 @@ mod wires;
 
 use std::path::Path;
 use std::time::Instant;
+
+use roundtable::server::election::{BullyElection, ElectionModule};
 
 /// Where virtual time starts.
 #[expect(clippy::disallowed_methods, reason = "one fixed start for virtual time")]
@@ -41,7 +45,12 @@ fn play<R: goldenscript::Runner>(folder: &str, runner: impl Fn() -> R) {
 
 #[test]
 fn elections_go_as_told() {
-    play("election", election::Play::new);
+    play("election", election::Play::<ElectionModule>::new);
+}
+
+#[test]
+fn bullies_go_as_told() {
+    play("bully", election::Play::<BullyElection>::new);
 }
 
 #[test]
@@ -52,6 +61,11 @@ fn failures_are_detected_as_told() {
 #[test]
 fn room_locations_change_as_told() {
     play("metadata", metadata::Play::new);
+}
+
+#[test]
+fn messages_are_ordered_as_told() {
+    play("ordering", ordering::Play::new);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 mod support;
 
-use support::history::{MemberLog, Step, complaints};
+use support::history::{MemberLog, Step, complaints, several_orders};
 
 /// `log("ann", "w:a1 s:a1 k:a1")`: she wrote it, was shown it, and it was acknowledged.
 fn log(name: &str, steps: &str) -> MemberLog {
@@ -101,4 +101,15 @@ fn the_checker_finds_a_cause_that_is_several_messages_away() {
     ];
     let swapped = "dora was shown \"c1\" before \"b1\", which cid knew when writing it";
     assert_eq!(complaints(&members), [swapped]);
+}
+
+#[test]
+fn the_checker_wants_one_order_where_it_is_promised() {
+    let same = [log("ann", "s:a1 s:b1"), log("bob", "w:b1 s:a1 s:b1")];
+    assert_eq!(several_orders(&same), [""; 0]);
+    let swapped = [log("ann", "s:a1 s:b1"), log("bob", "s:b1 s:a1")];
+    let expected = r#"as number 1 ann was shown Some("a1"), bob Some("b1")"#;
+    assert_eq!(several_orders(&swapped), [expected]);
+    let short = [log("ann", "s:a1 s:b1"), log("bob", "s:a1")];
+    assert_eq!(several_orders(&short).len(), 1);
 }

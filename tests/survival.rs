@@ -9,6 +9,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -23,6 +24,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// How long people talk between faults.
 const QUIET: Duration = Duration::from_millis(1500);
+
+/// With [`QUIET`] twice, a pause of 10 s.
+const LONG_PAUSE: Duration = Duration::from_secs(7);
 
 fn rounds() -> usize {
     std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
@@ -163,11 +167,24 @@ fn soak_kill_two_servers_in_turn() {
 #[test]
 #[ignore = "minutes: make soak"]
 fn soak_pause_the_leader_for_ten_seconds() {
-    let long_sleep = |cluster: &mut Cluster, index: usize| {
-        sleep(Duration::from_secs(7));
-        wake(cluster, index);
+    let long = |cluster: &mut Cluster, round: usize| {
+        let index = pause_leader(cluster, round);
+        sleep(LONG_PAUSE);
+        index
     };
-    soak("leader paused for 10 s", rounds(), pause_leader, long_sleep);
+    soak("leader paused for 10 s", rounds(), long, wake);
+}
+
+#[test]
+#[ignore = "minutes: make soak"]
+fn soak_pause_any_server_for_ten_seconds() {
+    // Those who had left the leader are on another one, and have to leave that one.
+    let long = |cluster: &mut Cluster, round: usize| {
+        cluster.servers[round % 3].signal("STOP");
+        sleep(LONG_PAUSE);
+        round % 3
+    };
+    soak("any server paused for 10 s", rounds(), long, wake);
 }
 
 #[test]
@@ -188,9 +205,12 @@ fn soak_rolling_restart() {
     let mut cluster = cluster();
     let talk = Talk::start(&cluster, 4, PAUSE);
     let mut silences = Vec::new();
+    // How often a person was told so many lines about one restart.
+    let mut lines = BTreeMap::new();
     for round in 0..rounds() {
         let index = round % 3;
         sleep(QUIET);
+        let before = talk.told_each();
         let since = Instant::now();
         cluster.servers[index].signal("INT");
         let status = cluster.servers[index].wait_exit(support::DEADLINE);
@@ -199,8 +219,12 @@ fn soak_rolling_restart() {
         cluster.wait_ready();
         sleep(QUIET);
         silences.push(talk.longest_silence(since));
+        for (now, before) in talk.told_each().iter().zip(before) {
+            *lines.entry(now - before).or_insert(0) += 1;
+        }
     }
     report("rolling restart", silences);
+    println!("lines that a person was told about a restart, and how often: {lines:?}");
     println!("news: {:#?}", talk.news().iter().take(12).collect::<Vec<_>>());
     assert_nothing_lost(&cluster, talk);
 }

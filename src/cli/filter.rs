@@ -273,7 +273,7 @@ impl<O: Write, N: Write> Filter<'_, O, N> {
             }
             Event::Joined { history, .. } => (self.joined, self.history_left) = (true, *history),
             // What was left of the past comes as news.
-            Event::Reconnected { .. } => self.history_left = 0,
+            Event::Moved { .. } | Event::Reconnected { .. } => self.history_left = 0,
             Event::Ended { .. } => self.failed = true,
             _ => {}
         }

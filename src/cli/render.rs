@@ -70,6 +70,7 @@ pub fn notice(event: &Event) -> Option<String> {
     let text = match event {
         Event::Connected { server } => format!("connected to {server}"),
         Event::Disconnected { reason } => format!("disconnected: {reason}; looking for a server"),
+        Event::Moved { server, reason, .. } => format!("moved to {server}: {reason}"),
         Event::Reconnected { server, rooms, resent } => {
             let rooms = if rooms.is_empty() { "no room".into() } else { rooms.join(", ") };
             let resent = match resent {
@@ -163,6 +164,15 @@ mod tests {
             (
                 Event::Reconnected { server: "h:1".into(), rooms, resent: 1 },
                 "* reconnected to h:1, in a, b, 1 message sent again",
+            ),
+            (
+                Event::Moved {
+                    server: "h:2".into(),
+                    reason: "h:1 is stopping".into(),
+                    rooms: vec!["a".into()],
+                    resent: 1,
+                },
+                "* moved to h:2: h:1 is stopping",
             ),
             (
                 Event::Joined { room: "a".into(), members: 2, history: 0 },

@@ -62,7 +62,20 @@ pub fn table(status: &Status) -> String {
     for (name, value) in summary {
         let _ = writeln!(text, "{name:<8} {}", visible(&value));
     }
-    let mut servers = vec![["SERVER", "ADDRESS", "STATE", "HEARD"].map(String::from)];
+    if let Some(time) = &status.time {
+        let _ = writeln!(text, "time     {}", visible(&time.to_string()));
+    }
+    text.push('\n');
+    text.push_str(&servers_table(status));
+    text.push('\n');
+    text.push_str(&rooms_table(&status.rooms));
+    text
+}
+
+/// The servers as a table; HEALTHY where health checks run.
+fn servers_table(status: &Status) -> String {
+    let checks_health = status.servers.iter().any(|server| server.healthy.is_some());
+    let mut rows = vec![["SERVER", "ADDRESS", "STATE", "HEARD", "HEALTHY"].map(String::from)];
     for server in &status.servers {
         let liveness = match server.state {
             Liveness::Alive => "alive",
@@ -74,13 +87,22 @@ pub fn table(status: &Status) -> String {
             Some(ms) => format!("{ms} ms ago"),
             None => "never".into(),
         };
-        servers.push([server.id.to_string(), server.address.clone(), liveness.into(), heard]);
+        let healthy = match server.healthy {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "-",
+        };
+        let (id, address) = (server.id.to_string(), server.address.clone());
+        rows.push([id, address, liveness.into(), heard, healthy.into()]);
     }
-    text.push('\n');
-    text.push_str(&columns(&servers));
-    text.push('\n');
-    text.push_str(&rooms_table(&status.rooms));
-    text
+    if checks_health {
+        return columns(&rows);
+    }
+    let without_health: Vec<[String; 4]> = rows
+        .into_iter()
+        .map(|[id, address, state, heard, _]| [id, address, state, heard])
+        .collect();
+    columns(&without_health)
 }
 
 /// The rooms as a table for people.
@@ -140,7 +162,7 @@ fn columns<const N: usize>(rows: &[[String; N]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::content::ServerStatus;
+    use crate::domain::content::{ServerStatus, TimeState};
 
     #[test]
     fn a_status_is_a_head_and_two_aligned_tables() {
@@ -149,6 +171,7 @@ mod tests {
             address: format!("127.0.0.1:700{}", &id[1..]),
             state,
             last_heartbeat_ms: heard,
+            healthy: None,
         };
         let status = Status {
             node: "n1".into(),
@@ -170,6 +193,7 @@ mod tests {
                 members: vec!["alice".into(), "bob".into()],
                 messages: 12,
             }],
+            time: None,
         };
         let expected = r"node     n1
 state    FOLLOWER
@@ -193,6 +217,51 @@ lobby\u{7}  n1    n1 n3     12        2 alice, bob
         let text = table(&status);
         let rows: Vec<&str> = text.lines().skip(8).take(4).collect();
         assert_eq!(rows, expected.lines().skip(8).take(4).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn time_and_health_are_shown_where_they_are_known() {
+        let server = |id: &str, healthy| ServerStatus {
+            id: id.into(),
+            address: "h:1".into(),
+            state: Liveness::Alive,
+            last_heartbeat_ms: Some(7),
+            healthy,
+        };
+        let mut status = Status {
+            node: "n1".into(),
+            state: "LEADER".into(),
+            leader: Some("n1".into()),
+            term: 1,
+            design: "raft".into(),
+            cluster: "roundtable".into(),
+            servers: vec![server("n1", Some(true)), server("n2", Some(false)), server("n3", None)],
+            ring: vec!["n1".into()],
+            rooms: Vec::new(),
+            time: Some(TimeState::Synchronised {
+                server: "t:123".into(),
+                offset_ms: 1.2044,
+                delay_ms: 0.31,
+                age_ms: 12_400,
+            }),
+        };
+        let text = table(&status);
+        assert!(
+            text.contains("\ntime     t:123, offset +1.204 ms, delay 0.310 ms, heard 12 s ago\n"),
+            "{text}"
+        );
+        for row in [
+            "SERVER  ADDRESS  STATE  HEARD     HEALTHY",
+            "n1      h:1      alive  -         yes",
+            "n2      h:1      alive  7 ms ago  no",
+            "n3      h:1      alive  7 ms ago  -",
+        ] {
+            assert!(text.lines().any(|line| line == row), "{row} in\n{text}");
+        }
+        let reason = "t:123 does not answer".to_string();
+        status.time = Some(TimeState::Unsynchronised { reason });
+        let line = "time     not synchronised, the system clock serves: t:123 does not answer\n";
+        assert!(table(&status).contains(line), "{}", table(&status));
     }
 
     #[test]

@@ -12,12 +12,24 @@ pub enum Event {
         /// Where to, `host:port`.
         server: String,
     },
-    /// The connection was lost. The client looks for another server by itself.
+    /// The connection was lost a second ago and is not replaced yet. The client looks for another server by itself, and
+    /// says [`Reconnected`](Self::Reconnected) when it has one.
     Disconnected {
-        /// Why, in a sentence without a full stop.
+        /// Why, in a sentence without a full stop that names the server.
         reason: String,
     },
-    /// A lost connection was replaced, rooms were resumed and unacknowledged messages sent again.
+    /// The connection was lost and replaced before it was worth a word: the only news of both.
+    Moved {
+        /// Where to, `host:port`.
+        server: String,
+        /// Why, in a sentence without a full stop that names the former server.
+        reason: String,
+        /// The rooms that the session is in again, by name.
+        rooms: Vec<String>,
+        /// How many messages were sent a second time.
+        resent: usize,
+    },
+    /// A connection that was said to be lost was replaced, rooms were resumed and unacknowledged messages sent again.
     Reconnected {
         /// Where to, `host:port`.
         server: String,

@@ -135,6 +135,7 @@ impl FakeCluster {
             servers: Vec::new(),
             ring: vec!["n1".into(), "n2".into()],
             rooms: rooms.collect(),
+            time: None,
         }
     }
 }

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, select, tick};
+use crossbeam_channel::{Sender, after, select, tick};
 use log::debug;
 
 use super::shared::Inner;
@@ -28,7 +28,7 @@ pub(crate) const LASTED: Duration = Duration::from_secs(5);
 pub(crate) const WELCOME_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long servers that say "not yet" are asked again before the start is given up.
 const START_LIMIT: Duration = Duration::from_secs(10);
-/// How often silence is looked for.
+/// How often silence is looked for, also that of a server that has not welcomed us yet.
 pub(crate) const TICK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Waits that double, with a random part so that the clients of a dead server do not all come at once.
@@ -131,8 +131,15 @@ fn reconnect(inner: &Arc<Inner>, backoff: &mut Backoff) -> bool {
 
 /// Waits a moment. False when the client is stopped meanwhile.
 fn pause(inner: &Inner, backoff: &mut Backoff) -> bool {
-    let _ = inner.threads.stopped().recv_timeout(backoff.next());
-    !inner.threads.is_stopped()
+    let (over, ticker) = (after(backoff.next()), tick(TICK_INTERVAL));
+    inner.tick();
+    loop {
+        select! {
+            recv(over) -> _ => return !inner.threads.is_stopped(),
+            recv(ticker) -> _ => inner.tick(),
+            recv(inner.threads.stopped()) -> _ => return false,
+        }
+    }
 }
 
 /// Connects to `address` and waits for the welcome.
@@ -148,6 +155,7 @@ fn attempt(inner: &Arc<Inner>, address: &str) -> Attempt {
     };
     inner.adopt(conn, address);
     let deadline = Instant::now() + WELCOME_TIMEOUT;
+    let ticker = tick(TICK_INTERVAL);
     loop {
         let state = inner.state.lock();
         let (online, over) = (state.session.is_online(), state.session.is_ended());
@@ -165,6 +173,7 @@ fn attempt(inner: &Arc<Inner>, address: &str) -> Attempt {
         }
         select! {
             recv(inner.wake.1) -> _ => {}
+            recv(ticker) -> _ => inner.tick(),
             recv(inner.threads.stopped()) -> _ => {}
             default(deadline.saturating_duration_since(Instant::now())) => {
                 let limit = WELCOME_TIMEOUT.as_secs();

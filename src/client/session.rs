@@ -22,6 +22,7 @@
 mod answers;
 pub mod outstanding;
 pub mod room_view;
+pub mod silence;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -32,12 +33,10 @@ use crate::domain::content::ClientJoin;
 use crate::domain::{Message, MessageType, VectorClock};
 use outstanding::{Outstanding, Unacked};
 use room_view::{Past, RoomView};
+use silence::{Owed, Silence, Verdict};
 
-/// A server that says nothing for so long is asked something.
-const PROBE_AFTER: Duration = Duration::from_secs(5);
-/// A server that says nothing for so long is given up. Longer than the 5 s for which a server may read no
-/// further from a client, twice.
-const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// How long another server may take to take us over before the user is told that the connection is lost.
+const UNTOLD_MAX: Duration = Duration::from_secs(1);
 
 /// What an input led to.
 #[derive(Debug, Default, PartialEq)]
@@ -101,6 +100,17 @@ struct Resume {
     resent: usize,
 }
 
+/// A connection that was lost and is not replaced yet.
+#[derive(Debug)]
+struct Gone {
+    /// Why, naming the server.
+    reason: String,
+    /// When a tick first found it.
+    since: Option<Instant>,
+    /// Whether the user was told.
+    told: bool,
+}
+
 /// One session: who, where, what is open.
 #[derive(Debug)]
 pub struct Session {
@@ -117,14 +127,15 @@ pub struct Session {
     /// Everything that any room's position counted; for display only (design `ring`).
     vector_clock: VectorClock,
     online_once: bool,
+    gone: Option<Gone>,
     resume: Option<Resume>,
     /// Rooms that a server was behind in, and the addresses that cannot help. Empty when all is well.
     behind: BTreeSet<String>,
     tried: BTreeSet<String>,
     /// Addresses whose disk is full.
     full: BTreeSet<String>,
-    last_heard: Option<Instant>,
-    probed: bool,
+    /// Of the server of the present connection.
+    silence: Option<Silence>,
     /// Whether a message was acknowledged on the present connection: it is worth something.
     pub progressed: bool,
 }
@@ -144,12 +155,12 @@ impl Session {
             outstanding: Outstanding::default(),
             vector_clock: VectorClock::new(),
             online_once: false,
+            gone: None,
             resume: None,
             behind: BTreeSet::new(),
             tried: BTreeSet::new(),
             full: BTreeSet::new(),
-            last_heard: None,
-            probed: false,
+            silence: None,
             progressed: false,
         }
     }
@@ -202,7 +213,7 @@ impl Session {
     /// A connection to `address` stands: says who we are.
     pub fn connected(&mut self, address: &str, now: Instant) -> Step {
         self.phase = Phase::Greeting(address.into());
-        (self.last_heard, self.probed, self.progressed) = (Some(now), false, false);
+        (self.silence, self.progressed) = (Some(Silence::new(now)), false);
         self.connections += 1;
         let join = ClientJoin {
             session: self.id.clone(),
@@ -220,16 +231,27 @@ impl Session {
         }
     }
 
-    /// The connection is gone because of `reason`; the next one takes up from here.
+    /// The connection broke because of `reason`; the next one takes up from here. The user is told when that takes
+    /// long ([`tick`](Self::tick)), or else with the news of the next connection.
     pub fn lost(&mut self, reason: &str) -> Vec<Event> {
+        self.give_up(|address| format!("lost {address} ({reason})"))
+    }
+
+    /// Ends what is bound to the present connection. `reason` is given the server's address.
+    fn give_up(&mut self, reason: impl FnOnce(&str) -> String) -> Vec<Event> {
         let mut events = Vec::new();
         match std::mem::replace(&mut self.phase, Phase::Offline) {
-            Phase::Online(_) => events.push(Event::Disconnected { reason: reason.into() }),
+            Phase::Online(address) => {
+                // Lost again before all rooms were back, it is the same story.
+                let gone = || Gone { reason: reason(&address), since: None, told: false };
+                self.gone.get_or_insert_with(gone);
+            }
             Phase::Greeting(address) => self.unreachable(&address),
             Phase::Offline => {}
             Phase::Ended => self.phase = Phase::Ended,
         }
         self.resume = None;
+        self.silence = None;
         self.outstanding.lost();
         self.rooms.values_mut().for_each(RoomView::lost);
         self.requests.retain(|_, request| match request {
@@ -244,23 +266,38 @@ impl Session {
         events
     }
 
-    /// Time has passed: notices a server that has fallen silent.
+    /// Time has passed: notices a server that has fallen silent, and tells of a connection that is lost for a while.
     pub fn tick(&mut self, now: Instant) -> Step {
-        let Some(heard) = self.last_heard.filter(|_| self.is_online()) else {
-            return Step::default();
+        let owed = self.owed();
+        let verdict = self.silence.as_mut().map_or(Verdict::Wait, |it| it.tick(now, owed));
+        let mut step = match verdict {
+            Verdict::Wait => Step::default(),
+            Verdict::Ask => {
+                let probe = self.request(MessageType::Heartbeat, Request::Probe);
+                Step { send: vec![probe], ..Step::default() }
+            }
+            Verdict::Gone(silence) => {
+                let silent = format!("said nothing for {} s", silence.as_secs());
+                self.move_because(&format!("the server {silent}"), |it| format!("{it} {silent}"))
+            }
         };
-        let silence = now.duration_since(heard);
-        if silence > SILENCE_MAX {
-            let reason = format!("the server said nothing for {} s", SILENCE_MAX.as_secs());
-            return self.move_on(&reason);
-        }
-        let mut step = Step::default();
-        if silence > PROBE_AFTER && !std::mem::replace(&mut self.probed, true) {
-            // Asking for one room costs the server little, and any answer will do.
-            let room = self.rooms.keys().next().cloned().unwrap_or_else(|| "lobby".into());
-            step.send.push(self.request(MessageType::Status, Request::Probe).in_room(room));
+        if let Some(gone) = self.gone.as_mut().filter(|gone| !gone.told) {
+            let since = *gone.since.get_or_insert(now);
+            gone.told = now.duration_since(since) >= UNTOLD_MAX;
+            if gone.told {
+                step.events.push(Event::Disconnected { reason: gone.reason.clone() });
+            }
         }
         step
+    }
+
+    /// What the server has yet to answer.
+    fn owed(&self) -> Owed {
+        let asked = self.requests.values().any(|request| *request != Request::Probe);
+        if !asked && self.outstanding.is_empty() {
+            return Owed::Nothing;
+        }
+        Owed::Answer { bytes: self.outstanding.bytes() }
     }
 
     /// Enters `room`, at first with `history` messages of its past (`None`: as many as the server
@@ -378,13 +415,19 @@ impl Session {
 
     /// Leaves this server for the next one.
     pub fn move_on(&mut self, reason: &str) -> Step {
-        let next = Next::Move { reason: reason.into() };
-        Step { events: self.lost(reason), next, ..Step::default() }
+        self.move_because(reason, |address| format!("left {address} ({reason})"))
+    }
+
+    /// Does so; the user is told what `told` makes of the server's address.
+    fn move_because(&mut self, reason: &str, told: impl FnOnce(&str) -> String) -> Step {
+        let events = self.give_up(told);
+        Step { events, next: Next::Move { reason: reason.into() }, ..Step::default() }
     }
 
     /// Ends the session.
     fn end(&mut self, reason: String) -> Step {
         let _ = self.lost("");
+        self.gone = None;
         self.phase = Phase::Ended;
         let events = vec![Event::Ended { reason: reason.clone() }];
         Step { events, next: Next::End { reason }, ..Step::default() }

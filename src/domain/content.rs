@@ -5,12 +5,22 @@
 //! [`crate::wire`].
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::ids::{Incarnation, NodeId, Term};
 use super::message::Message;
 use super::vector_clock::VectorClock;
+
+mod election;
+mod ordering;
+
+pub use election::{Coordinator, ElectionContent, ElectionOk, Question, Side};
+pub use ordering::{
+    CatchupReq, Join, LeaderHeartbeat, Member, Members, MembersContent, OrderingAck, Place,
+    PromiseContent, SeqChat, SeqChatKind, TimeoutNow,
+};
 
 /// What a session has been shown of a room. Opaque to clients: they hand it back as `content.after`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -153,6 +163,48 @@ pub struct Status {
     pub ring: Vec<NodeId>,
     /// The rooms (or the one that was asked for by `room_id`), by name.
     pub rooms: Vec<RoomStatus>,
+    /// Where the time of messages comes from; absent where no time server is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<TimeState>,
+}
+
+/// Where a server's time comes from, in [`Status`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum TimeState {
+    /// The system clock serves as it is.
+    Unsynchronised {
+        /// Why, in words.
+        reason: String,
+    },
+    /// A time server is known.
+    Synchronised {
+        /// Which, `host:port`.
+        server: String,
+        /// What is added to the system clock, in milliseconds.
+        offset_ms: f64,
+        /// How long the answer that counts was on the way, there and back, in milliseconds.
+        delay_ms: f64,
+        /// Milliseconds since the time server answered last.
+        age_ms: u64,
+    },
+}
+
+impl fmt::Display for TimeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsynchronised { reason } => {
+                write!(f, "not synchronised, the system clock serves: {reason}")
+            }
+            Self::Synchronised { server, offset_ms, delay_ms, age_ms } => {
+                write!(f, "{server}, offset {offset_ms:+.3} ms, delay {delay_ms:.3} ms, ")?;
+                match age_ms {
+                    0..10_000 => write!(f, "heard {age_ms} ms ago"),
+                    _ => write!(f, "heard {} s ago", age_ms / 1000),
+                }
+            }
+        }
+    }
 }
 
 /// A server in [`Status`].
@@ -166,6 +218,9 @@ pub struct ServerStatus {
     pub state: Liveness,
     /// Milliseconds since it was last heard; 0 for the one that answers, `null` when never.
     pub last_heartbeat_ms: Option<u64>,
+    /// Whether its port took the last connection that the health check made; absent where no health checks run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy: Option<bool>,
 }
 
 /// What a failure detector thinks of a server.
@@ -204,6 +259,9 @@ pub struct Hello {
     pub cluster: String,
     /// The design; another one is refused.
     pub design: String,
+    /// The election that it holds; another one is refused. Not compared when it is left out.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub election: String,
     /// Who speaks.
     pub id: NodeId,
     /// The random name of its data folder.
@@ -225,67 +283,6 @@ pub struct Heartbeat {
     pub term: Option<Term>,
     /// The version of the sender's metadata.
     pub metadata: Option<MetadataVersion>,
-}
-
-/// ELECTION: Hirschberg and Sinclair's three messages. `counter` is the round that they belong to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum ElectionContent {
-    /// A candidate asks `2^k` servers on one side whether anyone outranks it.
-    Probe {
-        /// The candidate.
-        id: NodeId,
-        /// The election's round.
-        counter: u64,
-        /// The phase, from 0.
-        k: u32,
-        /// How many hops it has travelled, from 1.
-        d: u64,
-        /// Which way it travels.
-        toward: Side,
-    },
-    /// Nobody within `2^k` hops on this side outranks the candidate.
-    Reply {
-        /// The candidate that asked.
-        id: NodeId,
-        /// The election's round.
-        counter: u64,
-        /// The phase that it answers.
-        k: u32,
-        /// How many hops it has travelled, from 1: no more than the probe did. Without a bound it would
-        /// circle for ever where two servers see different rings.
-        d: u64,
-        /// Which way it travels, back to the candidate.
-        toward: Side,
-    },
-    /// The winner, once round the ring.
-    Announcement {
-        /// The winner.
-        id: NodeId,
-        /// The election's round with the winner's incarnation.
-        term: Term,
-    },
-}
-
-/// A direction on the ring. Ids grow to the right; the highest one's right neighbour is the lowest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Side {
-    /// Towards lower ids.
-    Left,
-    /// Towards higher ids.
-    Right,
-}
-
-impl Side {
-    /// The other one.
-    #[must_use]
-    pub fn opposite(self) -> Self {
-        match self {
-            Self::Left => Self::Right,
-            Self::Right => Self::Left,
-        }
-    }
 }
 
 /// The version of `room_locations`: the leader's term, then its changes in that term. The higher wins.

@@ -128,7 +128,7 @@ pub enum RequestError {
     },
     /// `SERVER_STOPPING`: connect to another server. The connection is closed.
     ServerStopping,
-    /// `WRONG_CLUSTER`: a peer of another cluster or design. The connection is closed.
+    /// `WRONG_CLUSTER`: a peer of another cluster, design or election. The connection is closed.
     WrongCluster {
         /// What differs, in a sentence.
         reason: String,

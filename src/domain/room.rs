@@ -37,6 +37,8 @@ pub struct Room {
     pub host: Option<NodeId>,
     /// What was delivered: everything stamped 1..n by each incarnation.
     pub clock: VectorClock,
+    /// The latest timestamp of a delivered message, in milliseconds since 1970; 0 before the first.
+    pub latest_timestamp_ms: u64,
     /// Where each incarnation's n-th message stands in `message_history`, from n = 1.
     by_origin: BTreeMap<Incarnation, Vec<usize>>,
     /// Session, then message id, to places in `message_history`: the message, then its repeats.
@@ -80,6 +82,7 @@ impl Room {
         }
         let place = self.message_history.len();
         self.clock.raise(origin, count);
+        self.latest_timestamp_ms = self.latest_timestamp_ms.max(msg.timestamp.unwrap_or_default());
         match self.by_origin.get_mut(origin) {
             Some(places) => places.push(place),
             None => drop(self.by_origin.insert(origin.clone(), vec![place])),

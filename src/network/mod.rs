@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Reading order: [`transport`] (what the algorithms see), [`framing`], [`tcp_connection`],
-//! [`outgoing`], [`connection_manager`], [`listener`], [`udp_handler`].
+//! [`outgoing`], [`connection_manager`], [`listener`], [`udp_handler`]; beside them [`sntp`] and [`health_check`], which send no messages.
 
 pub mod transport;
 
@@ -23,6 +23,10 @@ pub mod connection_manager;
 pub mod listener;
 
 pub mod udp_handler;
+
+pub mod sntp;
+
+pub mod health_check;
 
 pub use connection_manager::{ConnectionManager, Received};
 pub use listener::{accept_loop, bind_listener, wake_listener};

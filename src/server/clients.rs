@@ -3,6 +3,8 @@
 //! A request that cannot be done yet (no leader, the room's past is not here) changes nothing and is handed
 //! in again later; so each handler checks everything first and acts last.
 
+use std::collections::BTreeMap;
+
 use super::ServerNode;
 use super::connections::{Hindrance, LocalClient, Role};
 use super::failure_detector::TimerType;
@@ -56,7 +58,9 @@ impl ServerNode {
             self.move_session(session, old, "another connection", step);
         }
         self.presence.join(session, user, &self.server_id.clone(), epoch);
-        let client = LocalClient { conn, user: user.into(), since: step.now, resuming };
+        let (user, since, gaps) = (user.to_string(), step.now, BTreeMap::new());
+        log::info!("{user} connected");
+        let client = LocalClient { conn, user, since, resuming, gaps };
         self.clients.insert(session.into(), client);
         if let Some(conn) = self.conns.get_mut(&conn) {
             conn.role = Role::Client(session.into());
@@ -64,7 +68,6 @@ impl ServerNode {
         step.cm.bind_client(conn, session);
         self.failure_detector.reset_timer(session, TimerType::Client, step.now);
         self.announce(MessageType::ClientJoin, session, "", step);
-        log::info!("{user} connected");
         let welcome = Welcome {
             cluster: self.config.cluster.clone(),
             design: self.config.design.clone(),
@@ -101,7 +104,9 @@ impl ServerNode {
             }
             MessageType::Status => self.answer_status(conn, msg, step),
             MessageType::Discovery => self.answer_discovery(conn, msg, step),
-            MessageType::Heartbeat => {}
+            // One without an id is an answer itself.
+            MessageType::Heartbeat if msg.message_id.is_empty() => {}
+            MessageType::Heartbeat => step.cm.send_to_conn(conn, &self.ack(msg).to_frame()),
             message_type => {
                 let message_id = msg.message_id.clone();
                 return Err(RequestError::UnexpectedType { message_id, message_type }.into());
@@ -134,6 +139,9 @@ impl ServerNode {
         let Some(user) = self.clients.get(session).map(|client| client.user.clone()) else {
             return Ok(());
         };
+        if self.ordered.is_some() {
+            return self.publish_ordered(session, &user, msg, step);
+        }
         self.publish(session, &user, msg, step);
         Ok(())
     }
@@ -150,6 +158,9 @@ impl ServerNode {
         let join: JoinRoom = parse(msg)?;
         let room_id = &msg.room_id;
         check_name(msg, "room name", room_id)?;
+        if self.ordered.is_some() {
+            return self.join_ordered_room(conn, session, msg, &join, step);
+        }
         self.room_must_be_here(msg, step)?;
         self.past_must_be_shown(session, msg)?;
         let after = match &join.after {
@@ -169,6 +180,9 @@ impl ServerNode {
             Some(_) => usize::MAX,
             None => join.history.unwrap_or(HISTORY_DEFAULT) as usize,
         };
+        if gap.is_some() {
+            self.open_gap(session, room_id, after);
+        }
         let past = self.start_replay(session, room_id, limit, after);
         let joined = Joined {
             history: u32::try_from(past).unwrap_or(u32::MAX),
@@ -178,14 +192,25 @@ impl ServerNode {
         let mut ack = self.ack(msg).in_room(room_id).saying(&joined);
         ack.position = self.position_of(session, room_id).map(Position::Clock);
         step.cm.send_to_conn(conn, &ack.to_frame());
+        self.tell_joined(session, room_id, newly, entered, step);
+        Ok(())
+    }
+
+    /// Tells the other servers that `session` is `newly` a member here, and the members here that it has `entered`.
+    pub(super) fn tell_joined(
+        &self,
+        session: &str,
+        room_id: &str,
+        newly: bool,
+        entered: bool,
+        step: &Step,
+    ) {
         if newly {
             self.announce(MessageType::JoinRoom, session, room_id, step);
         }
         if entered && let Some(client) = self.clients.get(session) {
-            let user = client.user.clone();
-            self.notify_members(MessageType::JoinRoom, room_id, &user, session, step);
+            self.notify_members(MessageType::JoinRoom, room_id, &client.user, session, step);
         }
-        Ok(())
     }
 
     /// Waits until `msg.room_id` has a live host and this server's copy was compared with another's.
@@ -224,8 +249,12 @@ impl ServerNode {
 
     /// Waits until the client has been sent the past of the room that it is joining. It may take its time
     /// to read that.
-    fn past_must_be_shown(&mut self, session: &str, msg: &Message) -> Result<(), Hindrance> {
-        if self.replays.is_empty() || !self.is_replaying(session, &msg.room_id) {
+    pub(super) fn past_must_be_shown(
+        &mut self,
+        session: &str,
+        msg: &Message,
+    ) -> Result<(), Hindrance> {
+        if !self.is_replaying(session, &msg.room_id) {
             return Ok(());
         }
         let conn = self.clients.get(session).map(|client| client.conn);
@@ -272,6 +301,9 @@ impl ServerNode {
         check_name(msg, "room name", &msg.room_id)?;
         let replayed = self.is_replaying(session, &msg.room_id);
         self.end_replays(session, Some(&msg.room_id));
+        if let Some(client) = self.clients.get_mut(session) {
+            client.gaps.remove(&msg.room_id);
+        }
         let room = self.managed_rooms.get_mut(&msg.room_id);
         if !room.is_some_and(|room| room.remove_client(session)) && !replayed {
             let (message_id, room_id) = (msg.message_id.clone(), msg.room_id.clone());
@@ -283,11 +315,11 @@ impl ServerNode {
         Ok(())
     }
 
-    fn ack(&self, msg: &Message) -> Message {
+    pub(super) fn ack(&self, msg: &Message) -> Message {
         Message::new(MessageType::Ack, self.server_id.as_str()).with_id(&msg.message_id)
     }
 
-    fn not_ready(&self, msg: &Message, reason: &str) -> Hindrance {
+    pub(super) fn not_ready(&self, msg: &Message, reason: &str) -> Hindrance {
         let leader = match self.leader_id() {
             Some(_) => "",
             None => ", and no leader is elected",
@@ -303,7 +335,7 @@ fn missing(msg: &Message, field: &'static str) -> RequestError {
     RequestError::MissingField { message_id: msg.message_id.clone(), field }
 }
 
-fn invalid(msg: &Message, reason: &str) -> RequestError {
+pub(super) fn invalid(msg: &Message, reason: &str) -> RequestError {
     RequestError::InvalidField { message_id: msg.message_id.clone(), reason: reason.into() }
 }
 

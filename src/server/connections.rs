@@ -1,14 +1,17 @@
 //! Connections as the server logic sees them: what they turned out to be, what they wait for, how they end.
 //!
 //! A request that cannot be taken yet is not queued: its connection is read no further, and the same request
-//! is handed in again when something changed. After [`WAIT_MAX`] it is refused, and the client tries elsewhere.
+//! is handed in again when something changed. After [`WAIT_MAX`] it is refused, and the client tries elsewhere. Until
+//! then the client hears a HEARTBEAT every [`WAIT_BEAT`]: whatever it asks meanwhile is not read, and its silence would
+//! look like that of a server that is gone ([`silence`](crate::client::session::silence)).
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::ServerNode;
 use super::step::{Flow, Step};
-use crate::domain::NodeId;
+use crate::domain::{Message, MessageType, NodeId, VectorClock};
 use crate::error::RequestError;
 use crate::network::ConnId;
 
@@ -17,6 +20,9 @@ pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client waits for something temporary before it is told to try elsewhere.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How often a client hears something while its request waits. Well below the 1.5 s that it gives an answer.
+pub(super) const WAIT_BEAT: Duration = Duration::from_millis(500);
 
 /// What a connection has turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +55,8 @@ pub(super) struct Conn {
 pub(super) struct Waiting {
     /// Since when.
     pub(super) since: Instant,
+    /// When the client is told next that the server is there.
+    pub(super) beat_at: Instant,
     /// What the client is told when it lasts longer than [`WAIT_MAX`].
     pub(super) error: RequestError,
 }
@@ -79,6 +87,8 @@ pub(super) struct LocalClient {
     pub(super) since: Instant,
     /// Whether rooms of a former connection may still be unclaimed.
     pub(super) resuming: bool,
+    /// Per room that it entered with a gap: what it has been shown elsewhere, until that can be shown here too.
+    pub(super) gaps: BTreeMap<String, VectorClock>,
 }
 
 impl ServerNode {
@@ -99,8 +109,9 @@ impl ServerNode {
             Err(Hindrance::Refuse(error)) => error,
             Err(Hindrance::Wait(error)) => {
                 let Some(conn) = self.conns.get_mut(&conn) else { return Flow::Close };
+                let (since, beat_at) = (step.now, step.now + WAIT_BEAT);
                 let waiting =
-                    conn.waiting.get_or_insert(Waiting { since: step.now, error: error.clone() });
+                    conn.waiting.get_or_insert(Waiting { since, beat_at, error: error.clone() });
                 if step.now < waiting.since + WAIT_MAX {
                     waiting.error = error;
                     return Flow::Wait;
@@ -137,13 +148,18 @@ impl ServerNode {
     /// Connections that said nothing for too long, and requests that waited too long.
     pub(super) fn check_connections(&mut self, step: &Step) {
         let mut silent = Vec::new();
-        for (id, conn) in &self.conns {
+        for (id, conn) in &mut self.conns {
             if conn.role == Role::New && step.now >= conn.opened_at + HELLO_TIMEOUT {
                 silent.push(*id);
             }
-            if conn.waiting.as_ref().is_some_and(|waiting| step.now >= waiting.since + WAIT_MAX) {
+            let Some(waiting) = &mut conn.waiting else { continue };
+            if step.now >= waiting.since + WAIT_MAX {
                 // Handed in once more, the request is refused.
                 step.cm.resume(*id);
+            } else if step.now >= waiting.beat_at {
+                waiting.beat_at = step.now + WAIT_BEAT;
+                let beat = Message::new(MessageType::Heartbeat, self.server_id.as_str());
+                step.cm.send_to_conn(*id, &beat.to_frame());
             }
         }
         for conn in silent {

@@ -140,12 +140,11 @@ impl ServerNode {
     }
 
     fn found(&self, rooms_max: usize) -> DiscoveryContent {
-        let rooms = self.metadata_store.room_locations().keys();
         DiscoveryContent::Found {
             cluster: self.config.cluster.clone(),
             servers: self.live_addresses(),
             leader: self.leader_id(),
-            rooms: rooms.take(rooms_max).cloned().collect(),
+            rooms: self.room_names().into_iter().take(rooms_max).collect(),
         }
     }
 

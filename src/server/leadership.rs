@@ -20,6 +20,10 @@ const REQUEST_AGAIN: Duration = Duration::from_millis(200);
 impl ServerNode {
     /// Holds an election when one is due.
     pub(super) fn check_leadership(&mut self, step: &Step) {
+        if self.ordered.is_some() {
+            self.check_order(step);
+            return;
+        }
         self.check_ready(step);
         if !self.may_elect(step) || self.state() == super::ServerState::ElectionInProgress {
             return;
@@ -40,20 +44,20 @@ impl ServerNode {
 
     /// A server that starts lets the others answer first: one detection time, or until all of its
     /// `--peers` have.
-    fn may_elect(&self, step: &Step) -> bool {
+    pub(super) fn may_elect(&self, step: &Step) -> bool {
         let waited = step.now >= self.started_at + self.config.timing.detector.server_timeout;
         waited
             || (self.dials.all_reached() && self.servers.values().all(|info| info.conn.is_some()))
     }
 
     /// Takes clients as soon as it may elect and knows a leader.
-    fn check_ready(&mut self, step: &Step) {
+    pub(super) fn check_ready(&mut self, step: &Step) {
         if !self.ready && self.may_elect(step) && self.leader_id().is_some() {
             self.ready = true;
             self.progress = true;
             log::info!("ready, takes clients at {}", self.config.address);
         }
-        if self.ready {
+        if self.ready && self.ordered.is_none() {
             for room_id in self.config.rooms.clone() {
                 if !self.metadata_store.room_locations().contains_key(&room_id) {
                     self.request_room(&room_id, step);
@@ -146,7 +150,7 @@ impl ServerNode {
 
     /// Leader: a server came or went, so who holds what is asked anew.
     pub(super) fn recollect_rooms(&mut self, step: &Step) {
-        if self.leader_id().as_ref() != Some(&self.server_id) {
+        if self.ordered.is_some() || self.leader_id().as_ref() != Some(&self.server_id) {
             return;
         }
         let (live, held) = self.view();

@@ -8,7 +8,7 @@
 //!
 //! 1. the node (`Shell::node`): taken first, held for one batch of steps, never across a blocking call;
 //! 2. leaves, one at a time, for a moment: the maps of `ConnectionManager`, the queue of each
-//!    connection, the buffer of `FileLog`, the handles of `Threads`, the label of the log.
+//!    connection, the buffer and the places of `FileLog`, the handles of `Threads`, the label of the log.
 //!
 //! Nothing is locked while a leaf is held. Channels are sent to with `try_send` while the node is held.
 
@@ -23,6 +23,10 @@ pub mod metadata;
 pub mod multicast;
 
 pub mod presence;
+
+pub mod time_sync;
+
+pub mod failover;
 
 pub mod server_node;
 
@@ -44,6 +48,10 @@ pub mod planted;
 
 pub mod total_order;
 
+pub mod membership;
+
+pub mod ordering;
+
 pub mod raft;
 
 #[cfg(test)]
@@ -54,12 +62,14 @@ mod test_cluster;
 mod tests;
 
 pub use election::ElectionModule;
+pub use failover::Failover;
 pub use failure_detector::FailureDetector;
 pub use metadata::MetadataStore;
 pub use multicast::CausalMulticastHandler;
 pub use ring::RingNeighbor;
 pub use server_node::ServerNode;
 pub use step::{Flow, Step};
+pub use time_sync::TimeSync;
 
 use std::fmt;
 

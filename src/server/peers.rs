@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 
 use super::ServerNode;
 use super::connections::Role;
+use super::election::ElectionKind;
 use super::step::{Flow, Step};
 use crate::domain::content::{
-    ErrorContent, Heartbeat, Held, Hello, Liveness, Presence, SyncContent,
+    Coordinator, ErrorContent, Heartbeat, Held, Hello, Liveness, Presence, SyncContent,
 };
 use crate::domain::{Message, MessageType, NodeId};
 use crate::error::RequestError;
@@ -131,6 +132,7 @@ impl ServerNode {
         Message::new(MessageType::Hello, self.server_id.as_str()).saying(&Hello {
             cluster: self.config.cluster.clone(),
             design: self.config.design.clone(),
+            election: self.config.election.to_string(),
             id: self.server_id.clone(),
             disk_id: self.config.disk_id.clone(),
             incarnation: self.config.incarnation.clone(),
@@ -174,7 +176,7 @@ impl ServerNode {
     }
 
     fn check_cluster(&self, hello: &Hello) -> Result<(), RequestError> {
-        let Hello { cluster, design, id, .. } = hello;
+        let Hello { cluster, design, election, id, .. } = hello;
         let (my_cluster, my_design) = (&self.config.cluster, &self.config.design);
         let me = &self.server_id;
         if cluster != my_cluster {
@@ -183,6 +185,14 @@ impl ServerNode {
         }
         if design != my_design {
             let reason = format!("{id} runs the design {design:?}, {me} runs {my_design:?}");
+            return Err(RequestError::WrongCluster { reason });
+        }
+        let my_election = self.config.election.to_string();
+        if !election.is_empty() && *election != my_election {
+            let reason = format!(
+                "{id} holds elections by {election:?}, {me} by {my_election:?}; give both the same \
+                 --election"
+            );
             return Err(RequestError::WrongCluster { reason });
         }
         Ok(())
@@ -252,12 +262,19 @@ impl ServerNode {
         let presence = SyncContent::Presence { sessions };
         let me = self.server_id.as_str();
         step.cm.send_to_node(&node_id, &Message::new(MessageType::Sync, me).saying(&presence));
+        self.doubt_copies(&node_id);
         if was_live {
             self.reconcile_rooms(step);
         } else {
             self.recompute_ring(step);
         }
-        self.send_clocks(&node_id, step);
+        if let Some(ordered) = &mut self.ordered {
+            ordered.order.link_up(&node_id, step);
+            // What was passed on over the former connection may be lost.
+            ordered.forwards.restart();
+        } else {
+            self.send_clocks(&node_id, step);
+        }
         self.progress = true;
     }
 
@@ -318,10 +335,23 @@ impl ServerNode {
         step: &Step,
     ) -> Result<(), RequestError> {
         match msg.message_type {
+            // A leader's names its term; that of the failure detector does not.
+            MessageType::Heartbeat if self.ordered.is_some() && msg.term.is_some() => {
+                self.handle_ordered(from, msg, step)?;
+            }
+            message_type if self.ordered.is_some() && is_of_order(message_type) => {
+                self.handle_ordered(from, msg, step)?;
+            }
+            // That of the leader, which names its term.
+            MessageType::Heartbeat if self.ordered.is_some() && msg.term.is_some() => {
+                self.handle_ordered(from, msg, step)?;
+            }
             MessageType::Heartbeat => self.handle_heartbeat(from, &parse(msg)?, step),
-            MessageType::Election => {
+            MessageType::Election if !self.may_answer_election(step) => {}
+            MessageType::Election | MessageType::ElectionOk => {
                 self.election_module.handle_message(msg, step.now, step.cm);
             }
+            MessageType::Coordinator => self.handle_coordinator(msg, &parse(msg)?, step),
             MessageType::MetadataUpdate => self.handle_metadata(msg, step),
             MessageType::Chat => self.handle_peer_chat(from, msg, step),
             MessageType::Sync => self.handle_sync(from, parse(msg)?, &msg.room_id, step),
@@ -342,29 +372,33 @@ impl ServerNode {
                     self.server_failed(from, "it stopped", step);
                     return Ok(());
                 }
+                if error.retryable {
+                    self.forward_again();
+                }
                 log::warn!("{from} answers {}: {}", error.code, error.reason);
                 self.check_id_taken(&error);
             }
             MessageType::Discovery => self.handle_server_discovery(&parse(msg)?, false, step),
-            // Of another life of the same connection, or a question that needs no answer here.
-            MessageType::Hello | MessageType::Status => {}
-            // Of other designs.
-            MessageType::ElectionOk
-            | MessageType::Coordinator
-            | MessageType::Join
-            | MessageType::Members
-            | MessageType::Promise
-            | MessageType::SeqChat
-            | MessageType::CatchupReq
-            | MessageType::Noop
-            | MessageType::RequestVote
-            | MessageType::AppendEntries
-            | MessageType::InstallSnapshot
-            | MessageType::TimeoutNow
-            | MessageType::ReadIndex
-            | MessageType::Delete => {}
+            // Of another life of the same connection, of another design, or a question that needs no answer here.
+            _ => {}
         }
         Ok(())
+    }
+
+    /// Whether this server says that it is there to a lower id that stands. One that found no majority is silent.
+    fn may_answer_election(&self, step: &Step) -> bool {
+        // Hirschberg and Sinclair's messages have to pass, whoever they find.
+        self.config.election != ElectionKind::Bully
+            || self
+                .ordered
+                .as_ref()
+                .is_none_or(|ordered| ordered.order.may_answer_election(step.now))
+    }
+
+    /// An outcome. The leader may be a server that this one has not met.
+    fn handle_coordinator(&mut self, msg: &Message, news: &Coordinator, step: &Step) {
+        self.hear_of_server(&news.term.leader.node_id(), &news.address, step.now);
+        self.election_module.handle_message(msg, step.now, step.cm);
     }
 
     fn handle_heartbeat(&mut self, from: &NodeId, heartbeat: &Heartbeat, step: &Step) {
@@ -393,6 +427,27 @@ impl ServerNode {
             self.fatal = Some(error.reason.clone());
         }
     }
+}
+
+/// Whether a message between servers is the business of the order, in the designs that have one.
+fn is_of_order(message_type: MessageType) -> bool {
+    matches!(
+        message_type,
+        MessageType::Chat
+            | MessageType::Ack
+            | MessageType::Join
+            | MessageType::Members
+            | MessageType::Promise
+            | MessageType::SeqChat
+            | MessageType::CatchupReq
+            | MessageType::Noop
+            | MessageType::RequestVote
+            | MessageType::AppendEntries
+            | MessageType::InstallSnapshot
+            | MessageType::TimeoutNow
+            | MessageType::ReadIndex
+            | MessageType::Delete
+    )
 }
 
 /// The typed content of `msg`.

@@ -31,6 +31,14 @@ pub enum Planted {
     UnsharedRetired,
     /// An acknowledgement goes to the session's later connection, too.
     AckOnAnyConnection,
+    /// A leader counts an entry of an earlier term as committed when a majority has it.
+    CommitsEarlierTerm,
+    /// A promise counts before it is on disk.
+    PromiseBeforeSync,
+    /// A follower cuts what stands after a batch, whether it conflicts or not.
+    CutsByLength,
+    /// A voter that lost its disk promises and counts as if nothing had happened.
+    CountsWiped,
     /// Raft: a vote is answered before it is on disk.
     VoteBeforeSync,
     /// Raft: a server votes again in the same term.
@@ -67,6 +75,10 @@ impl Planted {
         Self::UnsharedRetired,
         Self::AckOnAnyConnection,
     ];
+
+    /// Those of the one order alone, which the simulation of [`ordering`](super::ordering) catches.
+    pub const ORDERING: [Self; 4] =
+        [Self::CommitsEarlierTerm, Self::PromiseBeforeSync, Self::CutsByLength, Self::CountsWiped];
 
     /// Those of [`RaftNode`](super::raft::RaftNode), which its own simulation must catch.
     pub const RAFT: [Self; 9] = [

@@ -201,6 +201,11 @@ impl Presence {
         self.rooms.get(room_id).map_or(0, BTreeSet::len)
     }
 
+    /// The rooms that somebody is in.
+    pub fn rooms(&self) -> BTreeSet<String> {
+        self.rooms.keys().cloned().collect()
+    }
+
     /// The servers that have a member of `room_id` connected.
     pub fn nodes_in(&self, room_id: &str) -> BTreeSet<NodeId> {
         let present = self.sessions_in(room_id).filter(|(_, info)| info.away_since.is_none());

@@ -5,14 +5,22 @@
 //!                          └ sent already    └ to be sent            the session is a live member
 //! ```
 //!
-//! A joining session is shown the past before anything new. A long one goes out in portions that fit the
-//! connection's queue, or the client would be cut off as slow before it had a chance to read. Until it has all
+//! A joining session is shown the past before anything new. A long one goes out in portions that fit one
+//! step and the connection's queue, or the client would be cut off as slow before it had a chance to read. Until it has all
 //! of it the session's own messages wait.
+//!
+//! A session that entered with a *gap* has been shown messages that this server lacks. They may come later, by SYNC, and
+//! are new to everyone here but that session. So what it had been shown is remembered until all of that can be shown here:
+//! no message is shown to it of which any stamp is covered, and its positions never fall behind.
 
 use super::ServerNode;
 use super::rooms::{count_shown, delivered, is_covered, is_hidden};
 use super::step::Step;
 use crate::domain::{Room, VectorClock};
+
+/// How many messages one session is sent in one step: the server has others to serve meanwhile, and its own
+/// heartbeats to send. With a tick every 50 ms these are 40,000 a second.
+const PORTION_MESSAGES: usize = 2000;
 
 /// What a session is still to be shown of a room's past.
 #[derive(Clone, Debug)]
@@ -72,8 +80,29 @@ impl ServerNode {
             // A member that asks for the past again has been shown all of it.
             replay.base = replication.shown_clock.clone();
         }
+        let gap = self.clients.get(session).and_then(|client| client.gaps.get(room_id));
+        if let Some(gap) = gap {
+            replay.base.merge(gap);
+        }
         self.replays.insert((session.into(), room_id.into()), replay);
         count
+    }
+
+    /// `session` enters `room_id` without some of what `after` counts.
+    pub(super) fn open_gap(&mut self, session: &str, room_id: &str, after: Option<&VectorClock>) {
+        let Some(client) = self.clients.get_mut(session) else { return };
+        client.gaps.entry(room_id.into()).or_default().merge(&after.cloned().unwrap_or_default());
+    }
+
+    /// Ends the gaps of `room_id` that can be shown by now.
+    pub(super) fn close_gaps(&mut self, room_id: &str) {
+        let replication = self.causal_multicast_handler.replication_of(room_id);
+        let Some(shown) = replication.map(|replication| &replication.shown_clock) else { return };
+        for client in self.clients.values_mut().filter(|client| !client.gaps.is_empty()) {
+            if client.gaps.get(room_id).is_some_and(|gap| shown.covers(gap)) {
+                client.gaps.remove(room_id);
+            }
+        }
     }
 
     /// Where `session`, which has just joined `room_id`, stands before it is sent the past.
@@ -87,13 +116,19 @@ impl ServerNode {
     /// Whether `session` has not been shown the past of `room_id` yet.
     pub(super) fn is_replaying(&self, session: &str, room_id: &str) -> bool {
         // A tuple of borrowed texts cannot be looked up in a map of owned ones; there are few replays.
-        self.replays.keys().any(|(s, r)| s == session && r == room_id)
+        let is_it = |(s, r): &(String, String)| s == session && r == room_id;
+        self.replays.keys().any(is_it)
+            || self.ordered.as_ref().is_some_and(|ordered| ordered.replays.keys().any(is_it))
     }
 
     /// Ends the replays of `session`: of one room, or of all.
     pub(super) fn end_replays(&mut self, session: &str, room_id: Option<&str>) {
-        self.replays
-            .retain(|(s, r), _| s != session || room_id.is_some_and(|room_id| r != room_id));
+        let stays =
+            |(s, r): &(String, String)| s != session || room_id.is_some_and(|room_id| r != room_id);
+        self.replays.retain(|key, _| stays(key));
+        if let Some(ordered) = &mut self.ordered {
+            ordered.replays.retain(|key, _| stays(key));
+        }
     }
 
     /// Sends what fits of all replays.
@@ -115,7 +150,8 @@ impl ServerNode {
         let Some(room) = self.managed_rooms.get_mut(room_id) else { return true };
         let Some(client) = self.clients.get(session) else { return true };
         let mut spare = step.cm.spare_bytes(client.conn);
-        while replay.next < shown && spare > 0 {
+        let end = shown.min(replay.next + PORTION_MESSAGES);
+        while replay.next < end && spare > 0 {
             let place = replay.next;
             replay.next += 1;
             count_shown(room, place, &mut replay.position);

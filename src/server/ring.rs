@@ -120,13 +120,8 @@ impl ServerNode {
         if changed {
             let ring: Vec<String> = self.ring().iter().map(NodeId::to_string).collect();
             log::info!("ring: {}", ring.join(" -> "));
-            self.election_module.ring_changed(
-                left_id.as_ref(),
-                right_id.as_ref(),
-                step.now,
-                step.cm,
-            );
         }
+        self.election_module.members_changed(&self.ring(), step.now, step.cm);
         self.watch_near_servers(step);
         self.recollect_rooms(step);
         self.reconcile_rooms(step);
@@ -182,6 +177,9 @@ impl ServerNode {
             step.cm.close(conn);
         }
         self.failure_detector.on_failure_detected(node_id.as_str(), TimerType::Server);
+        if let Some(ordered) = &mut self.ordered {
+            ordered.order.node_failed(node_id, step);
+        }
         self.presence.set_node_away(node_id, step.now);
         self.causal_multicast_handler.forget_node(node_id);
         if self.leader_id().as_ref() == Some(node_id) {

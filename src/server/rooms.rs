@@ -14,6 +14,7 @@ use super::ServerNode;
 use super::multicast::{Delivery, PendingAck};
 use super::planted::{Planted, is_planted};
 use super::step::Step;
+use super::time_sync::not_before;
 use crate::domain::content::Position;
 use crate::domain::{Content, Frame, Message, MessageType, NodeId, Room, VectorClock};
 use crate::network::ConnId;
@@ -21,6 +22,9 @@ use crate::network::ConnId;
 impl ServerNode {
     /// The servers that keep the messages of `room_id`, as far as they are live.
     pub fn replicas_of(&self, room_id: &str) -> BTreeSet<NodeId> {
+        if self.ordered.is_some() {
+            return self.ring().into_iter().collect();
+        }
         let mut replicas = self.presence.nodes_in(room_id);
         if let Some(host) = self.metadata_store.host(room_id) {
             replicas.insert(host.clone());
@@ -50,6 +54,9 @@ impl ServerNode {
 
     /// Brings one room in line with who replicates it now; makes a copy here when this server does.
     pub(super) fn reconcile_room(&mut self, room_id: &str, step: &Step) {
+        if self.ordered.is_some() {
+            return;
+        }
         let replicas = self.replicas_of(room_id);
         let replicates = replicas.contains(&self.server_id);
         if !replicates && !self.managed_rooms.contains_key(room_id) {
@@ -129,7 +136,8 @@ impl ServerNode {
                 .in_room(&msg.room_id);
             stamped.content = Content::Text(msg.content.text().into());
             stamped.session = Some(session.into());
-            stamped.timestamp = Some(step.wall_ms);
+            // What its sender had seen must not look later than it.
+            stamped.timestamp = Some(not_before(room.latest_timestamp_ms, step.wall_ms));
             handler.stamp(&mut stamped, room);
             handler.handle_chat_message(stamped, room, step);
             // One's own next message is always ready: its past is what was delivered here.
@@ -170,28 +178,29 @@ impl ServerNode {
         let settled = self.causal_multicast_handler.settle(room, live);
         // Joins wait for what is shown, and for a copy that has caught up.
         self.progress |= !settled.shown.is_empty() || self.wanted_rooms.contains_key(room_id);
-        let conns = self.member_conns(room);
-        if !conns.is_empty() {
+        let members = self.members_here(room);
+        let has_gap = members.iter().any(|(_, gap)| gap.is_some());
+        if !members.is_empty() {
             let mut position = before;
             for place in settled.shown {
                 count_shown(room, place, &mut position);
                 if !is_hidden(room, place) {
-                    let frame = delivered(&room.message_history[place], &position);
-                    for conn in &conns {
-                        step.cm.send_to_conn(*conn, &frame);
-                    }
+                    show(room, place, &position, &members, step);
                 }
             }
         }
         for ack in settled.acked {
             self.send_ack(&ack, room_id, step);
         }
+        if has_gap {
+            self.close_gaps(room_id);
+        }
     }
 
-    /// The connections of the members of `room` that are connected here.
-    pub(super) fn member_conns(&self, room: &Room) -> Vec<ConnId> {
+    /// The members of `room` that are connected here, each with its gap if there is one.
+    fn members_here(&self, room: &Room) -> Vec<(ConnId, Option<&VectorClock>)> {
         let clients = room.client_ids.iter().filter_map(|session| self.clients.get(session));
-        clients.map(|client| client.conn).collect()
+        clients.map(|client| (client.conn, client.gaps.get(&room.room_id))).collect()
     }
 
     fn send_ack(&self, ack: &PendingAck, room_id: &str, step: &Step) {
@@ -210,7 +219,11 @@ impl ServerNode {
         if is_member
             && let Some(replication) = self.causal_multicast_handler.replication_of(room_id)
         {
-            msg.position = Some(Position::Clock(replication.shown_clock.clone()));
+            let mut position = replication.shown_clock.clone();
+            if let Some(gap) = client.gaps.get(room_id) {
+                position.merge(gap);
+            }
+            msg.position = Some(Position::Clock(position));
         }
         step.cm.send_to_conn(client.conn, &msg.to_frame());
     }
@@ -237,6 +250,30 @@ impl ServerNode {
 /// Whether the message at `place` repeats one that was shown.
 pub(super) fn is_hidden(room: &Room, place: usize) -> bool {
     room.is_repeat(place) && !is_planted(Planted::NoDuplicateCheck)
+}
+
+/// Shows the message at `place` to `members`, who stand at `position` then. One with a gap stands further, and may have
+/// been shown it elsewhere.
+fn show(
+    room: &Room,
+    place: usize,
+    position: &VectorClock,
+    members: &[(ConnId, Option<&VectorClock>)],
+    step: &Step,
+) {
+    let msg = &room.message_history[place];
+    let frame = delivered(msg, position);
+    for (conn, gap) in members {
+        match gap {
+            None => step.cm.send_to_conn(*conn, &frame),
+            Some(_) if is_covered(room, place, *gap) => {}
+            Some(gap) => {
+                let mut position = position.clone();
+                position.merge(gap);
+                step.cm.send_to_conn(*conn, &delivered(msg, &position));
+            }
+        }
+    }
 }
 
 /// The message at `place` is shown, or was under another stamp: `position` counts it.

@@ -26,20 +26,24 @@ use std::time::Instant;
 
 use super::ServerState;
 use super::connections::{Conn, Hindrance, LocalClient, Role};
-use super::election::hirschberg_sinclair::ElectionTiming;
-use super::election::{Election, ElectionModule};
+use super::election::{Election, ElectionKind, ElectionTiming};
+use super::failover::Failover;
 use super::failure_detector::{DetectorTiming, FailureDetector};
 use super::metadata::MetadataStore;
 use super::multicast::CausalMulticastHandler;
+use super::ordering::OrderingTiming;
 use super::peers::Dials;
 use super::presence::Presence;
 use super::replay::Replay;
 use super::ring::{RingNeighbor, ServerInfo};
 use super::step::{Flow, Step};
+use super::time_sync::TimeSync;
+use super::total_order::{Ordered, order_of};
+use crate::config::AckRule;
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term, VectorClock};
 use crate::error::RequestError;
 use crate::network::ConnId;
-use crate::storage::LogIndex;
+use crate::storage::{LogEvent, LogIndex};
 
 /// How long silence may last, in all parts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,6 +52,8 @@ pub struct Timing {
     pub detector: DetectorTiming,
     /// Of an election without an outcome.
     pub election: ElectionTiming,
+    /// Of a leader that gives messages their places (design `sequencer`).
+    pub ordering: OrderingTiming,
 }
 
 /// What a server is told about itself when it is made. Addresses are `host:port`.
@@ -65,6 +71,8 @@ pub struct NodeConfig {
     pub cluster: String,
     /// The design that it runs, such as `ring`.
     pub design: String,
+    /// How it finds a leader.
+    pub election: ElectionKind,
     /// Servers to dial at the start, besides those that discovery finds.
     pub peers: Vec<String>,
     /// Rooms that exist from the start.
@@ -73,6 +81,12 @@ pub struct NodeConfig {
     pub discovery: bool,
     /// Heartbeats and timeouts.
     pub timing: Timing,
+    /// How many servers found the cluster, in the designs that have voters.
+    pub bootstrap_expect: usize,
+    /// Whose disk an acknowledgement stands on (design `sequencer`).
+    pub ack: AckRule,
+    /// Where this life's chance comes from.
+    pub seed: u64,
 }
 
 /// One server of the cluster, without its sockets, files and threads.
@@ -104,6 +118,12 @@ pub struct ServerNode {
     pub causal_multicast_handler: CausalMulticastHandler,
     /// Who is online, on all servers.
     pub presence: Presence,
+    /// One order for all, in the designs that have it.
+    pub ordered: Option<Ordered>,
+    /// What time it is; without `--ntp` the system clock's. Given before the start, as the next one.
+    pub time_sync: TimeSync,
+    /// Whose port takes connections; `None` where no health checks run.
+    pub failover: Option<Failover>,
     /// The connections that are open.
     pub(super) conns: BTreeMap<ConnId, Conn>,
     /// The clients that are connected here, by session.
@@ -145,8 +165,9 @@ impl ServerNode {
     pub fn new(config: NodeConfig, now: Instant) -> Self {
         let (ip_address, port) = split_address(&config.address);
         let node = config.server_id.clone();
+        let (incarnation, address) = (config.incarnation.clone(), config.address.clone());
         let election =
-            ElectionModule::new(node.clone(), config.incarnation.clone(), config.timing.election);
+            config.election.make(node.clone(), incarnation, address, config.timing.election);
         Self {
             ip_address,
             port,
@@ -154,11 +175,14 @@ impl ServerNode {
             right_neighbor: None,
             servers: BTreeMap::new(),
             managed_rooms: BTreeMap::new(),
-            election_module: Box::new(election),
+            election_module: election,
             failure_detector: FailureDetector::new(node.clone(), config.timing.detector),
             metadata_store: MetadataStore::new(node.clone()),
             causal_multicast_handler: CausalMulticastHandler::new(config.incarnation.clone()),
             presence: Presence::new(),
+            ordered: order_of(&config),
+            time_sync: TimeSync::default(),
+            failover: None,
             conns: BTreeMap::new(),
             clients: BTreeMap::new(),
             dials: Dials::new(&config.peers, &config.address, now),
@@ -183,6 +207,10 @@ impl ServerNode {
 
     /// Takes a message that the log held, in the order of the log, before the server is started.
     pub fn recover(&mut self, msg: Message) {
+        if let Some(ordered) = &mut self.ordered {
+            ordered.order.recover(msg);
+            return;
+        }
         let room_id = msg.room_id.clone();
         let room = self.managed_rooms.entry(room_id.clone()).or_insert_with(|| Room::new(room_id));
         self.causal_multicast_handler.recover(msg, room);
@@ -190,12 +218,26 @@ impl ServerNode {
 
     /// The leader that this server follows, or itself; `None` while none is known.
     pub fn leader_id(&self) -> Option<NodeId> {
-        self.election_module.leader()
+        match &self.ordered {
+            Some(ordered) => ordered.order.leader(),
+            None => self.election_module.leader(),
+        }
+    }
+
+    /// The highest term in which somebody led, as far as is known here.
+    pub fn term(&self) -> Option<&Term> {
+        match &self.ordered {
+            Some(ordered) => ordered.order.term(),
+            None => self.election_module.term(),
+        }
     }
 
     /// Where this server stands in the election of a leader.
     pub fn state(&self) -> ServerState {
-        self.election_module.state()
+        match &self.ordered {
+            Some(ordered) => ordered.order.state(),
+            None => self.election_module.state(),
+        }
     }
 
     /// How many rooms this server hosts, by `room_locations`.
@@ -302,8 +344,19 @@ impl ServerNode {
         Ok(())
     }
 
+    /// What the log has to say, each event in a step of its own. The ring asks for nothing that is answered
+    /// by another event than `Synced`, and looks at [`Storage::fault`](crate::storage::Storage::fault) itself.
+    pub fn on_log_event(&mut self, event: LogEvent) {
+        if let LogEvent::Synced(index) = event {
+            self.on_synced(index);
+        }
+    }
+
     /// Everything that the log was given up to `index` is on disk.
     pub fn on_synced(&mut self, index: LogIndex) {
+        if let Some(ordered) = &mut self.ordered {
+            ordered.order.on_synced(index);
+        }
         self.causal_multicast_handler.on_synced(index, &self.managed_rooms);
     }
 
@@ -311,6 +364,9 @@ impl ServerNode {
     pub fn tick_heartbeat(&mut self, step: &Step) {
         let term = self.election_module.term();
         self.failure_detector.send_heartbeat(step.cm, &self.metadata_store, term);
+        if let Some(ordered) = &mut self.ordered {
+            ordered.order.heartbeat(step);
+        }
         self.broadcast_server_discovery(step);
     }
 
@@ -319,9 +375,11 @@ impl ServerNode {
         self.check_silence(step);
         self.election_module.tick(step.now, step.cm);
         self.check_leadership(step);
-        self.rehome_when_due(step);
         self.dial_servers(step);
-        self.anti_entropy(step);
+        if self.ordered.is_none() {
+            self.rehome_when_due(step);
+            self.anti_entropy(step);
+        }
         self.check_connections(step);
         self.expire_presence(step);
     }
@@ -342,12 +400,16 @@ impl ServerNode {
     /// What a batch of steps owes, once: confirmations, messages to show, acknowledgements, and another
     /// chance for what waits. Call it before unlocking.
     pub fn settle(&mut self, step: &Step) {
-        self.act_on_leader(step);
-        self.confirm_batches(step);
-        self.settle_rooms(step);
-        self.pump_replays(step);
-        let me = self.server_id.clone();
-        self.causal_multicast_handler.send_confirmations(&self.managed_rooms, &me, step);
+        if self.ordered.is_some() {
+            self.settle_ordered(step);
+        } else {
+            self.act_on_leader(step);
+            self.confirm_batches(step);
+            self.settle_rooms(step);
+            self.pump_replays(step);
+            let me = self.server_id.clone();
+            self.causal_multicast_handler.send_confirmations(&self.managed_rooms, &me, step);
+        }
         if std::mem::take(&mut self.progress) {
             for (conn, _) in self.conns.iter().filter(|(_, conn)| conn.waiting.is_some()) {
                 step.cm.resume(*conn);

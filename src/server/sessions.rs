@@ -76,6 +76,9 @@ impl ServerNode {
         log::info!("{} disconnected", client.user);
         self.failure_detector.forget(session, TimerType::Client);
         self.presence.set_away(session, step.now);
+        if let Some(ordered) = &mut self.ordered {
+            ordered.forwards.drop_session(session);
+        }
         self.announce(MessageType::ClientLeave, session, "", step);
         self.end_memberships(session);
     }

@@ -1,9 +1,11 @@
 //! STATUS: the cluster as this server sees it, for people, scripts and tests.
 
+use std::collections::BTreeSet;
+
 use super::ServerNode;
 use super::step::Step;
 use crate::domain::content::{Liveness, RoomStatus, ServerStatus, Status};
-use crate::domain::{Message, MessageType};
+use crate::domain::{Message, MessageType, Room};
 use crate::network::ConnId;
 
 impl ServerNode {
@@ -19,24 +21,30 @@ impl ServerNode {
 
     /// The snapshot, with all rooms or one.
     pub fn status(&self, room_id: Option<&str>, step: &Step) -> Status {
-        let rooms: Vec<&String> = match room_id {
-            Some(room_id) => {
-                let located = self.metadata_store.room_locations().get_key_value(room_id);
-                located.into_iter().map(|(room_id, _)| room_id).collect()
-            }
-            None => self.metadata_store.room_locations().keys().collect(),
-        };
+        let mut rooms = self.room_names();
+        rooms.retain(|name| room_id.is_none_or(|room_id| room_id == name));
         Status {
             node: self.server_id.clone(),
             state: self.state().to_string(),
             leader: self.leader_id(),
-            term: self.election_module.term().map_or(0, |term| term.counter),
+            term: self.term().map_or(0, |term| term.counter),
             design: self.config.design.clone(),
             cluster: self.config.cluster.clone(),
             servers: self.server_statuses(step),
             ring: self.ring(),
-            rooms: rooms.into_iter().map(|room_id| self.room_status(room_id)).collect(),
+            rooms: rooms.iter().map(|room_id| self.room_status(room_id)).collect(),
+            time: self.time_sync.state(step.now),
         }
+    }
+
+    /// The rooms that exist.
+    pub(super) fn room_names(&self) -> BTreeSet<String> {
+        let Some(ordered) = &self.ordered else {
+            return self.metadata_store.room_locations().keys().cloned().collect();
+        };
+        let mut rooms = self.presence.rooms();
+        rooms.extend(ordered.storage.rooms().chain(&self.config.rooms).cloned());
+        rooms
     }
 
     fn server_statuses(&self, step: &Step) -> Vec<ServerStatus> {
@@ -45,6 +53,8 @@ impl ServerNode {
             address: self.config.address.clone(),
             state: Liveness::Alive,
             last_heartbeat_ms: Some(0),
+            // That it answers shows it.
+            healthy: self.failover.as_ref().map(|_| true),
         };
         let others = self.servers.iter().map(|(id, info)| ServerStatus {
             id: id.clone(),
@@ -54,6 +64,7 @@ impl ServerNode {
                 .failure_detector
                 .last_heartbeat(id, step.now)
                 .and_then(|silence| u64::try_from(silence.as_millis()).ok()),
+            healthy: self.failover.as_ref().map(|failover| failover.is_healthy(id)),
         });
         let mut servers: Vec<ServerStatus> = std::iter::once(me).chain(others).collect();
         servers.sort_by(|a, b| a.id.cmp(&b.id));
@@ -66,7 +77,10 @@ impl ServerNode {
             host: self.metadata_store.room_locations().get(room_id).cloned(),
             replicas: self.replicas_of(room_id).into_iter().collect(),
             members: self.presence.users_in(room_id),
-            messages: self.managed_rooms.get(room_id).map_or(0, crate::domain::Room::message_count),
+            messages: match &self.ordered {
+                Some(ordered) => ordered.storage.messages(room_id).len() as u64,
+                None => self.managed_rooms.get(room_id).map_or(0, Room::message_count),
+            },
         }
     }
 }

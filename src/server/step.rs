@@ -10,7 +10,8 @@ use crate::storage::Storage;
 pub struct Step<'a> {
     /// The time of the step, for timers.
     pub now: Instant,
-    /// The wall clock of the step in milliseconds since 1970, for timestamps that people see.
+    /// The wall clock of the step in milliseconds since 1970, for timestamps that people see; corrected by
+    /// [`TimeSync`](super::TimeSync).
     pub wall_ms: u64,
     /// Connections; every call only queues.
     pub cm: &'a dyn Network,

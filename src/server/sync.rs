@@ -263,6 +263,18 @@ impl ServerNode {
         }
     }
 
+    /// A link to `with` came up: what was said while it was down is not here, as when this server slept. Copies that are
+    /// compared with that server have to be compared again before a joining client is shown their past.
+    pub(super) fn doubt_copies(&mut self, with: &NodeId) {
+        for room_id in self.managed_rooms.keys() {
+            let host = self.metadata_store.host(room_id);
+            if host == Some(with) || host == Some(&self.server_id) {
+                let replication = self.causal_multicast_handler.replication(room_id);
+                (replication.caught_up, replication.target) = (false, None);
+            }
+        }
+    }
+
     /// A copy that nobody else can complete is as complete as it gets.
     pub(super) fn check_caught_up(&mut self, room_id: &str, step: &Step) {
         let started = step.now >= self.started_at + self.config.timing.detector.server_timeout;

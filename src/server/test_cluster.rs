@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::election::ElectionKind;
 use super::server_node::{NodeConfig, Timing};
 use super::{Flow, ServerNode, Step};
+use crate::config::AckRule;
 use crate::domain::content::{ClientJoin, ErrorContent, JoinRoom};
 use crate::domain::{Content, Incarnation, Message, MessageType, NodeId};
 use crate::network::transport::Sent;
@@ -64,10 +66,14 @@ pub(super) fn config(id: &str, peers: &[&str], start: u64) -> NodeConfig {
         address: format!("{id}:1"),
         cluster: "test".into(),
         design: "ring".into(),
+        election: ElectionKind::default(),
         peers: peers.iter().map(|id| format!("{id}:1")).collect(),
         rooms: Vec::new(),
         discovery: false,
         timing: Timing::default(),
+        bootstrap_expect: 1 + peers.iter().filter(|peer| **peer != id).count(),
+        ack: AckRule::default(),
+        seed: start,
     }
 }
 

@@ -29,8 +29,18 @@ use crate::storage::LogIndex;
 
 mod entry_log;
 
-pub use entry_log::EntryLog;
-pub(in crate::server) use entry_log::size_of_entry;
+pub mod replicated;
+
+pub mod forwarding;
+
+mod glue;
+
+mod make;
+
+pub use entry_log::{EntryLog, size_of_entry};
+pub use glue::Ordered;
+pub(super) use make::order_of;
+pub use replicated::ReplicatedStorage;
 
 /// A place in the one order, from 1; 0 stands before the first.
 pub type Seq = u64;
@@ -61,7 +71,8 @@ pub trait TotalOrder: Debug + Send {
     /// The tick of the heartbeat monitor: a leader says that it leads.
     fn heartbeat(&mut self, step: &Step);
 
-    /// All records up to `index` are on this server's disk.
+    /// All records up to `index` are on this server's disk. What waited for that is sent by the next
+    /// [`settle`](Self::settle).
     fn on_synced(&mut self, index: LogIndex);
 
     /// A connection to `node_id` stands: what was under way to it before is lost.
@@ -84,6 +95,11 @@ pub trait TotalOrder: Debug + Send {
     /// where elections are part of the order itself (`raft`).
     fn wants_election(&self, _now: Instant) -> bool {
         false
+    }
+
+    /// Whether this server answers an ELECTION of a lower id: it could stand itself. Silence lets the lower one win.
+    fn may_answer_election(&self, _now: Instant) -> bool {
+        true
     }
 
     /// An election nominated this server: it asks for promises, and leads when it has a majority's.

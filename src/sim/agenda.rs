@@ -46,6 +46,8 @@ pub(super) enum Event {
     Timeouts { host: Host, life: u64 },
     /// The disk has synced what was appended up to `index`.
     Synced { host: Host, life: u64, index: LogIndex },
+    /// The disk answers what it was asked.
+    LogSaid { host: Host, life: u64 },
     /// A server crashes.
     Crash { host: Host, life: u64 },
     /// A crashed server is started again.

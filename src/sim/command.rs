@@ -2,28 +2,38 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use crossbeam_channel::{bounded, unbounded};
 
+use super::agenda::{MS, SECOND};
 use super::checker::Violation;
-use super::plan::Plan;
+use super::coverage::{BUSY, Coverage};
+use super::shrink::{Shrunk, run_guarded, shrink};
 use super::trace::Detail;
-use super::{Faults, Options, Report, run_plan, run_seed};
+use super::{Faults, Options, Report, run_seed};
 use crate::cli::Outcome;
+use crate::config::Design;
 use crate::error::StartError;
+use crate::server::election::ElectionKind;
 use crate::threads::Threads;
 
 /// Lines of the trace that are printed for a failing seed.
 const LAST_LINES: usize = 40;
+/// Characters of a line that are printed.
+const LINE_CHARS_MAX: usize = 400;
+/// From so many seeds on every fault has to have happened.
+const SEEDS_COVER: u64 = 100;
 
 /// The options of `roundtable sim`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct SimArgs {
     /// The design
-    #[arg(long, default_value = "ring", value_parser = ["ring"])]
+    #[arg(long, default_value = "ring")]
     pub design: String,
+    /// How the servers find a leader: hs or bully [default: the design's]
+    #[arg(long, value_name = "NAME", value_parser = parse_election)]
+    pub election: Option<ElectionKind>,
     /// How many servers [default: drawn from the seed, 1 to 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub nodes: Option<u8>,
@@ -39,6 +49,12 @@ pub struct SimArgs {
     /// After so many events nothing more goes wrong; 0 leaves it to the seed
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub steps: u64,
+    /// Only these faults of the plan, by number from 0, or none
+    #[arg(long, value_name = "LIST")]
+    pub keep: Option<String>,
+    /// Things go wrong for so many milliseconds of virtual time at most
+    #[arg(long, value_name = "N")]
+    pub lasts_ms: Option<u64>,
     /// A fault in the servers, on purpose: see the documentation of `server::planted`
     #[cfg(feature = "planted-faults")]
     #[arg(long, value_name = "NAME")]
@@ -48,37 +64,82 @@ pub struct SimArgs {
     pub trace: bool,
 }
 
-/// Runs the seeds; [`Outcome::Failed`] when a promise was broken.
+/// Runs the seeds; [`Outcome::Failed`] when a promise was broken, or when the run proves nothing.
 pub fn run(args: &SimArgs) -> Result<Outcome, StartError> {
-    let faults = Faults::parse(&args.faults).map_err(|word| {
-        StartError::Usage(format!("--faults knows {}, all and none, not {word:?}", Faults::NAMES))
-    })?;
-    let options = Options {
-        nodes: args.nodes.map(usize::from),
-        faults,
-        steps: args.steps,
-        #[cfg(feature = "planted-faults")]
-        planted: planted(args)?,
-        ..Options::default()
-    };
+    let options = options(args)?;
     if args.trace {
-        let options = Options { detail: Detail::Full, ..options };
-        let report = run_seed(args.seed, &options);
-        let mut out = std::io::stdout().lock();
-        for line in &report.trace {
-            // Whoever pipes it into `head` has seen enough.
-            if writeln!(out, "{line}").is_err() {
-                break;
-            }
-        }
-        return Ok(outcome(report.violation.is_none()));
+        return Ok(trace(args.seed, options));
     }
     let totals = run_all(args, &options)?;
     totals.print();
     if let Some(seed) = totals.failed.first() {
         explain(*seed, args, &options);
     }
-    Ok(outcome(totals.failed.is_empty()))
+    let complaint = complaint(&totals.coverage, &options);
+    if let Some(complaint) = &complaint {
+        println!("{complaint}");
+    }
+    Ok(outcome(totals.failed.is_empty() && complaint.is_none()))
+}
+
+fn options(args: &SimArgs) -> Result<Options, StartError> {
+    let faults = Faults::parse(&args.faults).map_err(|word| {
+        StartError::Usage(format!("--faults knows {}, all and none, not {word:?}", Faults::NAMES))
+    })?;
+    let keep = args.keep.as_deref().map(parse_keep).transpose().map_err(|word| {
+        StartError::Usage(format!(
+            "--keep takes numbers separated by commas, or none, not {word:?}"
+        ))
+    })?;
+    let design: Design = args.design.parse()?;
+    Ok(Options {
+        design,
+        election: args.election.unwrap_or(design.election()),
+        nodes: args.nodes.map(usize::from),
+        faults,
+        steps: args.steps,
+        keep,
+        lasts: args.lasts_ms.map(|lasts| lasts.saturating_mul(MS)),
+        #[cfg(feature = "planted-faults")]
+        planted: planted(args)?,
+        ..Options::default()
+    })
+}
+
+/// The numbers in `list`. The error is the word that is none.
+fn parse_keep(list: &str) -> Result<Vec<usize>, String> {
+    if list == "none" {
+        return Ok(Vec::new());
+    }
+    list.split(',').map(|word| word.trim().parse().map_err(|_| word.to_string())).collect()
+}
+
+/// Prints every event of `seed`.
+fn trace(seed: u64, options: Options) -> Outcome {
+    let report = run_seed(seed, &Options { detail: Detail::Full, ..options });
+    let mut out = std::io::stdout().lock();
+    for line in &report.trace {
+        // Whoever pipes it into `head` has seen enough.
+        if writeln!(out, "{line}").is_err() {
+            break;
+        }
+    }
+    outcome(report.violation.is_none())
+}
+
+/// Why a run with every fault proves nothing, if so. A few seeds, or a part of the faults, need not prove anything, and
+/// a server alone cannot be cut off.
+fn complaint(coverage: &Coverage, options: &Options) -> Option<String> {
+    let everything = options.faults == Faults::ALL
+        && options.steps == 0
+        && options.keep.is_none()
+        && options.lasts.is_none()
+        && options.nodes != Some(1);
+    coverage.complaint().filter(|_| everything && coverage.seeds >= SEEDS_COVER)
+}
+
+fn parse_election(name: &str) -> Result<ElectionKind, String> {
+    ElectionKind::named(name).ok_or_else(|| "there are hs and bully".to_string())
 }
 
 /// What is planted by `--plant`.
@@ -97,27 +158,21 @@ fn outcome(all_held: bool) -> Outcome {
 /// What came of all seeds.
 #[derive(Debug, Default)]
 struct Totals {
-    seeds: u64,
-    busy: u64,
+    coverage: Coverage,
     acked: u64,
     events: u64,
     virtual_s: u64,
     seconds: f64,
-    counters: BTreeMap<&'static str, u64>,
     invariants: BTreeMap<String, Vec<u64>>,
     failed: Vec<u64>,
 }
 
 impl Totals {
     fn add(&mut self, report: &Report) {
-        self.seeds += 1;
-        self.busy += u64::from(report.acked >= 100);
+        self.coverage.add(report);
         self.acked += report.acked;
         self.events += report.events;
-        self.virtual_s += report.lasted / super::agenda::SECOND;
-        for (what, count) in &report.counters {
-            *self.counters.entry(what).or_default() += count;
-        }
+        self.virtual_s += report.lasted / SECOND;
         if let Some(violation) = &report.violation {
             self.failed.push(report.seed);
             let seeds = self.invariants.entry(violation.invariant.into()).or_default();
@@ -126,14 +181,15 @@ impl Totals {
     }
 
     fn print(&self) {
-        let Self { seeds, busy, acked, events, virtual_s, seconds, .. } = self;
+        let Self { acked, events, virtual_s, seconds, .. } = self;
+        let Coverage { seeds, busy, counters } = &self.coverage;
         println!(
             "{seeds} seeds in {seconds:.1} s ({:.1}/s): {events} events, {virtual_s} s of virtual time, \
-             {acked} messages acknowledged, 100 or more in {busy} seeds",
+             {acked} messages acknowledged, {BUSY} or more in {busy} seeds",
             *seeds as f64 / seconds.max(0.001)
         );
         let told: Vec<String> =
-            self.counters.iter().map(|(what, count)| format!("{what} {count}")).collect();
+            counters.iter().map(|(what, count)| format!("{what} {count}")).collect();
         println!("{}", told.join(", "));
         for (invariant, seeds) in &self.invariants {
             let mut seeds = seeds.clone();
@@ -142,23 +198,6 @@ impl Totals {
             println!("BROKEN {invariant}: {} seeds, such as {}", seeds.len(), first.join(" "));
         }
     }
-}
-
-/// A seed that makes the program panic has failed, too.
-fn run_guarded(seed: u64, run: impl FnOnce() -> Report) -> Report {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
-        Report {
-            seed,
-            violation: Some(Violation::new("panic", text.into(), &[])),
-            counters: BTreeMap::new(),
-            acked: 0,
-            events: 0,
-            lasted: 0,
-            trace: Vec::new(),
-        }
-    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "the speed is told in real seconds")]
@@ -171,7 +210,7 @@ fn run_all(args: &SimArgs, options: &Options) -> Result<Totals, StartError> {
         let (seeds, tell, options) = (seeds.clone(), tell.clone(), options.clone());
         let body = move || {
             for seed in seeds {
-                let _ = tell.send(run_guarded(seed, || run_seed(seed, &options)));
+                let _ = tell.send(run_guarded(seed, &options));
             }
         };
         threads
@@ -202,63 +241,78 @@ fn run_all(args: &SimArgs, options: &Options) -> Result<Totals, StartError> {
 }
 
 fn draw_bar(totals: &Totals, of: u64) {
-    let filled = (totals.seeds * 30 / of.max(1)) as usize;
-    let rate = totals.seeds as f64 / totals.seconds.max(0.001);
+    let filled = (totals.coverage.seeds * 30 / of.max(1)) as usize;
+    let rate = totals.coverage.seeds as f64 / totals.seconds.max(0.001);
     let failed = totals.failed.len();
     eprint!(
         "\r[{:<30}] {}/{of} seeds, {rate:.1}/s, {failed} broken ",
         "#".repeat(filled),
-        totals.seeds
+        totals.coverage.seeds
     );
 }
 
-/// Shrinks the faults of a failing seed, and prints what broke and how to see it again.
+/// Shrinks a failing seed, and prints what broke and how to see it again.
 fn explain(seed: u64, args: &SimArgs, options: &Options) {
-    let plan = Plan::draw(seed, options);
-    let planned = plan.faults.len();
-    let (plan, report) = shrink(seed, plan, options);
-    let Some(violation) = report.violation else { return };
+    let Some(shrunk) = shrink(seed, options) else { return };
+    let Some(violation) = &shrunk.report.violation else { return };
     println!("\nseed {seed} breaks the promise {:?}: {}", violation.invariant, violation.detail);
-    println!("{} of its {planned} faults are enough:", plan.faults.len());
+    let Shrunk { planned, plan, .. } = &shrunk;
+    println!(
+        "{} of its {planned} faults are enough, and {} s of trouble:",
+        plan.faults.len(),
+        plan.lasts as f64 / SECOND as f64
+    );
     for fault in &plan.faults {
         println!("  {fault:?}");
     }
-    let quoted: Vec<String> = violation.about.iter().map(|about| format!("\"{about}\"")).collect();
-    let concerns = |line: &&String| {
-        let is_idle = line.contains("HEARTBEAT") || line.contains("STATUS");
-        quoted.iter().any(|about| line.contains(about)) || (quoted.is_empty() && !is_idle)
-    };
-    let lines: Vec<&String> = report.trace.iter().filter(concerns).collect();
     println!("the last events that concern it:");
+    let lines = relevant_lines(&shrunk.report.trace, violation);
     for line in lines.iter().skip(lines.len().saturating_sub(LAST_LINES)) {
-        let cut: String = line.chars().take(400).collect();
+        let cut: String = line.chars().take(LINE_CHARS_MAX).collect();
         println!("  {cut}");
     }
-    let nodes = args.nodes.map_or_else(String::new, |nodes| format!(" --nodes {nodes}"));
-    let steps = if args.steps > 0 { format!(" --steps {}", args.steps) } else { String::new() };
-    let SimArgs { design, faults, .. } = args;
-    println!(
-        "all of it: roundtable sim --design {design}{nodes} --seed {seed} --seeds 1 \
-         --faults {faults}{steps} --trace"
-    );
+    println!("all of it: {}", replay_command(seed, args, &shrunk.options));
 }
 
-/// Drops one fault after the other while the same promise stays broken.
-fn shrink(seed: u64, mut plan: Plan, options: &Options) -> (Plan, Report) {
-    let full = Options { detail: Detail::Full, ..options.clone() };
-    let run = |plan: &Plan| run_guarded(seed, || run_plan(seed, plan.clone(), &full));
-    let mut report = run(&plan);
-    let broken = report.violation.as_ref().map(|violation| violation.invariant);
-    let mut at = 0;
-    while at < plan.faults.len() {
-        let mut fewer = plan.clone();
-        fewer.faults.remove(at);
-        let shorter = run(&fewer);
-        if shorter.violation.as_ref().map(|violation| violation.invariant) == broken {
-            (plan, report) = (fewer, shorter);
-        } else {
-            at += 1;
-        }
-    }
-    (plan, report)
+/// The lines of `trace` that concern `violation`.
+fn relevant_lines<'a>(trace: &'a [String], violation: &Violation) -> Vec<&'a str> {
+    let is_idle = |line: &str| line.contains("HEARTBEAT") || line.contains("STATUS");
+    let concerns = |line: &&str| match violation.about.as_slice() {
+        [] => !is_idle(line),
+        about => about.iter().any(|about| line.contains(&format!("\"{about}\""))),
+    };
+    trace.iter().map(String::as_str).filter(concerns).collect()
 }
+
+/// The command that runs `seed` with `options` and prints every event.
+fn replay_command(seed: u64, args: &SimArgs, options: &Options) -> String {
+    let SimArgs { design, faults, steps, .. } = args;
+    let mut words =
+        vec![format!("roundtable sim --design {design} --seed {seed} --faults {faults}")];
+    if let Some(election) = args.election {
+        words.push(format!("--election {election}"));
+    }
+    if let Some(nodes) = args.nodes {
+        words.push(format!("--nodes {nodes}"));
+    }
+    if *steps > 0 {
+        words.push(format!("--steps {steps}"));
+    }
+    if let Some(keep) = &options.keep {
+        let numbers: Vec<String> = keep.iter().map(usize::to_string).collect();
+        let list = if numbers.is_empty() { "none".into() } else { numbers.join(",") };
+        words.push(format!("--keep {list}"));
+    }
+    if let Some(lasts) = options.lasts {
+        words.push(format!("--lasts-ms {}", lasts.div_ceil(MS)));
+    }
+    #[cfg(feature = "planted-faults")]
+    if let Some(plant) = &args.plant {
+        words.push(format!("--plant {plant}"));
+    }
+    words.push("--trace".into());
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,9 @@
 //! One simulated server machine: a disk, a clock, and perhaps a [`ServerNode`] that runs.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::agenda::{Event, Micros};
 use crate::domain::{Frame, Incarnation, Message, NodeId, Term};
@@ -10,7 +11,7 @@ use crate::network::ConnId;
 use crate::network::transport::{Network, Transport};
 use crate::server::ServerNode;
 use crate::server::planted::{Planted, is_planted};
-use crate::storage::{LogIndex, Storage};
+use crate::storage::{LogEvent, LogIndex, Storage};
 
 /// What a step asked of the network.
 #[derive(Clone, Debug)]
@@ -114,17 +115,38 @@ impl Network for Wires {
     }
 }
 
-/// A disk: records, of which the first `synced` survive a crash for certain.
+/// So many records are forgotten together, as a segment is.
+const SEGMENT_RECORDS: LogIndex = 16;
+
+/// A disk: records, of which the first `synced` survive a crash for certain; and snapshots.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
+    /// Those that are not forgotten.
     records: RefCell<Vec<Frame>>,
-    synced: usize,
+    /// How many were forgotten in this life of the server.
+    forgotten: Cell<LogIndex>,
+    synced: LogIndex,
     /// Up to where the sync under way will have synced.
     pub(super) syncing: Option<LogIndex>,
+    /// What is done when everything up to an index is synced.
+    tasks: RefCell<VecDeque<(LogIndex, Task)>>,
+    /// The newest two, the newest one last.
+    snapshots: Vec<(u64, Arc<[u8]>)>,
+    /// What the server has yet to be told.
+    events: RefCell<Vec<LogEvent>>,
     /// How often a server was started on it.
     pub(super) starts: u64,
     /// Its random name.
     pub(super) id: String,
+}
+
+/// What the disk does behind the records.
+#[derive(Debug)]
+enum Task {
+    /// See [`Storage::forget_before`].
+    Forget(LogIndex),
+    /// See [`Storage::save_snapshot`].
+    Save(u64, Arc<[u8]>),
 }
 
 impl Disk {
@@ -147,47 +169,148 @@ impl Disk {
         self.records.borrow().clone()
     }
 
+    /// The newest snapshot, with its place.
+    #[cfg(test)]
+    fn snapshot(&self) -> Option<(u64, Arc<[u8]>)> {
+        self.snapshots.last().cloned()
+    }
+
+    /// Takes what the server has to be told, in a step of its own.
+    pub(super) fn take_events(&self) -> Vec<LogEvent> {
+        std::mem::take(&mut self.events.borrow_mut())
+    }
+
+    /// Whether the server has to be told something.
+    pub(super) fn has_events(&self) -> bool {
+        !self.events.borrow().is_empty()
+    }
+
     /// Begins a sync of everything that is appended, unless one runs or nothing is to do. Returns up to where.
     pub(super) fn begin_sync(&mut self) -> Option<LogIndex> {
-        let appended = self.records.borrow().len();
-        if self.syncing.is_some() || appended == self.synced {
+        let appended = self.appended();
+        let is_idle = appended == self.synced && self.tasks.borrow().is_empty();
+        if self.syncing.is_some() || is_idle {
             return None;
         }
-        self.syncing = Some(appended as LogIndex);
+        self.syncing = Some(appended);
         self.syncing
     }
 
-    /// The sync under way is done up to `index`.
+    /// The sync under way is done up to `index`, and so is what was to be done behind it.
     pub(super) fn end_sync(&mut self, index: LogIndex) {
         self.syncing = None;
-        self.synced = usize::try_from(index).unwrap_or(usize::MAX);
+        self.synced = index;
+        while let Some(task) = self.next_task(index) {
+            self.run(task);
+        }
     }
 
     /// The machine loses power: of what was not synced only a part from the start may have reached the disk, and the last
-    /// write may be torn, which is the same as lost. Returns how many records are lost.
+    /// write may be torn, which is the same as lost. What was to be done behind that part may be done or not. Returns
+    /// how many records are lost.
     pub(super) fn crash(&mut self, rng: &mut fastrand::Rng) -> usize {
+        let synced = (self.synced - self.forgotten.get()) as usize;
         let records = self.records.get_mut();
         let before = records.len();
         let kept = match rng.u32(0..3) {
-            0 => self.synced,
+            0 => synced,
             1 => before,
-            _ => rng.usize(self.synced..=before),
+            _ => rng.usize(synced..=before),
         };
         records.truncate(kept);
-        (self.synced, self.syncing) = (kept, None);
+        let end = self.appended();
+        while still_works(&self.tasks, rng)
+            && let Some(task) = self.next_task(end)
+        {
+            self.run(task);
+        }
+        self.tasks.get_mut().clear();
+        self.events.get_mut().clear();
+        // The next start numbers anew what it finds.
+        self.forgotten.set(0);
+        (self.synced, self.syncing) = (self.appended(), None);
         before - kept
     }
+
+    fn appended(&self) -> LogIndex {
+        self.forgotten.get() + self.records.borrow().len() as LogIndex
+    }
+
+    /// The next task, if everything before it is synced when the log is up to `synced`.
+    fn next_task(&self, synced: LogIndex) -> Option<Task> {
+        let mut tasks = self.tasks.borrow_mut();
+        let is_due = tasks.front().is_some_and(|(behind, _)| *behind <= synced);
+        if is_due { tasks.pop_front().map(|(_, task)| task) } else { None }
+    }
+
+    fn run(&mut self, task: Task) {
+        match task {
+            Task::Forget(index) => {
+                let forgotten = self.forgotten.get();
+                let last = index.saturating_sub(1).min(self.synced);
+                let count = last.saturating_sub(forgotten) / SEGMENT_RECORDS * SEGMENT_RECORDS;
+                self.records.get_mut().drain(..count as usize);
+                self.forgotten.set(forgotten + count);
+            }
+            Task::Save(seq, bytes) => {
+                self.snapshots.push((seq, bytes));
+                let old = self.snapshots.len().saturating_sub(2);
+                self.snapshots.drain(..old);
+                self.events.get_mut().push(LogEvent::SnapshotSaved(seq));
+            }
+        }
+    }
+}
+
+/// Whether a machine that loses power still does the next of `tasks`. Draws only when there is one.
+fn still_works(tasks: &RefCell<VecDeque<(LogIndex, Task)>>, rng: &mut fastrand::Rng) -> bool {
+    !tasks.borrow().is_empty() && rng.bool()
 }
 
 impl Storage for Disk {
     fn append(&self, msg: &Message) -> LogIndex {
-        let mut records = self.records.borrow_mut();
-        records.push(msg.to_frame());
-        records.len() as LogIndex
+        self.records.borrow_mut().push(msg.to_frame());
+        self.appended()
     }
 
     fn fault(&self) -> Option<String> {
         None
+    }
+
+    fn forget_before(&self, index: LogIndex) {
+        self.tasks.borrow_mut().push_back((self.appended(), Task::Forget(index)));
+    }
+
+    fn first_within(&self, bytes: u64) -> LogIndex {
+        let mut left = bytes;
+        let mut first = self.appended() + 1;
+        for record in self.records.borrow().iter().rev() {
+            let Some(rest) = left.checked_sub(record.len() as u64) else { break };
+            left = rest;
+            first -= 1;
+        }
+        first
+    }
+
+    fn request_read(&self, token: u64, from: LogIndex, bytes_max: usize) {
+        let from = from.max(self.forgotten.get() + 1);
+        let mut records: Vec<Message> = Vec::new();
+        let mut left = bytes_max;
+        let durable = self.synced.saturating_sub(from - 1) as usize;
+        let skipped = (from - 1 - self.forgotten.get()) as usize;
+        for record in self.records.borrow().iter().skip(skipped).take(durable) {
+            if record.len() > left && !records.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(record.len());
+            // What is on a disk was written there by a server.
+            records.push(Message::decode(record).expect("a record that was written"));
+        }
+        self.events.borrow_mut().push(LogEvent::Read { token, from, records });
+    }
+
+    fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>) {
+        self.tasks.borrow_mut().push_back((self.appended(), Task::Save(seq, bytes)));
     }
 }
 
@@ -227,6 +350,8 @@ pub(super) struct Machine {
     pub(super) asleep: Option<Vec<Event>>,
     /// It will crash as soon as something is on its way to the disk.
     pub(super) doomed: bool,
+    /// That crash is on its way. It does not come when the fault is over before.
+    pub(super) fated: bool,
     /// Its luck.
     pub(super) rng: fastrand::Rng,
     /// How far its clock runs too fast, in millionths.
@@ -250,4 +375,87 @@ impl Machine {
 /// `span` times `millionths`. A span of hours still fits.
 fn scale(span: Micros, millionths: i64) -> Micros {
     span * millionths.unsigned_abs() / 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::MessageType;
+
+    fn record(number: u64) -> Message {
+        let mut record = Message::new(MessageType::Chat, "alice");
+        record.seq = Some(number);
+        record
+    }
+
+    fn disk_with(records: u64) -> Disk {
+        let disk = Disk::default();
+        for number in 1..=records {
+            assert_eq!(disk.append(&record(number)), number);
+        }
+        disk
+    }
+
+    fn sync(disk: &mut Disk) {
+        let index = disk.begin_sync().expect("something to sync");
+        disk.end_sync(index);
+    }
+
+    fn read(disk: &Disk, from: LogIndex, bytes_max: usize) -> (LogIndex, Vec<u64>) {
+        disk.request_read(7, from, bytes_max);
+        match disk.take_events().pop() {
+            Some(LogEvent::Read { token: 7, from, records }) => {
+                (from, records.iter().filter_map(|record| record.seq).collect())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn only_what_is_synced_is_read_and_whole_segments_are_forgotten() {
+        let mut disk = disk_with(40);
+        assert_eq!(read(&disk, 1, usize::MAX), (1, vec![]));
+        sync(&mut disk);
+        disk.append(&record(41));
+        assert_eq!(read(&disk, 39, usize::MAX), (39, vec![39, 40]));
+        assert_eq!(read(&disk, 3, 1), (3, vec![3]));
+        assert_eq!(read(&disk, 42, usize::MAX), (42, vec![]));
+        disk.forget_before(40);
+        assert_eq!(read(&disk, 1, 1), (1, vec![1]), "nothing goes before all is synced");
+        sync(&mut disk);
+        assert_eq!(read(&disk, 1, 1), (33, vec![33]));
+        assert_eq!(disk.append(&record(42)), 42);
+        assert_eq!((disk.first_within(0), disk.first_within(u64::MAX)), (43, 33));
+    }
+
+    #[test]
+    fn a_snapshot_is_saved_behind_the_records_and_may_be_lost_before() {
+        let mut disk = disk_with(1);
+        disk.save_snapshot(1, Arc::from(*b"one"));
+        assert!(!disk.has_events());
+        sync(&mut disk);
+        assert_eq!(disk.take_events(), [LogEvent::SnapshotSaved(1)]);
+        let mut found = [false; 2];
+        for seed in 0..20 {
+            let mut disk = disk_with(1);
+            sync(&mut disk);
+            disk.save_snapshot(1, Arc::from(*b"one"));
+            assert_eq!(disk.crash(&mut fastrand::Rng::with_seed(seed)), 0);
+            assert!(!disk.has_events(), "nobody is left to be told");
+            found[usize::from(disk.snapshot().is_some())] = true;
+        }
+        assert_eq!(found, [true, true]);
+    }
+
+    #[test]
+    fn a_start_after_a_crash_counts_from_one_again() {
+        let mut disk = disk_with(40);
+        sync(&mut disk);
+        disk.forget_before(20);
+        sync(&mut disk);
+        disk.crash(&mut fastrand::Rng::with_seed(1));
+        assert_eq!(disk.records().len(), 24);
+        assert_eq!(disk.append(&record(41)), 25);
+        assert_eq!(read(&disk, 24, usize::MAX), (24, vec![40]));
+    }
 }

@@ -56,6 +56,8 @@ pub(super) struct Person {
     pub(super) wrote: u64,
     /// The texts of messages by id.
     pub(super) texts: BTreeMap<String, String>,
+    /// After how many messages more the connection breaks.
+    pub(super) breaks_after: Option<u32>,
     /// A reader does nothing but read.
     pub(super) reads_only: bool,
     /// What a reader was told by STATUS: the leader and the ring.
@@ -83,6 +85,7 @@ impl Person {
             sessions: 0,
             wrote: 0,
             texts: BTreeMap::new(),
+            breaks_after: None,
             reads_only: false,
             status: None,
             expects: 0,

@@ -84,6 +84,8 @@ pub struct Habits {
     pub wander: u32,
     /// How many of a thousand are ends of sessions, in order or by a crash.
     pub quit: u32,
+    /// How many of a thousand messages are sent twice at once by an impatient program.
+    pub repeats: u32,
 }
 
 /// Everything that a seed decides in advance.
@@ -159,11 +161,13 @@ impl Plan {
             habits: Self::habits(&mut rng, options),
             drift: (0..nodes).map(|_| rng.i64(-10_000..=10_000)).collect(),
         };
+        plan.habits.repeats = Self::repeats(seed, options);
         let mut rng = stream(seed, "faults", 0);
         plan.faults = match class {
             Class::OneAtATime => plan.failures(&mut rng, options),
             Class::Partitions => plan.partitions(&mut rng, options),
         };
+        plan.cut_down(options);
         plan
     }
 
@@ -193,6 +197,25 @@ impl Plan {
             pause: rng.u64(100..1500) * MS,
             wander: if rng.bool() { rng.u32(0..150) } else { 0 },
             quit,
+            repeats: 0,
+        }
+    }
+
+    /// How often programs send a message twice; of its own luck.
+    fn repeats(seed: u64, options: &Options) -> u32 {
+        let mut rng = stream(seed, "repeats", 0);
+        if options.faults.client && rng.u32(0..4) == 0 { rng.u32(50..300) } else { 0 }
+    }
+
+    /// Leaves out what `options` leave out.
+    fn cut_down(&mut self, options: &Options) {
+        if let Some(keep) = &options.keep {
+            let faults = std::mem::take(&mut self.faults).into_iter().enumerate();
+            let kept = faults.filter(|(number, _)| keep.contains(number));
+            self.faults = kept.map(|(_, fault)| fault).collect();
+        }
+        if let Some(lasts) = options.lasts {
+            self.lasts = lasts.min(self.lasts);
         }
     }
 

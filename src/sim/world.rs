@@ -21,7 +21,9 @@ use super::person::Person;
 use super::plan::{Plan, stream};
 use super::trace::Trace;
 use super::{Options, Report};
+use crate::config::Design;
 use crate::domain::NodeId;
+use crate::server::election::ElectionKind;
 
 /// What stage a run has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,9 @@ pub(super) struct World {
     counters: BTreeMap<&'static str, u64>,
     violation: Option<Violation>,
     stage: Stage,
+    design: Design,
+    /// Who led in each term, where a term has one leader.
+    leaders: BTreeMap<u64, NodeId>,
     injector: faults::Injector,
     /// The luck of messages, per direction.
     routes: Vec<fastrand::Rng>,
@@ -56,6 +61,7 @@ pub(super) struct World {
     rng: fastrand::Rng,
     events: u64,
     steps_max: u64,
+    election: ElectionKind,
     over: bool,
 }
 
@@ -107,11 +113,14 @@ impl World {
             counters: BTreeMap::new(),
             violation: None,
             stage: Stage::Faults,
+            design: options.design,
+            leaders: BTreeMap::new(),
             injector: faults::Injector::new(&plan),
             routes,
             rng: stream(seed, "world", 0),
             events: 0,
             steps_max: if options.steps == 0 { u64::MAX } else { options.steps },
+            election: options.election,
             over: false,
             plan,
         }
@@ -187,6 +196,7 @@ impl World {
             Event::Heartbeat { host, life } => self.tick_heartbeat(host, life),
             Event::Timeouts { host, life } => self.tick_timeouts(host, life),
             Event::Synced { host, life, index } => self.synced(host, life, index),
+            Event::LogSaid { host, life } => self.hear_log(host, life),
             Event::Crash { host, life } => self.crash_life(host, life),
             Event::Restart { host, life } => self.restart(host, life),
             Event::Wake { host, life } => self.wake(host, life),
@@ -243,6 +253,7 @@ fn machine(seed: u64, plan: &Plan, host: Host, address: &str) -> Machine {
         woke_at: None,
         asleep: None,
         doomed: false,
+        fated: false,
         drift: plan.drift[host],
         wall_offset: rng.u64(0..10_000),
         rng,

@@ -3,8 +3,8 @@
 //! ```text
 //!   data/
 //!     lock        held while a server runs, empty
-//!     node.json   {"node_id":"n1","cluster":…,"design":…,"disk_id":…,"starts":3}
-//!     log/        00000001.jsonl, 00000002.jsonl, …
+//!     node.json   {"node_id":"n1","cluster":…,"design":…,"cluster_id":…,"disk_id":…,"starts":3}
+//!     log/        00000001.jsonl, 00000002.jsonl, …, 00000420.snapshot
 //! ```
 //!
 //! The number of starts and a random part name the [`Incarnation`] of this start. The number is synced before
@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::segment;
-use crate::domain::{Incarnation, NodeId};
+use super::{FileLog, LogOptions, OnDamage, Recovery, segment};
+use crate::domain::{Incarnation, Message, NodeId};
 use crate::error::StartError;
 
 /// An open data folder. It is locked until this is dropped.
@@ -37,6 +37,9 @@ struct Identity {
     node_id: NodeId,
     cluster: String,
     design: String,
+    /// Two clusters may have one name; see [`DataFolder::cluster_id`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cluster_id: Option<String>,
     disk_id: String,
     starts: u64,
 }
@@ -60,6 +63,7 @@ impl DataFolder {
                 node_id: node_id.clone(),
                 cluster: cluster.into(),
                 design: design.into(),
+                cluster_id: None,
                 disk_id: draw_disk_id(rng),
                 starts: 0,
             },
@@ -104,10 +108,87 @@ impl DataFolder {
         self.path.join("log")
     }
 
+    /// The random name of the cluster that this server is a member of, once it is known: designs that count
+    /// majorities must not count a member of another cluster, whatever that one is called.
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.identity.cluster_id.as_deref()
+    }
+
+    /// Notes the [`cluster_id`](Self::cluster_id), lower-case hex digits. It is durable when this returns. Refuses
+    /// another one than before: the folder would belong to two clusters.
+    ///
+    /// Writes a file, so it is for the shell, at a start; never in a step.
+    pub fn set_cluster_id(&mut self, id: &str) -> Result<(), StartError> {
+        let refuse =
+            |problem| Err(StartError::Data { path: self.path.clone(), problem, source: None });
+        let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if id.is_empty() || !id.bytes().all(is_hex) {
+            return refuse(format!("the cluster id {id:?} is not of lower-case hex digits"));
+        }
+        match self.cluster_id() {
+            Some(owner) if owner == id => Ok(()),
+            Some(owner) => refuse(format!(
+                "this folder belongs to a cluster with id {owner}, not {id}; connect it to that cluster's \
+                 servers with --peers, or choose another --data to join this one"
+            )),
+            None => self.change(Identity { cluster_id: Some(id.into()), ..self.identity.clone() }),
+        }
+    }
+
+    /// Opens the log, and recovers it into what `make` makes of this folder: each record goes to `visit`, in the order of
+    /// writing, the nth one has index n.
+    ///
+    /// With [`OnDamage::SetAside`] a damaged log starts all the same: a warning names the file and the line, what stands
+    /// before it is kept, the rest is set aside. The folder has another [`disk_id`](Self::disk_id) then, so that
+    /// the server counts as wiped; `make` is called again, since the id is for it to tell. A log that is gone altogether
+    /// is the same, without anything to set aside. A disk that cannot be read is an error, not damage.
+    pub fn open_log<T>(
+        &mut self,
+        options: &LogOptions,
+        on_damage: OnDamage,
+        rng: &mut fastrand::Rng,
+        make: impl Fn(&Self) -> T,
+        visit: impl Fn(&mut T, Message),
+    ) -> Result<(FileLog, T, Recovery), StartError> {
+        let path = self.log_path();
+        if self.starts() > 1 && self.has_no_log() {
+            log::warn!("the log in {} is gone, so this server counts as wiped", path.display());
+            self.new_disk_id(rng)?;
+        }
+        let mut made = make(self);
+        let opened =
+            FileLog::open(&path, options.clone(), OnDamage::Refuse, |msg| visit(&mut made, msg));
+        let (log, recovery) = match opened {
+            Err(StartError::DamagedLog { path: file, line, reason })
+                if on_damage == OnDamage::SetAside =>
+            {
+                log::warn!("{} line {line} is damaged: {reason}; setting it aside", file.display());
+                // First: a crash from here on must not leave a repaired log under the old disk id.
+                self.new_disk_id(rng)?;
+                made = make(self);
+                FileLog::open(&path, options.clone(), on_damage, |msg| visit(&mut made, msg))?
+            }
+            other => other?,
+        };
+        Ok((log, made, recovery))
+    }
+
+    /// Whether there is not one segment. The first one is made before the first record is acknowledged.
+    fn has_no_log(&self) -> bool {
+        let path = self.log_path();
+        !path.exists()
+            || segment::list(&path).is_ok_and(|numbers| numbers.is_empty())
+                && segment::list_firsts(&path).is_ok_and(|numbers| numbers.is_empty())
+    }
+
     /// Draws another [`disk_id`](Self::disk_id), durably: a server whose log is repaired counts as wiped. To be
     /// called *before* the repair, since after a crash between the two nobody would know of the loss.
     pub fn new_disk_id(&mut self, rng: &mut fastrand::Rng) -> Result<(), StartError> {
-        let identity = Identity { disk_id: draw_disk_id(rng), ..self.identity.clone() };
+        self.change(Identity { disk_id: draw_disk_id(rng), ..self.identity.clone() })
+    }
+
+    /// Becomes `identity`, durably.
+    fn change(&mut self, identity: Identity) -> Result<(), StartError> {
         write_identity(&self.path, &identity)?;
         self.identity = identity;
         Ok(())
@@ -192,99 +273,5 @@ fn not_writable(path: &Path, source: io::Error) -> StartError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn open(path: &Path, node: &str, cluster: &str, design: &str) -> Result<DataFolder, String> {
-        let mut rng = fastrand::Rng::with_seed(7);
-        DataFolder::open(path, &node.into(), cluster, design, &mut rng)
-            .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn each_start_is_another_incarnation_on_the_same_disk() {
-        let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("deep/data");
-        let mut rng = fastrand::Rng::with_seed(7);
-        let mut incarnations = Vec::new();
-        let mut disk_ids = Vec::new();
-        for start in 1..=3 {
-            let folder = DataFolder::open(&path, &"n1".into(), "c", "ring", &mut rng).unwrap();
-            assert_eq!(folder.starts(), start);
-            assert!(folder.incarnation().as_str().starts_with(&format!("n1.{start}-")));
-            incarnations.push(folder.incarnation().clone());
-            disk_ids.push(folder.disk_id().to_string());
-        }
-        incarnations.dedup();
-        assert_eq!(incarnations.len(), 3);
-        assert_eq!(disk_ids[0].len(), 16);
-        assert!(disk_ids.iter().all(|id| *id == disk_ids[0]));
-        let text = fs::read_to_string(path.join("node.json")).unwrap();
-        assert!(text.contains("\n  \"starts\": 3\n"), "{text}");
-    }
-
-    #[test]
-    fn a_second_process_is_refused_while_the_first_one_lives() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = open(folder.path(), "n1", "c", "ring").unwrap();
-        let refusal = open(folder.path(), "n1", "c", "ring").unwrap_err();
-        let wanted = "is already open in another process; stop it, or use another --data";
-        assert_eq!(refusal, format!("{}: {wanted}", folder.path().display()));
-        drop(first);
-        assert_eq!(open(folder.path(), "n1", "c", "ring").unwrap().starts(), 2);
-    }
-
-    #[test]
-    fn a_folder_of_another_node_cluster_or_design_is_refused_with_the_remedy() {
-        let folder = tempfile::tempdir().unwrap();
-        drop(open(folder.path(), "n1", "c", "ring").unwrap());
-        let table = [
-            (["n2", "c", "ring"], "belongs to node \"n1\", not \"n2\"; start with --id n1, or"),
-            (["n1", "d", "ring"], "to cluster \"c\", not \"d\"; start with --cluster c, or"),
-            (["n1", "c", "raft"], "to design \"ring\", not \"raft\"; start with --design ring, or"),
-        ];
-        for ([node, cluster, design], wanted) in table {
-            let refusal = open(folder.path(), node, cluster, design).unwrap_err();
-            assert!(refusal.contains(wanted), "{refusal}");
-            assert!(refusal.starts_with(&folder.path().display().to_string()), "{refusal}");
-        }
-        let starts = open(folder.path(), "n1", "c", "ring").unwrap().starts();
-        assert_eq!(starts, 2, "a refused start does not count");
-    }
-
-    #[test]
-    fn a_folder_that_cannot_be_written_is_named_with_the_remedy() {
-        let parent = tempfile::tempdir().unwrap();
-        let file = parent.path().join("file");
-        fs::write(&file, "").unwrap();
-        let refusal = open(&file.join("data"), "n1", "c", "ring").unwrap_err();
-        assert!(refusal.contains("file/data: cannot write to this data folder"), "{refusal}");
-        assert!(refusal.contains("choose another --data"), "{refusal}");
-    }
-
-    #[test]
-    fn a_repaired_disk_has_another_name() {
-        let path = tempfile::tempdir().unwrap();
-        let mut folder = open(path.path(), "n1", "c", "ring").unwrap();
-        let before = folder.disk_id().to_string();
-        folder.new_disk_id(&mut fastrand::Rng::with_seed(8)).unwrap();
-        let after = folder.disk_id().to_string();
-        assert_ne!(before, after);
-        drop(folder);
-        assert_eq!(open(path.path(), "n1", "c", "ring").unwrap().disk_id(), after);
-    }
-
-    #[test]
-    fn a_lost_or_broken_node_file_is_refused_rather_than_guessed() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("node.json");
-        drop(open(folder.path(), "n1", "c", "ring").unwrap());
-        fs::write(&file, "{\"node_id\":").unwrap();
-        let refusal = open(folder.path(), "n1", "c", "ring").unwrap_err();
-        assert!(refusal.contains("node.json: says no longer whose folder this is"), "{refusal}");
-        fs::remove_file(&file).unwrap();
-        fs::create_dir(folder.path().join("log")).unwrap();
-        let refusal = open(folder.path(), "n1", "c", "ring").unwrap_err();
-        assert!(refusal.contains("node.json: is missing beside a log"), "{refusal}");
-    }
-}
+#[path = "data_folder_tests.rs"]
+mod tests;

@@ -3,6 +3,8 @@
 //! ```text
 //!   threads that step ── append ──▶ queue ──▶ log-writer ──▶ write, fdatasync ──▶ Synced(7)
 //!        5, 6, 7        (never waits)         takes all that waits    once for 5, 6 and 7
+//!                     ── forget_before(3) ──────▶ then removes the segments with nothing from 3 on
+//!                     ── save_snapshot ─────────▶ then writes it, a piece between two batches
 //! ```
 //!
 //! *Group commit*: while one `fdatasync` runs, records gather in the queue; the next one covers them all. A
@@ -12,23 +14,28 @@
 //! them in order. Price: an answer waits for up to two syncs. The queue has no limit of its own; who appends
 //! looks at [`FileLog::pending_bytes`].
 //!
-//! Full disk: nothing is dropped. The writer says so once, tries again every
-//! [`retry_interval`](LogOptions::retry_interval), and says when it can write again. A failed `fdatasync` is
-//! final: the system may have dropped what it could not write, so a second one that succeeds proves nothing.
+//! Full disk: nothing is dropped but snapshots, which are asked for again. The writer says so once, tries again
+//! every [`retry_interval`](LogOptions::retry_interval), and says when it can write again. A failed `fdatasync` is
+//! final: the system may have dropped what it could not write, so a second one that succeeds proves nothing. A
+//! segment that cannot be removed stays, with a warning; the next start tries again.
 //!
-//! Leaves out: several logs, removing old segments, and disks that lie about having written.
+//! Leaves out: several logs, and disks that lie about having written.
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::recovery::{self, Recovery};
+use super::log_reader::ReadQueue;
+use super::places::{Place, Places};
+use super::recovery::{self, OnDamage, Recovery};
 use super::segment::{self, Disk, SystemDisk, Tail, WriteError};
-use super::{LogIndex, Storage, record};
+use super::snapshot::{self, Saving};
+use super::{LogEvent, LogIndex, Storage, record};
 use crate::domain::Message;
 use crate::error::StartError;
 
@@ -54,18 +61,7 @@ impl Default for LogOptions {
     }
 }
 
-/// What the log writer has to say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogEvent {
-    /// Every record up to this index is durable.
-    Synced(LogIndex),
-    /// The disk is full, in the operating system's words; records wait in memory.
-    Full(String),
-    /// The disk takes records again; all that waited will be written.
-    Writable,
-}
-
-/// An append-only log in a folder. Shared by the threads that append and the one that writes.
+/// An append-only log in a folder. Shared by the threads that append, the one that writes and the one that reads.
 #[derive(Debug)]
 pub struct FileLog {
     /// A leaf lock: under it nothing is locked, written or waited for.
@@ -75,15 +71,20 @@ pub struct FileLog {
     /// Whether the writer waits for `woken`. Changed only under `queue`.
     asleep: AtomicBool,
     syncs: AtomicU64,
+    /// Where the durable records stand. A leaf lock. Changed by the writer alone.
+    pub(super) places: Mutex<Places>,
+    pub(super) reads: ReadQueue,
+    pub(super) folder: PathBuf,
     /// Taken by the writer when it starts, so that it writes under no lock.
     tail: Mutex<Option<Tail>>,
+    disk: Arc<dyn Disk>,
     options: LogOptions,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// What waits to be written; all but the last have their full size.
-    batches: VecDeque<Batch>,
+    /// What waits to be done. Of batches that follow each other all but the last have their full size.
+    tasks: VecDeque<Task>,
     /// An empty buffer to use again.
     spare: Vec<u8>,
     appended: LogIndex,
@@ -94,44 +95,65 @@ struct Queue {
     closed: bool,
 }
 
+/// What the writer is asked to do.
+#[derive(Debug)]
+enum Task {
+    Write(Batch),
+    /// See [`Storage::forget_before`].
+    Forget(LogIndex),
+    /// See [`Storage::save_snapshot`].
+    Save(u64, Arc<[u8]>),
+}
+
 /// Lines that are written and synced at once.
 #[derive(Debug)]
 struct Batch {
     lines: Vec<u8>,
+    /// Where some of the lines begin, the first one included.
+    marks: Vec<Place>,
     /// The index of the last line.
     last: LogIndex,
 }
 
+/// What the writer does next.
+enum Turn {
+    Do(Task),
+    /// Nothing but the snapshot that it is writing.
+    GoOn,
+    End,
+}
+
 impl FileLog {
     /// Opens the log in `folder`, creating the folder when it is missing, and hands every record to `visit`
-    /// in the order of writing. All of them are durable when it returns; the indices of new records
-    /// continue after them. Nothing is written before [`run_writer`](Self::run_writer) runs.
+    /// in the order of writing. All of them are durable when it returns: the nth one has index n, and those of new
+    /// records continue after them. Nothing is written before [`run_writer`](Self::run_writer) runs.
     ///
     /// A damaged log is refused with [`StartError::DamagedLog`], after the records before the damage
-    /// were visited. With `repair` those are kept and the rest is set aside. The
-    /// server must count as wiped then; see [`DataFolder::new_disk_id`](super::DataFolder::new_disk_id).
+    /// were visited. With [`OnDamage::SetAside`] those are kept and the rest is set aside. The
+    /// server must count as wiped then; [`DataFolder::open_log`](super::DataFolder::open_log) sees to that.
     pub fn open(
         folder: &Path,
         options: LogOptions,
-        repair: bool,
+        on_damage: OnDamage,
         visit: impl FnMut(Message),
     ) -> Result<(Self, Recovery), StartError> {
-        Self::open_on(Box::new(SystemDisk), folder, options, repair, visit)
+        Self::open_on(Arc::new(SystemDisk), folder, options, on_damage, visit)
     }
 
     /// [`open`](Self::open) on another disk.
     pub(super) fn open_on(
-        disk: Box<dyn Disk>,
+        disk: Arc<dyn Disk>,
         folder: &Path,
         options: LogOptions,
-        repair: bool,
+        on_damage: OnDamage,
         mut visit: impl FnMut(Message),
     ) -> Result<(Self, Recovery), StartError> {
         segment::create_folder(folder)
             .map_err(|error| recovery::unusable(folder, "create", error))?;
-        let recovery = recovery::recover(folder, repair, &mut visit)?;
-        let number = recovery.segments.max(1);
-        let tail = Tail::open(disk, folder, number, options.segment_bytes).map_err(|error| {
+        let (recovery, places) = recovery::recover(folder, on_damage, &mut visit)?;
+        let number = recovery.tail();
+        let tail = Tail::open(disk.clone(), folder, number, options.segment_bytes);
+        let tail = tail.map_err(|error| {
             recovery::unusable(&folder.join(segment::file_name(number)), "write to", error)
         })?;
         let queue =
@@ -141,27 +163,31 @@ impl FileLog {
             woken: Condvar::new(),
             asleep: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
+            places: places.into(),
+            reads: ReadQueue::new(),
+            folder: folder.into(),
             tail: Some(tail).into(),
+            disk,
             options,
         };
         Ok((log, recovery))
     }
 
-    /// Wakes the writer when something waits to be written. To be called after each step that appended, outside
+    /// Wakes the writer when something waits to be done. To be called after each step that appended, outside
     /// every lock; costs next to nothing while the writer is awake.
     pub fn wake(&self) {
         // Relaxed is enough: a caller that appended after the writer fell asleep locked `queue` after it,
         // and so sees the flag; one that appended before was seen by the writer.
         if self.asleep.load(Ordering::Relaxed) {
             let queue = self.queue.lock();
-            if !queue.batches.is_empty() {
+            if !queue.tasks.is_empty() {
                 self.asleep.store(false, Ordering::Relaxed);
                 self.woken.notify_one();
             }
         }
     }
 
-    /// Lets the writer write what is left and return. To be called when nobody appends any more.
+    /// Lets the writer do what is left and return. To be called when nobody appends any more.
     pub fn close(&self) {
         self.queue.lock().closed = true;
         self.woken.notify_one();
@@ -183,38 +209,53 @@ impl FileLog {
         self.syncs.load(Ordering::Relaxed)
     }
 
-    /// The body of the thread `log-writer`: writes and syncs what was appended, and reports to `on_event`, until
-    /// [`close`](Self::close). An error is final, and the server must stop: what is on the disk is not
-    /// known any more. Runs once in the life of a log.
+    /// The body of the thread `log-writer`: writes and syncs what was appended, removes what was forgotten, saves
+    /// snapshots, and reports to `on_event`, until [`close`](Self::close). An error is final, and the server must
+    /// stop: what is on the disk is not known any more. Runs once in the life of a log.
     pub fn run_writer(&self, mut on_event: impl FnMut(LogEvent)) -> io::Result<()> {
         let Some(mut tail) = self.tail.lock().take() else {
             return Err(io::Error::other("the log writer runs already, or has ended"));
         };
-        while let Some(batch) = self.next_batch() {
-            if !self.write(&mut tail, &batch, &mut on_event)? {
-                return Ok(());
+        let mut saving = None;
+        loop {
+            match self.next_turn(saving.is_some()) {
+                Turn::Do(Task::Write(batch)) => {
+                    if !self.write(&mut tail, batch, &mut on_event)? {
+                        return Ok(());
+                    }
+                    self.save_piece(&mut saving, &mut on_event)?;
+                }
+                Turn::GoOn => self.save_piece(&mut saving, &mut on_event)?,
+                Turn::Do(task) => {
+                    // Only batches overtake a snapshot.
+                    while saving.is_some() {
+                        self.save_piece(&mut saving, &mut on_event)?;
+                    }
+                    match task {
+                        Task::Write(_) => {} // Above.
+                        Task::Forget(index) => self.forget(index)?,
+                        Task::Save(seq, bytes) => {
+                            saving = self.begin_saving(seq, bytes, &mut on_event)?;
+                        }
+                    }
+                }
+                Turn::End => return Ok(()),
             }
-            tail.sync()?;
-            self.syncs.fetch_add(1, Ordering::Relaxed);
-            let last = batch.last;
-            if self.done(batch) {
-                log::info!("the log can be written again");
-                on_event(LogEvent::Writable);
-            }
-            on_event(LogEvent::Synced(last));
         }
-        Ok(())
     }
 
-    /// Waits until there is something to write; `None` when nothing will come any more.
-    fn next_batch(&self) -> Option<Batch> {
+    /// Waits until there is something to do, unless a snapshot is being saved.
+    fn next_turn(&self, is_saving: bool) -> Turn {
         let mut queue = self.queue.lock();
         loop {
-            if let Some(batch) = queue.batches.pop_front() {
-                return Some(batch);
+            if let Some(task) = queue.tasks.pop_front() {
+                return Turn::Do(task);
+            }
+            if is_saving {
+                return Turn::GoOn;
             }
             if queue.closed {
-                return None;
+                return Turn::End;
             }
             self.asleep.store(true, Ordering::Relaxed);
             self.woken.wait(&mut queue);
@@ -222,9 +263,31 @@ impl FileLog {
         }
     }
 
+    /// Writes `batch` durably and says so. False when that cannot be done before the end.
+    fn write(
+        &self,
+        tail: &mut Tail,
+        batch: Batch,
+        on_event: &mut impl FnMut(LogEvent),
+    ) -> io::Result<bool> {
+        if !self.write_with_patience(tail, &batch, on_event)? {
+            return Ok(false);
+        }
+        tail.sync()?;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        let (last, bytes) = (batch.last, batch.lines.len() as u64);
+        self.places.lock().extend(tail.number(), &batch.marks, last + 1, bytes);
+        if self.done(batch) {
+            log::info!("the log can be written again");
+            on_event(LogEvent::Writable);
+        }
+        on_event(LogEvent::Synced(last));
+        Ok(true)
+    }
+
     /// Writes `batch`, for as long as it takes while the disk is full. False when the log was closed meanwhile, and
     /// the last try failed too.
-    fn write(
+    fn write_with_patience(
         &self,
         tail: &mut Tail,
         batch: &Batch,
@@ -268,17 +331,111 @@ impl FileLog {
         queue.spare.clear();
         queue.fault.take().is_some()
     }
+
+    /// Removes the segments that hold no record from `index` on. Everything queued before is durable.
+    fn forget(&self, index: LogIndex) -> io::Result<()> {
+        let needed = self.places.lock().first_needed(index);
+        let Some(first) = needed else { return Ok(()) };
+        // A start removes what was left before the first one, so what is gone from `places` is gone for good.
+        let marker = self.folder.join(segment::first_name(first));
+        match self.disk.create(&marker) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) if segment::is_full(&error) => {
+                log::warn!("cannot remove old segments of the log yet: {error}");
+                return Ok(());
+            }
+            Err(error) => return Err(segment::explain("create", &marker, &error)),
+        }
+        self.sync_folder()?;
+        let old = self.places.lock().forget(first);
+        let firsts = segment::list_firsts(&self.folder)?;
+        let old_firsts = firsts.into_iter().filter(|number| *number < first);
+        let names = old.iter().map(|number| segment::file_name(*number));
+        for name in names.chain(old_firsts.map(segment::first_name)) {
+            let path = self.folder.join(name);
+            if let Err(error) = self.disk.remove(&path) {
+                let path = path.display();
+                log::warn!("cannot remove {path}, so the next start tries again: {error}");
+            }
+        }
+        log::info!("the log begins with segment {first} now, {} are removed", old.len());
+        self.sync_folder()
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        let synced = self.disk.sync_folder(&self.folder);
+        synced.map_err(|error| segment::explain("sync", &self.folder, &error))
+    }
+
+    /// Begins to save a snapshot; `None` when the disk is full.
+    fn begin_saving(
+        &self,
+        seq: u64,
+        bytes: Arc<[u8]>,
+        on_event: &mut impl FnMut(LogEvent),
+    ) -> io::Result<Option<Saving>> {
+        match Saving::begin(&*self.disk, &self.folder, seq, bytes) {
+            Ok(saving) => Ok(Some(saving)),
+            Err(error) => self.not_saved(seq, error, on_event).map(|()| None),
+        }
+    }
+
+    /// Writes the next piece of the snapshot that is being saved, if there is one.
+    fn save_piece(
+        &self,
+        saving: &mut Option<Saving>,
+        on_event: &mut impl FnMut(LogEvent),
+    ) -> io::Result<()> {
+        let Some(mut snapshot) = saving.take() else { return Ok(()) };
+        match snapshot.step(&*self.disk) {
+            Ok(false) => *saving = Some(snapshot),
+            Ok(true) => {
+                if let Err(error) = snapshot.remove_older(&*self.disk) {
+                    log::warn!("cannot remove old snapshots, the next one tries again: {error}");
+                }
+                on_event(LogEvent::SnapshotSaved(snapshot.seq));
+            }
+            Err(error) => self.not_saved(snapshot.seq, error, on_event)?,
+        }
+        Ok(())
+    }
+
+    /// The snapshot of place `seq` cannot be saved: on a full disk that is said, anything else is final.
+    fn not_saved(
+        &self,
+        seq: u64,
+        error: io::Error,
+        on_event: &mut impl FnMut(LogEvent),
+    ) -> io::Result<()> {
+        let temporary = snapshot::temporary(&self.folder, seq);
+        if !segment::is_full(&error) {
+            return Err(segment::explain("save", &temporary, &error));
+        }
+        snapshot::remove_if_there(&*self.disk, &temporary)?;
+        let reason = error.to_string();
+        log::warn!("the snapshot {seq} is not saved, since the disk is full: {reason}");
+        on_event(LogEvent::SnapshotNotSaved { seq, reason });
+        Ok(())
+    }
 }
 
 impl Queue {
-    /// The batch that the next record goes into.
-    fn open_batch(&mut self, batch_bytes: usize) -> &mut Batch {
-        let full = self.batches.back().is_none_or(|batch| batch.lines.len() >= batch_bytes);
-        if full {
+    /// The batch that the next record, `index`, goes into.
+    fn open_batch(&mut self, batch_bytes: usize, index: LogIndex) -> &mut Batch {
+        let has_room = match self.tasks.back() {
+            Some(Task::Write(batch)) => batch.lines.len() < batch_bytes,
+            _ => false,
+        };
+        if !has_room {
             let lines = std::mem::take(&mut self.spare);
-            self.batches.push_back(Batch { lines, last: 0 });
+            let marks = vec![Place { index, offset: 0 }];
+            self.tasks.push_back(Task::Write(Batch { lines, marks, last: 0 }));
         }
-        self.batches.back_mut().expect("one was pushed when there was none")
+        match self.tasks.back_mut() {
+            Some(Task::Write(batch)) => batch,
+            _ => unreachable!("one was pushed when there was none"),
+        }
     }
 }
 
@@ -287,8 +444,12 @@ impl Storage for FileLog {
         let mut queue = self.queue.lock();
         queue.appended += 1;
         let index = queue.appended;
-        let batch = queue.open_batch(self.options.batch_bytes);
+        let batch = queue.open_batch(self.options.batch_bytes, index);
         let before = batch.lines.len();
+        let place = Place { index, offset: before as u64 };
+        if batch.marks.last().is_some_and(|last| last.is_far_from(&place)) {
+            batch.marks.push(place);
+        }
         record::encode(msg, &mut batch.lines);
         batch.last = index;
         let bytes = batch.lines.len() - before;
@@ -298,6 +459,22 @@ impl Storage for FileLog {
 
     fn fault(&self) -> Option<String> {
         self.queue.lock().fault.clone()
+    }
+
+    fn forget_before(&self, index: LogIndex) {
+        self.queue.lock().tasks.push_back(Task::Forget(index));
+    }
+
+    fn first_within(&self, bytes: u64) -> LogIndex {
+        self.places.lock().first_within(bytes)
+    }
+
+    fn request_read(&self, token: u64, from: LogIndex, bytes_max: usize) {
+        self.reads.push(token, from, bytes_max);
+    }
+
+    fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>) {
+        self.queue.lock().tasks.push_back(Task::Save(seq, bytes));
     }
 }
 

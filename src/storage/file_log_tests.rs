@@ -30,29 +30,29 @@ pub(in crate::storage) fn small() -> LogOptions {
     LogOptions { segment_bytes: 500, batch_bytes: 1, retry_interval: Duration::from_millis(1) }
 }
 
-pub(in crate::storage) fn segment_path(folder: &Path, number: u64) -> std::path::PathBuf {
+pub(in crate::storage) fn segment_path(folder: &Path, number: u64) -> PathBuf {
     folder.join(segment::file_name(number))
 }
 
 pub(in crate::storage) fn reopen(
     folder: &Path,
-    repair: bool,
+    on_damage: OnDamage,
 ) -> Result<(FileLog, Vec<Message>, Recovery), StartError> {
     let mut read = Vec::new();
-    let (log, recovery) = FileLog::open(folder, small(), repair, |message| read.push(message))?;
+    let (log, recovery) = FileLog::open(folder, small(), on_damage, |message| read.push(message))?;
     Ok((log, read, recovery))
 }
 
 /// What the log in `folder` holds; it must be sound.
 pub(in crate::storage) fn contents(folder: &Path) -> Vec<Message> {
-    let (_, read, recovery) = reopen(folder, false).unwrap();
+    let (_, read, recovery) = reopen(folder, OnDamage::Refuse).unwrap();
     assert_eq!(recovery.records, read.len() as u64);
     read
 }
 
 /// Appends `messages` to the log in `folder`, which must be sound, and closes it.
 pub(in crate::storage) fn fill(folder: &Path, options: LogOptions, messages: &[Message]) {
-    let (log, _) = FileLog::open(folder, options, false, |_| ()).unwrap();
+    let (log, _) = FileLog::open(folder, options, OnDamage::Refuse, |_| ()).unwrap();
     for message in messages {
         log.append(message);
     }
@@ -82,7 +82,7 @@ struct BadDisk {
     gate: Option<(Sender<()>, Receiver<()>)>,
 }
 
-impl Disk for Arc<BadDisk> {
+impl Disk for BadDisk {
     fn write(&self, file: &fs::File, bytes: &[u8]) -> io::Result<usize> {
         let max = if self.write_bytes_max == 0 { bytes.len() } else { self.write_bytes_max };
         if let Some(kind) = self.broken {
@@ -119,8 +119,9 @@ struct Running {
 impl Running {
     fn on(disk: &Arc<BadDisk>, options: LogOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let disk = Box::new(Arc::clone(disk));
-        let (log, _) = FileLog::open_on(disk, folder.path(), options, false, |_| ()).unwrap();
+        let disk: Arc<dyn Disk> = disk.clone();
+        let (log, _) =
+            FileLog::open_on(disk, folder.path(), options, OnDamage::Refuse, |_| ()).unwrap();
         let log = Arc::new(log);
         let (events_in, events) = unbounded();
         let (ended_in, ended) = unbounded();
@@ -233,7 +234,7 @@ fn batches_and_short_writes_lose_nothing() {
 #[test]
 fn close_writes_everything_that_waits() {
     let folder = tempfile::tempdir().unwrap();
-    let (log, _, _) = reopen(folder.path(), false).unwrap();
+    let (log, _, _) = reopen(folder.path(), OnDamage::Refuse).unwrap();
     for number in 1..=30 {
         log.append(&chat(number));
     }
@@ -313,4 +314,71 @@ fn a_write_that_fails_for_another_reason_ends_the_writer() {
     let error = running.ended.recv_timeout(DEADLINE).unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::BrokenPipe);
     assert!(running.events.is_empty());
+}
+
+#[test]
+fn whole_segments_are_forgotten_and_the_open_one_stays() {
+    let folder = filled();
+    let (log, _, _) = reopen(folder.path(), OnDamage::Refuse).unwrap();
+    log.forget_before(4); // The first segment still holds 4.
+    log.close();
+    log.run_writer(|event| panic!("{event:?}")).unwrap();
+    assert_eq!(contents(folder.path()), chats(1..=10));
+    for (index, first, segments) in [(5, 5, vec![2, 3]), (u64::MAX, 9, vec![3])] {
+        let (log, _, _) = reopen(folder.path(), OnDamage::Refuse).unwrap();
+        log.forget_before(index);
+        log.close();
+        log.run_writer(|event| panic!("{event:?}")).unwrap();
+        assert_eq!(segment::list(folder.path()).unwrap(), segments);
+        assert_eq!(segment::list_firsts(folder.path()).unwrap(), segments[..1]);
+        assert_eq!(contents(folder.path()), chats(first..=10));
+    }
+}
+
+#[test]
+fn what_was_queued_before_is_durable_before_anything_is_forgotten() {
+    let disk = Arc::new(BadDisk { fails_sync: true, ..BadDisk::default() });
+    let folder = filled();
+    let (log, _) =
+        FileLog::open_on(disk, folder.path(), small(), OnDamage::Refuse, |_| ()).unwrap();
+    log.append(&chat(11));
+    log.forget_before(11);
+    log.close();
+    log.run_writer(|event| panic!("{event:?}")).unwrap_err();
+    assert_eq!(segment::list(folder.path()).unwrap(), [1, 2, 3]);
+}
+
+#[test]
+fn a_large_snapshot_lets_records_go_first() {
+    let (begins_in, begins) = unbounded();
+    let (may_end, may_end_out) = unbounded();
+    let disk = Arc::new(BadDisk { gate: Some((begins_in, may_end_out)), ..BadDisk::default() });
+    let running = Running::on(&disk, small());
+    running.log.save_snapshot(1, vec![7; 9 << 20].into());
+    running.log.wake();
+    begins.recv_timeout(DEADLINE).unwrap(); // The first of three pieces is being synced.
+    running.append(1);
+    for _ in 0..4 {
+        may_end.send(()).unwrap();
+    }
+    assert_eq!(running.event(), LogEvent::Synced(1));
+    assert_eq!(running.event(), LogEvent::SnapshotSaved(1));
+    running.end().unwrap();
+}
+
+#[test]
+fn a_snapshot_that_finds_no_space_is_given_up_and_the_log_goes_on() {
+    let disk = Arc::new(BadDisk { full_writes: 1.into(), ..BadDisk::default() });
+    let running = Running::on(&disk, small());
+    running.log.save_snapshot(4, Arc::from(*b"state"));
+    running.append(1);
+    let reason = "No space left on device (os error 28)".into();
+    assert_eq!(running.event(), LogEvent::SnapshotNotSaved { seq: 4, reason });
+    assert_eq!(running.event(), LogEvent::Synced(1));
+    running.log.save_snapshot(4, Arc::from(*b"state"));
+    running.log.wake();
+    assert_eq!(running.event(), LogEvent::SnapshotSaved(4));
+    running.end().unwrap();
+    let names = fs::read_dir(running.folder.path()).unwrap().count();
+    assert_eq!(names, 2, "nothing is left of the first try");
 }

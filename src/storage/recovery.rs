@@ -9,7 +9,11 @@
 //! Only the last line of the last segment may lack its newline: a crash in the middle of a write leaves that,
 //! and the line was never reported durable. A complete line that is not as it was written is damage wherever it
 //! stands. Whoever was told that it is durable relies on it, so nothing is dropped in silence: the start is
-//! refused until an operator asks for the repair.
+//! refused until an operator asks for the repair, or the design has asked for it beforehand because it can do
+//! without what is lost: [`OnDamage`].
+//!
+//! A disk that cannot be read is not damage: it may be read well the next time, or from another machine. The
+//! start ends, and nothing is set aside.
 //!
 //! The repair keeps what stands before the damage. A log is written in the order of delivery, so each of its
 //! prefixes is causally closed; what stands after the damage is not, hence it goes aside as a whole. A
@@ -24,9 +28,21 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::segment::{self, End};
+use super::LogIndex;
+use super::places::{Place, Places};
+use super::segment::{self, End, Scan};
 use crate::domain::Message;
 use crate::error::StartError;
+
+/// What to do with a damaged log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDamage {
+    /// Do not start: [`StartError::DamagedLog`] names the file, the line and `--repair`. Nothing is changed.
+    Refuse,
+    /// Keep what stands before the damage, set aside what follows. The server must count as wiped then; see
+    /// [`DataFolder::open_log`](super::DataFolder::open_log).
+    SetAside,
+}
 
 /// What was found in the log, and what was done about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,12 +51,21 @@ pub struct Recovery {
     pub records: u64,
     /// How many segments they stand in.
     pub segments: u64,
+    /// The number of the first segment; those before it are forgotten.
+    pub first_segment: u64,
     /// How much of an unfinished last line was cut off, in bytes; 0 when the log ended with a line.
     pub torn_bytes: u64,
     /// Which line was damaged and how, in a sentence, when the log was repaired.
     pub damage: Option<String>,
     /// The files that were set aside by the repair, under their new names.
     pub set_aside: Vec<PathBuf>,
+}
+
+impl Recovery {
+    /// The number of the segment to append to.
+    pub(super) fn tail(&self) -> u64 {
+        self.first_segment + self.segments.saturating_sub(1)
+    }
 }
 
 impl fmt::Display for Recovery {
@@ -69,22 +94,31 @@ struct Damage {
 }
 
 /// Reads the log in `folder`, hands its records to `visit` in order, and cuts off a torn tail. Damage
-/// is an error, or is repaired when `repair` says so.
+/// is an error, or is repaired when `on_damage` says so. Returns where the records stand, besides.
 pub(super) fn recover(
     folder: &Path,
-    repair: bool,
+    on_damage: OnDamage,
     visit: &mut dyn FnMut(Message),
-) -> Result<Recovery, StartError> {
-    let numbers = segment::list(folder).map_err(|error| unusable(folder, "list", error))?;
-    let mut recovery = Recovery::default();
-    for (number, found) in (1..).zip(&numbers) {
+) -> Result<(Recovery, Places), StartError> {
+    let (first, numbers) =
+        remove_forgotten(folder).map_err(|error| unusable(folder, "tidy", error))?;
+    let mut recovery = Recovery { first_segment: first, ..Recovery::default() };
+    let mut places = Places::default();
+    let treat = |damage, recovery, places| {
+        Ok((settle(folder, &numbers, damage, on_damage, recovery)?, places))
+    };
+    // A log that was said to begin somewhere has at least that segment.
+    let has_none = first > 1 && numbers.is_empty();
+    let expected = numbers.iter().copied().chain(has_none.then_some(0));
+    for (number, found) in (first..).zip(expected) {
         let path = folder.join(segment::file_name(number));
-        if *found != number {
+        if found != number {
             let reason = "the file is missing".into();
             let damage = Damage { number, good_bytes: None, line: 1, reason };
-            return settle(folder, &numbers, damage, repair, recovery);
+            return treat(damage, recovery, places);
         }
         let scan = segment::read(&path, visit).map_err(|error| unusable(&path, "read", error))?;
+        note_places(&mut places, number, &scan, recovery.records + 1);
         recovery.records += scan.records;
         recovery.segments += 1;
         let is_last = numbers.last() == Some(&number);
@@ -101,9 +135,32 @@ pub(super) fn recover(
         };
         let line = scan.records + 1;
         let damage = Damage { number, good_bytes: Some(scan.good_bytes), line, reason };
-        return settle(folder, &numbers, damage, repair, recovery);
+        return treat(damage, recovery, places);
     }
-    Ok(recovery)
+    Ok((recovery, places))
+}
+
+/// Removes the segments that a crash has left of those that were forgotten. Returns with which segment the log
+/// begins, and the numbers of those that are there from it on.
+fn remove_forgotten(folder: &Path) -> io::Result<(u64, Vec<u64>)> {
+    let firsts = segment::list_firsts(folder)?;
+    let first = firsts.last().copied().unwrap_or(1);
+    let numbers = segment::list(folder)?;
+    let (old, kept): (Vec<u64>, Vec<u64>) = numbers.into_iter().partition(|n| *n < first);
+    let old = old.into_iter().map(segment::file_name);
+    let old_firsts = firsts.into_iter().filter(|n| *n < first).map(segment::first_name);
+    for name in old.chain(old_firsts) {
+        log::info!("removing {name}, which is forgotten");
+        fs::remove_file(folder.join(name))?;
+    }
+    Ok((first, kept))
+}
+
+/// Notes where the records of segment `number` stand, of which the first has index `first`.
+fn note_places(places: &mut Places, number: u64, scan: &Scan, first: LogIndex) {
+    let shift = |place: &Place| Place { index: place.index + first, ..*place };
+    let marks: Vec<Place> = scan.places.iter().map(shift).collect();
+    places.extend(number, &marks, first + scan.records, scan.good_bytes);
 }
 
 /// Repairs the `damage`, or refuses to start with it.
@@ -111,11 +168,11 @@ fn settle(
     folder: &Path,
     numbers: &[u64],
     damage: Damage,
-    repair: bool,
+    on_damage: OnDamage,
     mut recovery: Recovery,
 ) -> Result<Recovery, StartError> {
     let path = folder.join(segment::file_name(damage.number));
-    if !repair {
+    if on_damage == OnDamage::Refuse {
         return Err(StartError::DamagedLog { path, line: damage.line, reason: damage.reason });
     }
     let sentence = format!("{} line {}: {}", path.display(), damage.line, damage.reason);

@@ -7,7 +7,7 @@ use crate::storage::file_log::tests::{
 use crate::storage::{LogOptions, Storage};
 
 fn refusal(folder: &Path) -> (String, u64, String) {
-    match reopen(folder, false).map(|_| ()).unwrap_err() {
+    match reopen(folder, OnDamage::Refuse).map(|_| ()).unwrap_err() {
         StartError::DamagedLog { path, line, reason } => {
             (path.file_name().unwrap().to_str().unwrap().into(), line, reason)
         }
@@ -42,7 +42,7 @@ fn segments_keep_to_their_size_unless_one_batch_exceeds_it() {
 #[test]
 fn indices_continue_after_what_was_recovered() {
     let folder = filled();
-    let (log, _, recovery) = reopen(folder.path(), false).unwrap();
+    let (log, _, recovery) = reopen(folder.path(), OnDamage::Refuse).unwrap();
     assert_eq!((recovery.records, recovery.segments), (10, 3));
     assert_eq!(log.synced(), 10);
     assert_eq!(log.append(&chat(11)), 11);
@@ -72,7 +72,7 @@ fn a_torn_tail_of_any_length_is_cut_off_and_the_log_goes_on() {
     let last_line = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
     for length in last_line + 1..whole.len() {
         fs::write(&tail, &whole[..length]).unwrap();
-        let (_, read, recovery) = reopen(folder.path(), false).unwrap();
+        let (_, read, recovery) = reopen(folder.path(), OnDamage::Refuse).unwrap();
         assert_eq!(read, chats(1..=9));
         assert_eq!(recovery.torn_bytes, (length - last_line) as u64);
         assert_eq!(fs::read(&tail).unwrap(), whole[..last_line]);
@@ -85,7 +85,7 @@ fn a_torn_tail_of_any_length_is_cut_off_and_the_log_goes_on() {
 fn an_empty_last_segment_is_what_a_crash_during_rotation_leaves() {
     let folder = filled();
     fs::write(segment_path(folder.path(), 4), "").unwrap();
-    let (_, read, recovery) = reopen(folder.path(), false).unwrap();
+    let (_, read, recovery) = reopen(folder.path(), OnDamage::Refuse).unwrap();
     assert_eq!((read, recovery.torn_bytes), (chats(1..=10), 0));
 }
 
@@ -126,7 +126,7 @@ fn a_missing_segment_is_damage() {
     let folder = filled();
     fs::remove_file(segment_path(folder.path(), 2)).unwrap();
     assert_eq!(refusal(folder.path()), ("00000002.jsonl".into(), 1, "the file is missing".into()));
-    let (_, read, recovery) = reopen(folder.path(), true).unwrap();
+    let (_, read, recovery) = reopen(folder.path(), OnDamage::SetAside).unwrap();
     assert_eq!(read, chats(1..=4));
     assert_eq!(recovery.set_aside, [folder.path().join("00000003.jsonl.damaged-1")]);
     assert_eq!(contents(folder.path()), chats(1..=4));
@@ -138,7 +138,7 @@ fn a_repair_keeps_what_stands_before_the_damage_and_sets_the_rest_aside() {
     damage(folder.path(), 2, 2);
     let before: Vec<_> =
         [2, 3].map(|number| fs::read(segment_path(folder.path(), number)).unwrap()).into();
-    let (log, read, recovery) = reopen(folder.path(), true).unwrap();
+    let (log, read, recovery) = reopen(folder.path(), OnDamage::SetAside).unwrap();
     assert_eq!(read, chats(1..=5));
     assert!(recovery.damage.as_ref().unwrap().contains("00000002.jsonl line 2"));
     let names = ["00000002.jsonl.damaged-1", "00000003.jsonl.damaged-1"];
@@ -157,7 +157,7 @@ fn a_second_repair_overwrites_nothing() {
     let folder = filled();
     for _ in 0..2 {
         damage(folder.path(), 1, 2);
-        reopen(folder.path(), true).unwrap();
+        reopen(folder.path(), OnDamage::SetAside).unwrap();
         fill(folder.path(), small(), &chats(20..30));
     }
     for name in ["00000001.jsonl.damaged-1", "00000001.jsonl.damaged-2"] {
@@ -185,7 +185,7 @@ fn a_repair_that_crashed_is_asked_for_again() {
         damage(folder.path(), 1, 2);
         crash(folder.path());
         assert_eq!(refusal(folder.path()).1, 2);
-        reopen(folder.path(), true).unwrap();
+        reopen(folder.path(), OnDamage::SetAside).unwrap();
         assert_eq!(contents(folder.path()), chats([1]));
     }
 }
@@ -193,7 +193,7 @@ fn a_repair_that_crashed_is_asked_for_again() {
 #[test]
 fn a_repair_of_a_sound_log_changes_nothing() {
     let folder = filled();
-    let (_, read, recovery) = reopen(folder.path(), true).unwrap();
+    let (_, read, recovery) = reopen(folder.path(), OnDamage::SetAside).unwrap();
     assert_eq!(read, chats(1..=10));
     assert_eq!((recovery.damage, recovery.set_aside), (None, vec![]));
 }
@@ -203,6 +203,48 @@ fn a_folder_that_cannot_be_made_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
-    let error = reopen(&file.join("log"), false).map(|_| ()).unwrap_err().to_string();
+    let error = reopen(&file.join("log"), OnDamage::Refuse).map(|_| ()).unwrap_err().to_string();
     assert!(error.starts_with(&file.display().to_string()), "{error}");
+}
+
+#[test]
+fn a_log_that_was_said_to_begin_later_does() {
+    let folder = filled();
+    fs::remove_file(segment_path(folder.path(), 1)).unwrap();
+    assert_eq!(refusal(folder.path()).0, "00000001.jsonl", "nobody said so");
+    fs::write(folder.path().join(segment::first_name(2)), "").unwrap();
+    let (log, read, recovery) = reopen(folder.path(), OnDamage::Refuse).unwrap();
+    assert_eq!(read, chats(5..=10));
+    assert_eq!((recovery.records, recovery.segments, recovery.first_segment), (6, 2, 2));
+    assert_eq!(log.append(&chat(11)), 7, "what is found is numbered anew");
+    log.close();
+    log.run_writer(|_| ()).unwrap();
+    assert_eq!(contents(folder.path()), chats(5..=11));
+}
+
+#[test]
+fn what_a_crash_left_of_the_forgotten_is_removed() {
+    let folder = filled();
+    for number in [2, 3] {
+        fs::write(folder.path().join(segment::first_name(number)), "").unwrap();
+    }
+    fs::remove_file(segment_path(folder.path(), 1)).unwrap();
+    assert_eq!(contents(folder.path()), chats(9..=10));
+    assert_eq!(segment::list(folder.path()).unwrap(), [3]);
+    assert_eq!(segment::list_firsts(folder.path()).unwrap(), [3]);
+}
+
+#[test]
+fn the_first_segment_cannot_be_lost_unseen() {
+    let folder = filled();
+    fs::write(folder.path().join(segment::first_name(3)), "").unwrap();
+    fs::remove_file(segment_path(folder.path(), 3)).unwrap();
+    assert_eq!(refusal(folder.path()), ("00000003.jsonl".into(), 1, "the file is missing".into()));
+    let (log, read, recovery) = reopen(folder.path(), OnDamage::SetAside).unwrap();
+    assert_eq!((read, recovery.set_aside), (vec![], vec![]));
+    assert!(recovery.damage.is_some());
+    log.append(&chat(1));
+    log.close();
+    log.run_writer(|_| ()).unwrap();
+    assert_eq!(contents(folder.path()), chats([1]));
 }

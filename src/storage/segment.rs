@@ -8,12 +8,18 @@
 //! Numbers count from 1 without a gap. Only the tail is ever written. A new tail begins only when the
 //! one before it is synced, and its entry in the folder is synced before anything is written to it, so
 //! a crash can leave an unfinished line only at the end of the last segment.
+//!
+//! The oldest segments go when nobody needs them. Then an empty file, such as `00000003.first`, says where the
+//! log begins. It is durable before the first removal: a crash in between leaves segments before it, which the next
+//! start removes, and a segment that is missing behind it is a loss that nobody asked for.
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::places::Place;
 use super::record;
 use crate::domain::Message;
 
@@ -22,13 +28,29 @@ pub fn file_name(number: u64) -> String {
     format!("{number:08}.jsonl")
 }
 
+/// The name of the file that says that the log begins with segment `number`, such as `00000003.first`.
+pub fn first_name(number: u64) -> String {
+    format!("{number:08}.first")
+}
+
 /// The numbers of the segments in `folder`, from the lowest. Files of other names are left alone.
 pub fn list(folder: &Path) -> io::Result<Vec<u64>> {
+    numbered(folder, file_name)
+}
+
+/// The segments that `folder` was said to begin with, from the lowest: the highest counts.
+pub fn list_firsts(folder: &Path) -> io::Result<Vec<u64>> {
+    numbered(folder, first_name)
+}
+
+/// The numbers of the files in `folder` that are called what `name` makes of their number, from the lowest.
+pub(super) fn numbered(folder: &Path, name: fn(u64) -> String) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".jsonl")?.parse().ok());
-        numbers.extend(number.filter(|number| *name == *file_name(*number)));
+        let found = entry?.file_name();
+        let digits = found.to_str().and_then(|found| found.split('.').next());
+        let number = digits.and_then(|digits| digits.parse().ok());
+        numbers.extend(number.filter(|number| *found == *name(*number)));
     }
     numbers.sort_unstable();
     Ok(numbers)
@@ -82,7 +104,7 @@ pub enum End {
         /// How much of that line there is, in bytes.
         bytes: u64,
     },
-    /// At a complete line that is not as it was written, or at a place that cannot be read.
+    /// At a complete line that is not as it was written.
     Damaged {
         /// What is wrong with it.
         reason: String,
@@ -96,21 +118,21 @@ pub struct Scan {
     pub records: u64,
     /// How long they are together, in bytes.
     pub good_bytes: u64,
+    /// Where some of them begin, the first one included; indices count from 0 here.
+    pub places: Vec<Place>,
     /// What came after them.
     pub end: End,
 }
 
-/// Reads the segment at `path` up to its end or the first fault, and hands each record to `visit`.
+/// Reads the segment at `path` up to its end or the first fault, and hands each record to `visit`. That it
+/// cannot be read is an error, not a fault of what is written there.
 pub fn read(path: &Path, visit: &mut dyn FnMut(Message)) -> io::Result<Scan> {
     let mut file = BufReader::with_capacity(256 * 1024, File::open(path)?);
-    let mut scan = Scan { records: 0, good_bytes: 0, end: End::Whole };
+    let mut scan = Scan { records: 0, good_bytes: 0, places: Vec::new(), end: End::Whole };
     let mut line = Vec::new();
     loop {
         line.clear();
-        if let Err(error) = file.read_until(b'\n', &mut line) {
-            scan.end = End::Damaged { reason: format!("it cannot be read: {error}") };
-            return Ok(scan);
-        }
+        file.read_until(b'\n', &mut line)?;
         match line.split_last() {
             None => return Ok(scan),
             Some((b'\n', text)) => match record::decode(text) {
@@ -124,6 +146,10 @@ pub fn read(path: &Path, visit: &mut dyn FnMut(Message)) -> io::Result<Scan> {
                 scan.end = End::Torn { bytes: line.len() as u64 };
                 return Ok(scan);
             }
+        }
+        let place = Place { index: scan.records, offset: scan.good_bytes };
+        if scan.places.last().is_none_or(|last| last.is_far_from(&place)) {
+            scan.places.push(place);
         }
         scan.records += 1;
         scan.good_bytes += line.len() as u64;
@@ -146,6 +172,45 @@ pub(super) trait Disk: Debug + Send + Sync {
     fn sync(&self, file: &File) -> io::Result<()> {
         file.sync_data()
     }
+
+    /// Removes the file at `path`.
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    /// Calls the file at `from` `to` from now on, in place of what has that name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    /// Makes the entries of `folder` durable.
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        sync_folder(folder)
+    }
+}
+
+/// Writes all of `rest` to `file`.
+pub(super) fn write_all(disk: &dyn Disk, file: &File, mut rest: &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        match disk.write(file, rest) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Whether `error` says that there is no space, or no right to more of it.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    use ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+/// `error`, with what was tried and where.
+pub(super) fn explain(tried: &str, path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot {tried} {}: {error}", path.display()))
 }
 
 /// The disk of the operating system.
@@ -166,7 +231,7 @@ pub(super) enum WriteError {
 /// The last segment, open for appending.
 #[derive(Debug)]
 pub(super) struct Tail {
-    disk: Box<dyn Disk>,
+    disk: Arc<dyn Disk>,
     folder: PathBuf,
     number: u64,
     file: File,
@@ -179,7 +244,7 @@ impl Tail {
     /// Opens segment `number` of `folder`, or creates it, to append to it. What it holds is durable then, even
     /// if the process that wrote it died before its sync.
     pub(super) fn open(
-        disk: Box<dyn Disk>,
+        disk: Arc<dyn Disk>,
         folder: &Path,
         number: u64,
         segment_bytes: u64,
@@ -192,6 +257,11 @@ impl Tail {
         Ok(Self { disk, folder: folder.into(), number, file, good_bytes, segment_bytes })
     }
 
+    /// The number of the segment that is written.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Writes `batch`, which holds whole lines, to this segment or, when it would grow beyond its size, to a new one.
     /// It is durable after [`sync`](Self::sync).
     pub(super) fn write(&mut self, batch: &[u8]) -> Result<(), WriteError> {
@@ -199,7 +269,7 @@ impl Tail {
         if self.good_bytes > 0 && self.good_bytes + bytes > self.segment_bytes {
             self.rotate()?;
         }
-        if let Err(error) = self.write_all(batch) {
+        if let Err(error) = write_all(&*self.disk, &self.file, batch) {
             // A part of the batch may be there. Without this cut, the next try would write after it.
             self.file.set_len(self.good_bytes).map_err(|error| self.broken("cut back", &error))?;
             return Err(self.full_or_broken("write", error));
@@ -214,18 +284,6 @@ impl Tail {
         self.disk.sync(&self.file).map_err(|error| self.explain("sync", &error))
     }
 
-    fn write_all(&self, mut rest: &[u8]) -> io::Result<()> {
-        while !rest.is_empty() {
-            match self.disk.write(&self.file, rest) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
     /// Begins the next segment. The present one is synced: each batch is, before the next one is written.
     fn rotate(&mut self) -> Result<(), WriteError> {
         let next = self.folder.join(file_name(self.number + 1));
@@ -233,16 +291,13 @@ impl Tail {
             self.disk.create(&next).map_err(|error| self.full_or_broken("follow", error))?;
         self.number += 1;
         self.good_bytes = 0;
-        sync_folder(&self.folder).map_err(|error| self.broken("enter into the folder", &error))
+        self.disk
+            .sync_folder(&self.folder)
+            .map_err(|error| self.broken("enter into the folder", &error))
     }
 
     fn full_or_broken(&self, tried: &str, error: io::Error) -> WriteError {
-        match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-                WriteError::Full(error)
-            }
-            _ => self.broken(tried, &error),
-        }
+        if is_full(&error) { WriteError::Full(error) } else { self.broken(tried, &error) }
     }
 
     fn broken(&self, tried: &str, error: &io::Error) -> WriteError {
@@ -250,7 +305,6 @@ impl Tail {
     }
 
     fn explain(&self, tried: &str, error: &io::Error) -> io::Error {
-        let path = self.folder.join(file_name(self.number));
-        io::Error::new(error.kind(), format!("cannot {tried} {}: {error}", path.display()))
+        explain(tried, &self.folder.join(file_name(self.number)), error)
     }
 }

@@ -6,8 +6,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::domain::content::{
-    ClientJoin, DiscoveryContent, ElectionContent, ErrorContent, Heartbeat, Held, Hello, JoinRoom,
-    Joined, MetadataContent, Presence, Status, SyncContent, Welcome,
+    CatchupReq, Join, LeaderHeartbeat, MembersContent, OrderingAck, PromiseContent, SeqChat,
+    TimeoutNow,
+};
+use crate::domain::content::{
+    ClientJoin, Coordinator, DiscoveryContent, ElectionContent, ElectionOk, ErrorContent,
+    Heartbeat, Held, Hello, JoinRoom, Joined, MetadataContent, Presence, Question, Status,
+    SyncContent, Welcome,
 };
 use crate::domain::{Content, Message, MessageType, raft_content};
 use crate::error::RequestError;
@@ -24,7 +29,8 @@ fn examples() -> Vec<(&'static str, &'static str)> {
             assert_ne!(content_type, "", "no type is named before {line}");
             found.push((content_type, line));
         } else if let Some((_, link)) = line.split_once("](crate::domain::") {
-            content_type = link.split_once("content::").unwrap().1.split_once(')').unwrap().0;
+            let path = link.split_once(')').unwrap().0;
+            content_type = path.strip_prefix("content::").unwrap_or(path);
         } else if line.contains("(no type)") {
             content_type = "no type";
         }
@@ -49,16 +55,27 @@ fn rewrite_as(content_type: &str, content: &Content) -> Content {
         "Hello" => rewrite::<Hello>(content),
         "Heartbeat" => rewrite::<Heartbeat>(content),
         "ElectionContent" => rewrite::<ElectionContent>(content),
+        "Question" => rewrite::<Question>(content),
+        "ElectionOk" => rewrite::<ElectionOk>(content),
+        "Coordinator" => rewrite::<Coordinator>(content),
         "MetadataContent" => rewrite::<MetadataContent>(content),
         "Presence" => rewrite::<Presence>(content),
         "Held" => rewrite::<Held>(content),
         "SyncContent" => rewrite::<SyncContent>(content),
-        "RequestVote" => rewrite::<raft_content::RequestVote>(content),
-        "AppendEntries" => rewrite::<raft_content::AppendEntries>(content),
-        "InstallSnapshot" => rewrite::<raft_content::InstallSnapshot>(content),
-        "TimeoutNow" => rewrite::<raft_content::TimeoutNow>(content),
-        "ReadIndex" => rewrite::<raft_content::ReadIndex>(content),
-        "Configuration" => rewrite::<raft_content::Configuration>(content),
+        "Join" => rewrite::<Join>(content),
+        "OrderingAck" => rewrite::<OrderingAck>(content),
+        "MembersContent" => rewrite::<MembersContent>(content),
+        "PromiseContent" => rewrite::<PromiseContent>(content),
+        "SeqChat" => rewrite::<SeqChat>(content),
+        "LeaderHeartbeat" => rewrite::<LeaderHeartbeat>(content),
+        "CatchupReq" => rewrite::<CatchupReq>(content),
+        "TimeoutNow" => rewrite::<TimeoutNow>(content),
+        "raft_content::RequestVote" => rewrite::<raft_content::RequestVote>(content),
+        "raft_content::AppendEntries" => rewrite::<raft_content::AppendEntries>(content),
+        "raft_content::InstallSnapshot" => rewrite::<raft_content::InstallSnapshot>(content),
+        "raft_content::TimeoutNow" => rewrite::<raft_content::TimeoutNow>(content),
+        "raft_content::ReadIndex" => rewrite::<raft_content::ReadIndex>(content),
+        "raft_content::Configuration" => rewrite::<raft_content::Configuration>(content),
         other => panic!("{other} is no content"),
     }
 }
@@ -80,7 +97,8 @@ fn every_example_reads_and_writes_back_the_same() {
 /// The types in the table of what the ring does without, which stand there instead of in an example.
 fn types_of_other_designs() -> BTreeSet<&'static str> {
     let rows = MESSAGES.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
-    rows.map(|(name, _)| name).filter(|name| *name == name.to_uppercase()).collect()
+    let is_type = |name: &&str| name.bytes().all(|c| c.is_ascii_uppercase() || c == b'_');
+    rows.map(|(name, _)| name).filter(is_type).collect()
 }
 
 #[test]
@@ -98,17 +116,28 @@ fn every_type_has_an_example_or_belongs_to_another_design() {
 #[test]
 fn every_kind_of_content_has_an_example() {
     let shown: BTreeSet<&str> = examples().iter().map(|(content_type, _)| *content_type).collect();
-    let source =
-        [include_str!("../domain/content.rs"), include_str!("../domain/raft_content.rs")].concat();
+    let sources = [
+        include_str!("../domain/content.rs"),
+        include_str!("../domain/content/election.rs"),
+        include_str!("../domain/content/ordering.rs"),
+    ];
     let parts = ["Position", "ServerAddress", "ServerStatus", "Liveness", "RoomStatus", "Side"];
-    let parts = [&parts[..], &["MetadataVersion", "RoomClock", "SessionPresence"]].concat();
-    let parts = [&parts[..], &["SnapshotHead", "Learner", "HexBytes"]].concat();
-    let names = source.lines().filter_map(|line| {
+    let more = ["MetadataVersion", "RoomClock", "SessionPresence", "TimeState"];
+    let ordering = ["Place", "SeqChatKind", "Member", "Members"];
+    let parts = [&parts[..], &more, &ordering].concat();
+    let names = sources.iter().flat_map(|source| source.lines()).filter_map(|line| {
         let rest = line.strip_prefix("pub struct ").or_else(|| line.strip_prefix("pub enum "))?;
         rest.split([' ', '(']).next()
     });
     for name in names.filter(|name| !parts.contains(name)) {
         assert!(shown.contains(name), "{name} has no example");
+    }
+    let raft = include_str!("../domain/raft_content.rs").lines().filter_map(|line| {
+        let rest = line.strip_prefix("pub struct ").or_else(|| line.strip_prefix("pub enum "))?;
+        rest.split([' ', '(']).next()
+    });
+    for name in raft.filter(|name| !["SnapshotHead", "Learner", "HexBytes"].contains(name)) {
+        assert!(shown.contains(&*format!("raft_content::{name}")), "{name} has no example");
     }
 }
 

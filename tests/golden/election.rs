@@ -1,4 +1,4 @@
-//! Plays elections on rings.
+//! Plays elections: the same verbs for every algorithm.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -10,15 +10,15 @@ use roundtable::domain::content::{ElectionContent, Side};
 use roundtable::domain::{Incarnation, Message, NodeId};
 use roundtable::network::transport::Outbox;
 use roundtable::server::ServerState;
-use roundtable::server::election::hirschberg_sinclair::ElectionTiming;
-use roundtable::server::election::{Election, ElectionModule};
+use roundtable::server::election::bully::{BullyMessage, Stage};
+use roundtable::server::election::{BullyElection, Election, ElectionModule, ElectionTiming};
 
 use crate::wires::{Flight, Wires};
 
 /// What can happen.
 #[derive(Command)]
 pub(crate) enum Verb {
-    /// These servers form a ring now, in this order. A name that is new starts to live.
+    /// These servers are alive now and know it, in the order of their ring. A name that is new starts to live.
     Ring(Vec<String>),
     /// These stand for election.
     Elect(Vec<String>),
@@ -28,6 +28,8 @@ pub(crate) enum Verb {
     DeliverAll,
     /// The server is gone, with what it had sent and nobody had read.
     Crash(String),
+    /// What is on its way from the first to the second is lost.
+    Lose(String, String),
     /// Whatever the first sends the second waits on the link.
     Hold(String, String),
     /// The link works again.
@@ -38,27 +40,42 @@ pub(crate) enum Verb {
     Wait(u64),
 }
 
+/// An election that can be told as a story.
+pub(crate) trait Told: Election {
+    /// A server that knows nothing yet.
+    fn new(id: &NodeId, incarnation: Incarnation) -> Self;
+
+    /// How far it is as a candidate.
+    fn candidacy(&self) -> String;
+
+    /// What a message says.
+    fn describe(msg: &Message) -> String;
+}
+
 /// Servers that know nothing but elections.
-pub(crate) struct Play {
+pub(crate) struct Play<E> {
     now: Instant,
-    nodes: BTreeMap<NodeId, ElectionModule>,
+    nodes: BTreeMap<NodeId, E>,
+    /// How often each server has started.
+    lives: BTreeMap<NodeId, u64>,
     wires: Wires,
     output: String,
 }
 
-impl Play {
+impl<E: Told> Play<E> {
     /// An empty stage.
     pub(crate) fn new() -> Self {
         Self {
             now: crate::start(),
             nodes: BTreeMap::new(),
+            lives: BTreeMap::new(),
             wires: Wires::default(),
             output: String::new(),
         }
     }
 
     /// Lets `id` do something, and writes down what changed and what it sent.
-    fn step(&mut self, id: &NodeId, act: impl FnOnce(&mut ElectionModule, Instant, &Outbox)) {
+    fn step(&mut self, id: &NodeId, act: impl FnOnce(&mut E, Instant, &Outbox)) {
         let Some(node) = self.nodes.get_mut(id) else { return };
         let (before, old) = (node.state(), details(node));
         let outbox = Outbox::new();
@@ -73,26 +90,25 @@ impl Play {
         }
         for (to, msg) in outbox.take_to_nodes() {
             let to = to.expect("elections never broadcast");
-            _ = writeln!(self.output, "{id} -> {to} {}", describe(&msg));
+            _ = writeln!(self.output, "{id} -> {to} {}", E::describe(&msg));
             self.wires.send(id, &to, msg);
         }
     }
 
     fn ring(&mut self, names: &[String]) {
         let ids: Vec<NodeId> = names.iter().map(|name| name.as_str().into()).collect();
-        let neighbor = |at: usize| (ids.len() > 1).then(|| &ids[at % ids.len()]);
-        for (at, id) in ids.iter().enumerate() {
-            self.nodes.entry(id.clone()).or_insert_with(|| {
-                let incarnation = Incarnation::new(id, 1, 0);
-                ElectionModule::new(id.clone(), incarnation, ElectionTiming::default())
-            });
-            let (left, right) = (neighbor(at + ids.len() - 1), neighbor(at + 1));
+        for id in &ids {
+            if !self.nodes.contains_key(id) {
+                let life = self.lives.entry(id.clone()).or_default();
+                *life += 1;
+                self.nodes.insert(id.clone(), E::new(id, Incarnation::new(id, *life, 0)));
+            }
             self.step(id, |node, now, cm| {
                 // As `ServerNode` does: who is not in the ring does not lead it.
                 if node.leader().is_some_and(|leader| !ids.contains(&leader)) {
                     node.forget_leader();
                 }
-                node.ring_changed(left, right, now, cm);
+                node.members_changed(&ids, now, cm);
             });
         }
     }
@@ -112,13 +128,17 @@ impl Play {
     fn crash(&mut self, name: &str) {
         let id = NodeId::from(name);
         self.nodes.remove(&id);
-        for Flight { from, to, msg } in self.wires.lose(|flight| flight.from == id) {
+        self.lose(|flight| flight.from == id);
+    }
+
+    fn lose(&mut self, lost: impl Fn(&Flight) -> bool) {
+        for Flight { from, to, msg } in self.wires.lose(lost) {
             self.write_lost(&from, &to, &msg);
         }
     }
 
     fn write_lost(&mut self, from: &NodeId, to: &NodeId, msg: &Message) {
-        _ = writeln!(self.output, "{from} -> {to} {} is lost", describe(msg));
+        _ = writeln!(self.output, "{from} -> {to} {} is lost", E::describe(msg));
     }
 
     fn wait(&mut self, ms: u64) {
@@ -132,35 +152,69 @@ impl Play {
     }
 }
 
-/// What stands behind the state: the round and phase of a candidate, the term of the others.
-fn details(node: &ElectionModule) -> String {
+/// What stands behind the state: how far a candidate is, the term of the others.
+fn details<E: Told>(node: &E) -> String {
     if node.state() == ServerState::ElectionInProgress {
-        let mut text = format!("round={} k={}", node.counter(), node.k());
-        if node.reply_counter() > 0 {
-            _ = write!(text, " replies={}", node.reply_counter());
-        }
-        return text;
+        return node.candidacy();
     }
     let term = node.term().filter(|_| node.leader().is_some());
     term.map_or_else(String::new, |term| format!("term={term}"))
 }
 
-fn describe(msg: &Message) -> String {
-    let side = |toward: &Side| format!("{toward:?}").to_lowercase();
-    match ElectionModule::parse_message(msg).expect("what servers send can be read") {
-        ElectionContent::Probe { id, counter, k, d, toward } => {
-            format!("probe id={id} round={counter} k={k} d={d} {}", side(&toward))
+impl Told for ElectionModule {
+    fn new(id: &NodeId, incarnation: Incarnation) -> Self {
+        Self::new(id.clone(), incarnation, ElectionTiming::default())
+    }
+
+    fn candidacy(&self) -> String {
+        let mut text = format!("round={} k={}", self.counter(), self.k());
+        if self.reply_counter() > 0 {
+            _ = write!(text, " replies={}", self.reply_counter());
         }
-        ElectionContent::Reply { id, counter, k, d, toward } => {
-            format!("reply id={id} round={counter} k={k} d={d} {}", side(&toward))
-        }
-        ElectionContent::Announcement { id, term } => {
-            format!("announcement id={id} term={term}")
+        text
+    }
+
+    fn describe(msg: &Message) -> String {
+        let side = |toward: &Side| format!("{toward:?}").to_lowercase();
+        match Self::parse_message(msg).expect("what servers send can be read") {
+            ElectionContent::Probe { id, counter, k, d, toward } => {
+                format!("probe id={id} round={counter} k={k} d={d} {}", side(&toward))
+            }
+            ElectionContent::Reply { id, counter, k, d, toward } => {
+                format!("reply id={id} round={counter} k={k} d={d} {}", side(&toward))
+            }
+            ElectionContent::Announcement { id, term } => {
+                format!("announcement id={id} term={term}")
+            }
         }
     }
 }
 
-impl Runner for Play {
+impl Told for BullyElection {
+    fn new(id: &NodeId, incarnation: Incarnation) -> Self {
+        Self::new(id.clone(), incarnation, format!("{id}:1"), ElectionTiming::default())
+    }
+
+    fn candidacy(&self) -> String {
+        let stage = match self.stage() {
+            Some(Stage::Asking(_)) => "asks",
+            Some(Stage::Waiting(_)) => "waits",
+            None => "",
+        };
+        format!("round={} {stage}", self.counter())
+    }
+
+    fn describe(msg: &Message) -> String {
+        let kind = msg.message_type;
+        match Self::parse_message(msg).expect("what servers send can be read") {
+            BullyMessage::Question(question) => format!("{kind} round={}", question.counter),
+            BullyMessage::Ok(ok) => format!("{kind} round={}", ok.counter),
+            BullyMessage::Coordinator(news) => format!("{kind} term={}", news.term),
+        }
+    }
+}
+
+impl<E: Told> Runner for Play<E> {
     type Command = Verb;
 
     fn run(&mut self, verb: &Verb, _: &Context) -> Result<String, Box<dyn Error>> {
@@ -175,6 +229,10 @@ impl Runner for Play {
             Verb::Deliver => _ = self.deliver(),
             Verb::DeliverAll => while self.deliver() {},
             Verb::Crash(name) => self.crash(name),
+            Verb::Lose(from, to) => {
+                let (from, to) = (NodeId::from(from.as_str()), NodeId::from(to.as_str()));
+                self.lose(|flight| flight.from == from && flight.to == to);
+            }
             Verb::Hold(from, to) => self.wires.hold(from, to),
             Verb::Release(from, to) => self.wires.release(from, to),
             Verb::Heartbeat(from, to) => {

@@ -252,6 +252,12 @@ impl Cluster {
         })
     }
 
+    /// Whether the cluster's design promises one order for all.
+    pub(crate) fn has_one_order(&self) -> bool {
+        let args = &self.servers[0].args;
+        args.iter().any(|arg| arg == "sequencer" || arg == "raft")
+    }
+
     /// The address of the server at `index`, from 0.
     pub(crate) fn address(&self, index: usize) -> SocketAddr {
         self.servers[index].address

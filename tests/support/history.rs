@@ -6,7 +6,8 @@
 //! * *exactly once*: each member was shown each message once, and nothing that nobody wrote;
 //! * *acknowledged*: each message was, and not before its writer was shown it;
 //! * *causal order*: whoever is shown a message was shown before it everything that its writer had written or been
-//!   shown before writing it.
+//!   shown before writing it;
+//! * *one order*, where a design promises it: all members were shown all messages in the same order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -101,6 +102,25 @@ pub(crate) fn not_acknowledged(members: &[MemberLog]) -> Vec<String> {
     }
     complaints.truncate(COMPLAINTS_MAX);
     complaints
+}
+
+/// Members who were shown messages in another order than the first member, where one order for all is promised.
+pub(crate) fn several_orders(members: &[MemberLog]) -> Vec<String> {
+    let orders = members.iter().map(|MemberLog { name, steps }| {
+        let shown = steps.iter().filter_map(|step| match step {
+            Step::Shown(id) => Some(id.as_str()),
+            _ => None,
+        });
+        (name, shown.collect::<Vec<_>>())
+    });
+    let orders: Vec<_> = orders.collect();
+    let Some((first, order)) = orders.first() else { return Vec::new() };
+    let differing = orders.iter().filter_map(|(name, other)| {
+        let at = (0..order.len().max(other.len())).find(|at| order.get(*at) != other.get(*at))?;
+        let (a, b) = (order.get(at), other.get(at));
+        Some(format!("as number {} {first} was shown {a:?}, {name} {b:?}", at + 1))
+    });
+    differing.take(COMPLAINTS_MAX).collect()
 }
 
 /// Effects that were shown before their causes.

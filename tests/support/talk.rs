@@ -12,7 +12,7 @@ use roundtable::client::event::Event;
 use roundtable::client::{ChatClient, ClientSettings};
 
 use super::cluster::Cluster;
-use super::history::{MemberLog, Step, complaints};
+use super::history::{MemberLog, Step, complaints, several_orders};
 use super::wait_within;
 use super::wire::RawClient;
 
@@ -30,7 +30,7 @@ struct Record {
     acked_at: Vec<Instant>,
     shown: usize,
     joined: bool,
-    /// Disconnected, Reconnected, refused: what a person would have been told.
+    /// Moved, Disconnected, Reconnected, refused: what a person would have been told.
     news: Vec<String>,
 }
 
@@ -48,6 +48,8 @@ pub(crate) struct Talk {
     stop: Option<Sender<()>>,
     /// Dropped to end the listening.
     quit: Option<Sender<()>>,
+    /// Whether all must be shown the same order.
+    one_order: bool,
 }
 
 impl Talk {
@@ -55,7 +57,8 @@ impl Talk {
     pub(crate) fn start(cluster: &Cluster, count: usize, pause: Duration) -> Self {
         let (stop, stopped) = bounded(0);
         let (quit, quitted) = bounded(0);
-        let mut talk = Self { talkers: Vec::new(), stop: Some(stop), quit: Some(quit) };
+        let one_order = cluster.has_one_order();
+        let mut talk = Self { talkers: Vec::new(), stop: Some(stop), quit: Some(quit), one_order };
         for number in 0..count {
             let mut settings = ClientSettings::new(&format!("talker{number}"));
             settings.cluster.clone_from(&cluster.name);
@@ -113,6 +116,11 @@ impl Talk {
         self.talkers.iter().flat_map(tell).collect()
     }
 
+    /// How many lines of news each of them was told.
+    pub(crate) fn told_each(&self) -> Vec<usize> {
+        self.talkers.iter().map(|talker| talker.record.lock().news.len()).collect()
+    }
+
     /// Lets them finish, waits until all is acknowledged and shown, and returns what is wrong with that, and how
     /// many messages there were.
     pub(crate) fn finish(mut self) -> (Vec<String>, usize) {
@@ -138,7 +146,11 @@ impl Talk {
             let steps = std::mem::take(&mut talker.record.lock().steps);
             logs.push(MemberLog { name: talker.name, steps });
         }
-        (complaints(&logs), written)
+        let mut all = complaints(&logs);
+        if self.one_order {
+            all.extend(several_orders(&logs));
+        }
+        (all, written)
     }
 }
 
@@ -210,6 +222,9 @@ impl Record {
             }
             Event::Joined { .. } => self.joined = true,
             Event::Disconnected { reason } => self.news.push(format!("disconnected: {reason}")),
+            Event::Moved { reason, resent, .. } => {
+                self.news.push(format!("moved: {reason}, {resent} messages sent again"));
+            }
             Event::Reconnected { resent, .. } => {
                 self.news.push(format!("reconnected, {resent} messages sent again"));
             }
@@ -221,14 +236,26 @@ impl Record {
     }
 }
 
-/// Panics unless a reader on each server is told the same messages, `written` of them.
+/// Panics unless a reader on each server is told the same messages, `written` of them, in the same order where
+/// that is promised.
 fn assert_equal_rooms(cluster: &Cluster, written: usize) {
+    let mut orders = Vec::new();
     for server in &cluster.servers {
-        let mut reader = RawClient::join(server.address, &format!("reader of {}", server.id));
-        let joined = reader.join_room(ROOM, u32::MAX);
+        let name = format!("reader of {}", server.id);
+        // A server that was out of it fetches what it missed first.
+        let joined = wait_within(SETTLE_LIMIT, || {
+            let mut reader = RawClient::join(server.address, &name);
+            reader.try_join_room(ROOM, u32::MAX).map(|joined| (reader, joined))
+        });
+        let (mut reader, joined) = joined.unwrap_or_else(|| panic!("{name} gets into the room"));
         assert_eq!(joined.history as usize, written, "messages on {}", server.id);
-        let texts: BTreeSet<String> = reader.texts(written).into_iter().collect();
+        let order = reader.texts(written);
+        let texts: BTreeSet<&String> = order.iter().collect();
         assert_eq!(texts.len(), written, "each once on {}", server.id);
+        orders.push(order);
+    }
+    if cluster.has_one_order() {
+        assert!(orders.iter().all(|order| *order == orders[0]), "one order on all servers");
     }
 }
 

@@ -92,12 +92,28 @@ impl RawClient {
         self.say_join_room(room, &JoinRoom { after: Some(position), ..JoinRoom::default() })
     }
 
+    /// The same, `None` when the server does not have the room's past yet.
+    pub(crate) fn try_join_room(&mut self, room: &str, history: u32) -> Option<Joined> {
+        let join = JoinRoom { history: Some(history), ..JoinRoom::default() };
+        let answer = self.ask_join_room(room, &join);
+        if answer.message_type == MessageType::Error {
+            let error: ErrorContent = answer.content.parse().unwrap();
+            assert_eq!(error.code, "NOT_READY", "{}", error.reason);
+            return None;
+        }
+        Some(answer.content.parse().unwrap())
+    }
+
     fn say_join_room(&mut self, room: &str, join: &JoinRoom) -> Joined {
-        let id = format!("join {room}");
-        self.send(&self.message(MessageType::JoinRoom, &id).in_room(room).saying(join));
-        let ack = self.wait_for("the ACK of JOIN_ROOM", |msg| msg.message_id == id);
+        let ack = self.ask_join_room(room, join);
         assert_eq!(ack.message_type, MessageType::Ack, "{}", ack.serialize());
         ack.content.parse().unwrap()
+    }
+
+    fn ask_join_room(&mut self, room: &str, join: &JoinRoom) -> Message {
+        let id = format!("join {room}");
+        self.send(&self.message(MessageType::JoinRoom, &id).in_room(room).saying(join));
+        self.wait_for("the answer to JOIN_ROOM", |msg| msg.message_id == id)
     }
 
     /// Says `text`, and does not wait.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::room_view::Past;
-use super::{Phase, Request, Resume, Session, Step};
+use super::{Gone, Phase, Request, Resume, Session, Step};
 use crate::client::event::{Delivery, Event};
 use crate::domain::content::{ErrorContent, Joined, Position, Status, Welcome};
 use crate::domain::{Message, MessageType};
@@ -12,7 +12,9 @@ impl Session {
     /// Takes in one message of the server. What makes no sense is ignored: a server of a later version may
     /// say more than we know.
     pub fn receive(&mut self, msg: &Message, now: Instant) -> Step {
-        (self.last_heard, self.probed) = (Some(now), false);
+        if let Some(silence) = &mut self.silence {
+            silence.heard(now);
+        }
         match msg.message_type {
             MessageType::Ack => self.on_ack(msg),
             MessageType::Error => self.on_error(msg),
@@ -161,16 +163,17 @@ impl Session {
         step
     }
 
-    /// Tells the user about the reconnect once its last room is back.
+    /// Tells the user about the reconnect once its last room is back: all in one, if nothing was told of the loss.
     fn finish_resume(&mut self, step: &mut Step) {
         let Some(resume) = self.resume.take_if(|resume| resume.waiting.is_empty()) else { return };
-        if let Phase::Online(server) = &self.phase {
-            step.events.push(Event::Reconnected {
-                server: server.clone(),
-                rooms: self.rooms.keys().cloned().collect(),
-                resent: resume.resent,
-            });
-        }
+        let gone = self.gone.take();
+        let Phase::Online(server) = &self.phase else { return };
+        let (server, resent) = (server.clone(), resume.resent);
+        let rooms = self.rooms.keys().cloned().collect();
+        step.events.push(match gone.filter(|gone| !gone.told) {
+            Some(Gone { reason, .. }) => Event::Moved { server, reason, rooms, resent },
+            None => Event::Reconnected { server, rooms, resent },
+        });
     }
 
     fn on_status(&mut self, msg: &Message) -> Step {
@@ -200,6 +203,9 @@ impl Session {
         match (error.code.as_str(), request) {
             ("BEHIND", Some(Request::Join(room, _))) => self.on_behind(&room, &error),
             ("STORAGE_FULL", request) => self.on_full(request, &msg.message_id, error),
+            ("SERVER_STOPPING", _) => {
+                self.move_because(&error.reason, |address| format!("{address} is stopping"))
+            }
             ("HELLO_TIMEOUT", _) => self.move_on(&error.reason),
             (_, Some(Request::Probe)) => Step::default(),
             _ if error.retryable => self.move_on(&error.reason),

@@ -51,9 +51,9 @@
 //! [`ServerNode`](crate::server) decides. A lost announcement is not sent again: heartbeats carry the term.
 
 use std::cmp::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::Election;
+use super::{COUNTER_MAX, Election, ElectionTiming};
 use crate::domain::content::{ElectionContent, Side};
 use crate::domain::ids::name_fault;
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Term};
@@ -62,30 +62,9 @@ use crate::network::Transport;
 use crate::server::ServerState;
 use crate::server::planted::{Planted, is_planted};
 
-/// Rounds above this are refused: a damaged number must not use up all that come after it.
-/// 2^53 is also where JSON readers of other languages lose count.
-const COUNTER_MAX: u64 = 1 << 53;
-
 /// Phases above this are refused, which limits a ring to 2^12 servers. Where servers disagree about the
 /// ring, probes circle and replies come back, phase after phase; this is what ends it.
 const PHASE_MAX: u32 = 12;
-
-/// Patience doubles at most this many times.
-const DOUBLINGS_MAX: u32 = 4;
-
-/// How long an election may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ElectionTiming {
-    /// A round without an outcome is given up after this long; up to half of it is added by server, and it
-    /// doubles with each round that is given up.
-    pub election_timeout: Duration,
-}
-
-impl Default for ElectionTiming {
-    fn default() -> Self {
-        Self { election_timeout: Duration::from_millis(500) }
-    }
-}
 
 /// The diagram's `ElectionModule`.
 #[derive(Debug)]
@@ -234,7 +213,7 @@ impl ElectionModule {
             self.drop_candidacy();
         }
         if self.deadline.is_none() {
-            self.deadline = Some(now + self.patience());
+            self.deadline = Some(now + self.timing.patience(&self.node, self.given_up));
         }
         true
     }
@@ -244,22 +223,11 @@ impl ElectionModule {
         self.deadline = None;
     }
 
-    /// How long this server waits for a round's outcome.
-    fn patience(&self) -> Duration {
-        let timeout = self.timing.election_timeout;
-        // FNV-1a: the same on every machine and in every run, which a play relies on.
-        let hash = self.node.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        });
-        let stagger = timeout / 2 * ((hash >> 32) as u32 % 64) / 64;
-        timeout * (1 << self.given_up.min(DOUBLINGS_MAX)) + stagger
-    }
-
     /// Stands in the current round, from phase 0.
     fn stand(&mut self, now: Instant, cm: &dyn Transport) {
         self.drop_candidacy();
         self.standing = true;
-        self.deadline = Some(now + self.patience());
+        self.deadline = Some(now + self.timing.patience(&self.node, self.given_up));
         if self.left.is_none() || self.right.is_none() {
             self.become_leader(cm);
         } else {
@@ -354,6 +322,17 @@ fn hops(k: u32) -> u64 {
     if k <= PHASE_MAX { 1 << k } else { 0 }
 }
 
+/// Who stands on either side of `node`: the same server twice in a ring of two, nobody when it is alone.
+fn neighbors(node: &NodeId, members: &[NodeId]) -> (Option<NodeId>, Option<NodeId>) {
+    let n = members.len();
+    match members.iter().position(|id| id == node) {
+        Some(at) if n > 1 => {
+            (Some(members[(at + n - 1) % n].clone()), Some(members[(at + 1) % n].clone()))
+        }
+        _ => (None, None),
+    }
+}
+
 impl Election for ElectionModule {
     fn handle_message(&mut self, msg: &Message, now: Instant, cm: &dyn Transport) {
         match Self::parse_message(msg) {
@@ -383,15 +362,12 @@ impl Election for ElectionModule {
         }
     }
 
-    fn ring_changed(
-        &mut self,
-        left: Option<&NodeId>,
-        right: Option<&NodeId>,
-        now: Instant,
-        cm: &dyn Transport,
-    ) {
-        self.left = left.cloned();
-        self.right = right.cloned();
+    fn members_changed(&mut self, members: &[NodeId], now: Instant, cm: &dyn Transport) {
+        let (left, right) = neighbors(&self.node, members);
+        if (&left, &right) == (&self.left, &self.right) {
+            return;
+        }
+        (self.left, self.right) = (left, right);
         if self.standing {
             self.start_election(now, cm);
         }

@@ -7,16 +7,19 @@
 //!   election ──────┼──▶ Shell::step ─┤                                    ├─▶ flush, wake, dial
 //!   heartbeat-mon. ┤                 └────────────────────────────────────┘
 //!   timeout-checker┤
-//!   log-writer ────┘
+//!   log-writer ────┤
+//!   log-reader ────┤
+//!   time-sync ─────┤  with --ntp
+//!   health-check ──┘  with the design raft
 //! ```
 //!
 //! Every thread waits, steps and lets go; nothing else. The node is the only lock that is held while others
 //! are taken (the order is written in [`crate::server`]); while it is held nothing blocks, everything
 //! is only queued. After it is gone the thread that stepped writes the bytes, wakes the log writer, starts
-//! the dials. ELECTION messages go through a channel to their own thread, as the reference asks.
+//! the dials. Messages of an election go through a channel to their own thread, as the reference asks.
 //!
 //! **Stop.** Clients are told; the stop channel is closed; `tcp-accept` is woken by a connection; the sockets
-//! are shut; all threads that step are joined; last the `log-writer`, which writes and syncs what is left. A
+//! are shut; all threads that step are joined, `log-reader` too; last the `log-writer`, which writes and syncs what is left. A
 //! panic, a failed sync or an id that is taken stops the node in the same way, with an exit code.
 
 use std::io::ErrorKind;
@@ -37,17 +40,21 @@ use crate::network::connection_manager::Received;
 use crate::network::listener::{accept_loop, wake_listener};
 use crate::network::tcp_connection::ConnectionSettings;
 use crate::network::{ConnId, ConnectionManager, TCPConnection, UDPHandler};
-use crate::storage::FileLog;
-use crate::storage::file_log::LogEvent;
+use crate::storage::{FileLog, LogEvent};
 use crate::threads::Threads;
 
+mod health_check;
 mod run;
+mod time_sync;
+
+#[cfg(test)]
+mod tests;
 
 pub use run::run;
 
 /// How often timeouts are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
-/// ELECTION messages that may wait. One that finds no room is lost; a higher term repairs it.
+/// Messages of an election that may wait. One that finds no room is lost; a higher term repairs it.
 const ELECTION_QUEUE: usize = 1024;
 /// How long the threads may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
@@ -195,6 +202,8 @@ impl RunningServer {
             let stop = threads.stopped().clone();
             move || watch_for_deadlocks(&stop)
         })?;
+        let reading = shell.clone();
+        threads.spawn("log-reader", move || reading.read_log())?;
         let accepting = shell.clone();
         threads.spawn("tcp-accept", move || {
             let stop = accepting.threads.stopped().clone();
@@ -208,7 +217,23 @@ impl RunningServer {
         threads.spawn("election", move || electing.run_elections(&elections))?;
         shell.step(ServerNode::start_failure_detection);
         shell.spawn_ticker("heartbeat-monitor", heartbeat_interval, ServerNode::tick_heartbeat)?;
-        shell.spawn_ticker("timeout-checker", CHECK_INTERVAL, ServerNode::tick_timeouts)
+        shell.spawn_ticker("timeout-checker", CHECK_INTERVAL, ServerNode::tick_timeouts)?;
+        self.spawn_watchers()
+    }
+
+    /// Starts the threads that only some servers have.
+    fn spawn_watchers(&self) -> std::io::Result<()> {
+        let (syncs_time, checks_health) =
+            self.shell.step(|node, _| (node.time_sync.is_used(), node.failover.is_some()));
+        if syncs_time {
+            let shell = self.shell.clone();
+            self.threads.spawn("time-sync", move || shell.sync_time())?;
+        }
+        if checks_health {
+            let shell = self.shell.clone();
+            self.threads.spawn("health-check", move || shell.monitor_nodes())?;
+        }
+        Ok(())
     }
 }
 
@@ -218,17 +243,18 @@ impl Shell {
     #[expect(clippy::disallowed_methods, reason = "the shell reads the clocks for the algorithms")]
     fn step<R>(&self, body: impl FnOnce(&mut ServerNode, &Step) -> R) -> R {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
         let mut node = self.node.lock();
         let step = Step {
             // Read under the lock: time never runs backwards from one step to the next.
             now: Instant::now(),
-            wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
+            wall_ms: node.time_sync.wall_ms(wall_ms),
             cm: &*self.cm,
             log: &self.log,
         };
         let result = body(&mut node, &step);
         // Before settling: what is logged there happens in the new role already.
-        self.label.set(node.state(), node.election_module.term());
+        self.label.set(node.state(), node.term());
         node.settle(&step);
         let fatal = node.fatal().map(str::to_string);
         drop(node);
@@ -357,7 +383,7 @@ impl Shell {
         }
     }
 
-    /// An ELECTION message of a server goes to the election thread. A full queue loses it.
+    /// What a server says about an election goes to the election thread. A full queue loses it.
     fn pass_to_election(
         &self,
         node: &ServerNode,
@@ -365,7 +391,7 @@ impl Shell {
         frame: &Result<Message, RequestError>,
     ) -> bool {
         match frame {
-            Ok(msg) if msg.message_type == MessageType::Election && node.is_peer(conn) => {
+            Ok(msg) if is_of_election(msg.message_type) && node.is_peer(conn) => {
                 let _ = self.elections.try_send((conn, msg.clone()));
                 true
             }
@@ -421,16 +447,33 @@ impl Shell {
 
     /// The body of `log-writer`.
     fn write_log(&self) {
-        let written = self.log.run_writer(|event| match event {
-            LogEvent::Synced(index) => self.step(|node, _| node.on_synced(index)),
-            LogEvent::Full(reason) => {
-                log::error!("cannot write the log: {reason}; new messages are refused meanwhile");
+        let written = self.log.run_writer(|event| {
+            match &event {
+                LogEvent::Full(reason) => {
+                    log::error!(
+                        "cannot write the log: {reason}; new messages are refused meanwhile"
+                    );
+                }
+                LogEvent::Writable => log::info!("the log can be written again"),
+                _ => {}
             }
-            LogEvent::Writable => log::info!("the log can be written again"),
+            self.step(|node, _| node.on_log_event(event));
         });
         if let Err(error) = written {
             // A failed sync may have lost data that a second one would report as safe: never retried.
             self.fail(format!("cannot write the log, so the node stops: {error}"));
+        }
+    }
+
+    /// The body of `log-reader`.
+    fn read_log(self: &Arc<Self>) {
+        let stop = self.threads.stopped().clone();
+        let read = self.log.run_reader(&stop, |event| {
+            self.step(|node, _| node.on_log_event(event));
+            self.start_dials();
+        });
+        if let Err(error) = read {
+            self.fail(format!("cannot read the log, so the node stops: {error}"));
         }
     }
 }
@@ -461,4 +504,12 @@ fn open_discovery(port: u16) -> Result<UDPHandler, StartError> {
              choose another --discovery-port, or --no-discovery with --peers"
         ))
     })
+}
+
+/// Whether messages of this type are the `election` thread's. All of them are, so that they keep their order.
+fn is_of_election(message_type: MessageType) -> bool {
+    matches!(
+        message_type,
+        MessageType::Election | MessageType::ElectionOk | MessageType::Coordinator
+    )
 }

@@ -14,11 +14,11 @@ use crate::error::StartError;
 use crate::logging::{self, NodeLabel};
 use crate::network::listener::bind_listener;
 use crate::network::tcp_connection::ConnectionSettings;
-use crate::server::ServerNode;
 use crate::server::failure_detector::DetectorTiming;
 use crate::server::server_node::{NodeConfig, Timing};
-use crate::storage::file_log::LogOptions;
-use crate::storage::{DataFolder, FileLog};
+use crate::server::time_sync::TimeSyncTiming;
+use crate::server::{Failover, ServerNode, TimeSync};
+use crate::storage::{DataFolder, LogOptions, OnDamage};
 use crate::threads::Threads;
 
 /// Runs a server until ctrl-c or SIGTERM. Returns why it could not start, or why it had to end.
@@ -64,15 +64,25 @@ impl Made {
                 address: address.clone(),
                 cluster: config.cluster.clone(),
                 design: design.clone(),
+                election: config.election,
                 peers: config.peers.clone(),
                 rooms: config.rooms.clone(),
                 discovery: config.discovery_port.is_some(),
                 timing: timing(config),
+                bootstrap_expect: config.bootstrap_expect,
+                ack: config.ack,
+                seed: fastrand::Rng::new().get_seed(),
             };
-            ServerNode::new(node_config, std::time::Instant::now())
+            let mut node = ServerNode::new(node_config, std::time::Instant::now());
+            node.time_sync = TimeSync::new(&config.ntp, TimeSyncTiming::default());
+            node.failover = config.design.checks_health().then(|| Failover::new(config.health));
+            node
         };
         let options = LogOptions { segment_bytes: config.segment_bytes, ..LogOptions::default() };
-        let (log, node) = recover(config, &mut folder, &options, &mut rng, make_node)?;
+        let on_damage = if config.repair { OnDamage::SetAside } else { OnDamage::Refuse };
+        let (log, node, recovery) =
+            folder.open_log(&options, on_damage, &mut rng, make_node, ServerNode::recover)?;
+        log::info!("{recovery}");
         let mut connections = ConnectionSettings::new(config.id.as_str());
         connections.frame_bytes_max = config.frame_bytes_max;
         connections.client_queue_bytes_max = config.client_queue_bytes;
@@ -80,31 +90,6 @@ impl Made {
         let outside = Outside { listener, log, connections, discovery_port, label };
         Ok(Self { node, outside, _folder: folder })
     }
-}
-
-/// Opens the log into a new node. With `--repair` a damaged log is set aside, and the node counts as wiped.
-fn recover(
-    config: &ServerConfig,
-    folder: &mut DataFolder,
-    options: &LogOptions,
-    rng: &mut fastrand::Rng,
-    make_node: impl Fn(&DataFolder) -> ServerNode,
-) -> Result<(FileLog, ServerNode), StartError> {
-    let mut node = make_node(folder);
-    let path = folder.log_path();
-    let opened = FileLog::open(&path, options.clone(), false, |msg| node.recover(msg));
-    let (log, recovery) = match opened {
-        Err(StartError::DamagedLog { path: file, line, reason }) if config.repair => {
-            log::warn!("{} line {line} is damaged: {reason}; repairing", file.display());
-            // First: a crash from here on must not leave a repaired log under the old disk id.
-            folder.new_disk_id(rng)?;
-            node = make_node(folder);
-            FileLog::open(&path, options.clone(), true, |msg| node.recover(msg))?
-        }
-        other => other?,
-    };
-    log::info!("{recovery}");
-    Ok((log, node))
 }
 
 fn timing(config: &ServerConfig) -> Timing {

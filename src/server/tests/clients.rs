@@ -28,7 +28,7 @@ fn a_starting_server_lets_a_client_wait_rather_than_turn_it_away() {
     let alice = cluster.client("n1", "alice");
     assert!(got(&mut cluster, &alice).is_empty());
     cluster.advance(1500);
-    assert_eq!(got(&mut cluster, &alice), ["ACK"]);
+    assert_eq!(got(&mut cluster, &alice), ["HEARTBEAT", "ACK"]);
 }
 
 #[test]
@@ -167,6 +167,16 @@ fn a_silent_client_is_asked_and_then_closed() {
 }
 
 #[test]
+fn a_heartbeat_with_an_id_is_a_question_and_one_without_an_answer() {
+    let mut cluster = TestCluster::of(&["n1"]);
+    let alice = cluster.member("n1", "alice", "lobby");
+    for (id, answers) in [("there?", &["ACK there?"][..]), ("", &[])] {
+        cluster.say(&alice, Message::new(MessageType::Heartbeat, "").with_id(id));
+        assert_eq!(got(&mut cluster, &alice), answers, "{id:?}");
+    }
+}
+
+#[test]
 fn a_full_disk_refuses_writes_and_serves_reads() {
     let mut cluster = TestCluster::of(&["n1"]);
     let alice = cluster.member("n1", "alice", "lobby");
@@ -193,7 +203,7 @@ fn without_a_leader_a_new_room_is_waited_for_and_then_refused_as_retryable() {
     cluster.stall("n1", "n2", true);
     cluster.join(&alice, "new", JoinRoom::default());
     cluster.advance(600);
-    assert!(got(&mut cluster, &alice).is_empty());
+    assert_eq!(got(&mut cluster, &alice), ["HEARTBEAT"]);
     cluster.stall("n1", "n2", false);
     cluster.advance(600);
     assert_eq!(got(&mut cluster, &alice), ["ACK"]);

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::content::{DiscoveryContent, Liveness, MetadataContent, MetadataVersion};
+use crate::domain::content::{
+    Coordinator, DiscoveryContent, Liveness, MetadataContent, MetadataVersion,
+};
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Term};
 use crate::server::ServerState;
 use crate::server::test_cluster::{TestCluster, config};
@@ -189,4 +191,25 @@ fn a_client_is_told_servers_leader_and_rooms_over_udp() {
     };
     assert_eq!(servers.iter().map(|server| server.id.as_str()).collect::<Vec<_>>(), ["n1", "n2"]);
     assert_eq!((leader, rooms), (Some("n2".into()), vec!["lobby".to_string()]));
+}
+
+#[test]
+fn a_coordinator_that_was_not_met_is_dialled() {
+    let mut cluster = TestCluster::default();
+    let bully = |id, peers: &[&str]| crate::server::server_node::NodeConfig {
+        election: crate::server::election::ElectionKind::Bully,
+        ..config(id, peers, 1)
+    };
+    cluster.start(bully("n1", &[]));
+    let hello = crate::server::ServerNode::new(bully("n2", &[]), cluster.now()).hello();
+    let n2 = cluster.connect("n1");
+    cluster.say(&n2, hello);
+    // Nobody told n1 of n3, which leads.
+    let term = Term { counter: 5, leader: Incarnation::new(&"n3".into(), 1, 0) };
+    let news = Coordinator { term, address: "n3:1".into() };
+    cluster.say(&n2, Message::new(MessageType::Coordinator, "n2").saying(&news));
+    assert_eq!(cluster.node("n1").leader_id(), Some("n3".into()));
+    cluster.start(bully("n3", &[]));
+    cluster.advance(500);
+    assert!(cluster.node("n1").ring().contains(&"n3".into()), "{:?}", cluster.node("n1").ring());
 }

@@ -18,6 +18,7 @@ use crate::domain::content::{ClientJoin, JoinRoom, Position};
 use crate::domain::{Incarnation, Message, MessageType, NodeId};
 use crate::network::ConnId;
 use crate::server::ServerNode;
+use crate::server::election::ElectionKind;
 use crate::server::server_node::NodeConfig;
 use crate::server::test_cluster::{TestCluster, config};
 use words::{Lives, View};
@@ -25,6 +26,8 @@ use words::{Lives, View};
 /// What can happen.
 #[derive(Command)]
 pub(super) enum Verb {
+    /// Servers that start from now on find a leader like this: `hs`, as at first, or `bully`.
+    Election(String),
     /// These servers start, with each other as `--peers`, and get the time to find a leader.
     Servers(Vec<String>),
     /// One more server starts; its `--peers` are all that were named so far.
@@ -108,6 +111,7 @@ struct Person {
 #[derive(Default)]
 pub(super) struct Play {
     cluster: TestCluster,
+    election: ElectionKind,
     lives: Lives,
     /// How each server saw the cluster when it was looked at last.
     views: BTreeMap<NodeId, View>,
@@ -125,6 +129,7 @@ impl Play {
                 self.cluster.nodes.keys().chain(self.disks.keys()).map(NodeId::as_str).collect();
             (config(id, &known.into_iter().collect::<Vec<_>>(), 1), Vec::new())
         });
+        config.election = self.election;
         let life = self.lives.next(&config.server_id);
         config.incarnation = Incarnation::new(&config.server_id, life, 0);
         self.lives.add(&config.incarnation, life);
@@ -246,6 +251,10 @@ impl Play {
 
     fn act(&mut self, verb: &Verb) -> Result<(), Box<dyn Error>> {
         match verb {
+            Verb::Election(name) => {
+                let unknown = || format!("nobody holds elections by {name}");
+                self.election = ElectionKind::named(name).ok_or_else(unknown)?;
+            }
             Verb::Servers(ids) => self.servers(ids),
             Verb::Start(id) => self.start(id, None),
             Verb::Crash(ids) => ids.iter().try_for_each(|id| self.crash(id))?,

@@ -1,6 +1,8 @@
 //! Rooms on several servers ([`crate::server::multicast`], `rooms`, `sync`).
 
-use crate::domain::content::{JoinRoom, Joined, Position};
+use std::collections::BTreeMap;
+
+use crate::domain::content::{JoinRoom, Joined, Position, RoomClock, SyncContent};
 use crate::domain::{Message, MessageType};
 use crate::server::test_cluster::{TestCluster, codes, got};
 
@@ -25,6 +27,23 @@ fn a_message_reaches_both_and_its_ack_comes_after_its_own_delivery() {
     assert_eq!(shown[0].sender_id, "alice");
     assert!(shown[0].position.is_some());
     assert_eq!((&shown[0].session, &shown[0].origin), (&None, &None), "nobody else's business");
+}
+
+#[test]
+fn what_answers_a_message_is_not_stamped_before_it_though_the_clock_is_slow() {
+    let (mut cluster, alice, bob) = alice_and_bob();
+    cluster.chat(&alice, "lobby", "m1");
+    let asked = cluster.take(&bob)[0].timestamp.unwrap();
+    // As if alice's server had a clock that is an hour fast.
+    let ahead = asked + 3_600_000;
+    cluster.step(&"n2".into(), |node, _| {
+        node.managed_rooms.get_mut("lobby").unwrap().latest_timestamp_ms = ahead;
+    });
+    cluster.chat(&bob, "lobby", "m2");
+    assert_eq!(cluster.take(&bob)[0].timestamp, Some(ahead));
+    cluster.take(&alice);
+    cluster.chat(&alice, "lobby", "m3");
+    assert!(cluster.take(&alice)[0].timestamp >= Some(ahead), "she had seen m2");
 }
 
 #[test]
@@ -162,11 +181,35 @@ fn a_server_that_lacks_what_the_client_has_seen_says_behind_or_names_the_gap() {
     cluster.join(&bob, "lobby", join.clone());
     assert!(got(&mut cluster, &bob).is_empty(), "it waits for those who may have it");
     cluster.advance(5500);
-    assert_eq!(got(&mut cluster, &bob), ["HEARTBEAT", "ERROR BEHIND"][1..]);
+    // Twice a second it hears that the server is there.
+    let beats = ["HEARTBEAT"; 9];
+    assert_eq!(got(&mut cluster, &bob), [&beats[..], &["ERROR BEHIND"]].concat());
     join.accept_gap = true;
     cluster.join(&bob, "lobby", join);
     let told = cluster.take(&bob);
     assert_eq!(told[0].content.parse::<Joined>().unwrap().gap, Some(ghost));
+}
+
+#[test]
+fn a_copy_is_compared_again_before_a_join_when_its_link_was_down() {
+    let mut cluster = TestCluster::of(&["n1", "n2"]);
+    let alice = cluster.member("n1", "alice", "lobby");
+    let bob = cluster.member("n2", "bob", "lobby");
+    cluster.chat(&alice, "lobby", "m1");
+    assert_eq!(got(&mut cluster, &bob), ["CHAT m1"]);
+    // n1 connects again, and takes its time to say how far it is.
+    let link = cluster.connect("n2");
+    let hello = cluster.node("n1").hello();
+    cluster.say(&link, hello);
+    let carol = cluster.client("n2", "carol");
+    cluster.join(&carol, "lobby", JoinRoom::default());
+    assert_eq!(got(&mut cluster, &carol), ["ACK"], "she is welcome and waits for the room");
+    let held = cluster.node("n1").managed_rooms["lobby"].clock.clone();
+    let clock = RoomClock { synced: held.clone(), held, want: true, again: false };
+    let rooms = BTreeMap::from([("lobby".to_string(), clock)]);
+    let clocks = SyncContent::Clocks { rooms, reply: false };
+    cluster.say(&link, Message::new(MessageType::Sync, "n1").saying(&clocks));
+    assert_eq!(got(&mut cluster, &carol), ["ACK", "CHAT m1"]);
 }
 
 #[test]

@@ -137,7 +137,7 @@ impl EntryLog {
 }
 
 /// About how long an entry is on the wire, in bytes.
-pub(in crate::server) fn size_of_entry(entry: &Message) -> usize {
+pub fn size_of_entry(entry: &Message) -> usize {
     let texts = [&entry.message_id, &entry.sender_id, &entry.room_id];
     let content = match &entry.content {
         crate::domain::Content::Empty => 0,

@@ -2,10 +2,13 @@
 //!
 //! A history is written one act a line: `alice writes hi` (in the room `lobby`), `bob sees hi`.
 
+use super::super::agenda::Micros;
+use super::super::history::SessionHistory;
 use super::*;
 
-const STRICT: Promise = Promise { shown_survives: true, whole: true };
-const LOOSE: Promise = Promise { shown_survives: false, whole: false };
+const STRICT: Promise = Promise { order: Order::Causal, shown_survives: true, whole: true };
+const LOOSE: Promise = Promise { order: Order::Causal, shown_survives: false, whole: false };
+const TOTAL: Promise = Promise { order: Order::Total, ..STRICT };
 
 /// A history of sessions that are named for their users; those that begin with `reader` read in the end.
 fn history(script: &str) -> History {
@@ -151,4 +154,44 @@ fn a_server_that_was_alone_may_lose_what_it_showed_but_not_what_it_acknowledged(
     let acked =
         "alice enters\n alice writes a1\n alice sees a1\n alice hears a1\n reader1 enters all";
     assert_eq!(broken(acked, LOOSE), Some("lost"));
+}
+
+/// Alice and Bob write without knowing of each other; then come `views`.
+fn concurrent(views: &str) -> String {
+    format!("alice enters\n bob enters\n carol enters\n alice writes a1\n bob writes b1\n {views}")
+}
+
+#[test]
+fn concurrent_messages_may_come_in_any_order_unless_one_is_promised() {
+    let script = concurrent(
+        "alice sees a1\n alice sees b1\n bob sees b1\n bob sees a1\n carol sees a1\n carol sees b1
+         reader1 enters all\n reader1 sees a1\n reader1 sees b1",
+    );
+    assert_eq!(broken(&script, STRICT), None);
+    assert_eq!(broken(&script, TOTAL), Some("order"));
+    assert_eq!(broken(GOOD, TOTAL), None);
+}
+
+#[test]
+fn views_that_agree_by_twos_may_still_have_no_common_order() {
+    let script = concurrent(
+        "carol writes c1\n alice sees a1\n alice sees b1\n bob sees b1\n bob sees c1\n carol sees c1\n carol sees a1",
+    );
+    let violation = check(&history(&script), TOTAL).unwrap_err();
+    let circle = "no one order of lobby: views show a1 before b1 before c1 before a1";
+    assert_eq!((violation.invariant, violation.detail.as_str()), ("order", circle));
+}
+
+#[test]
+fn a_view_may_begin_late_but_not_skip_anything() {
+    let dora = |sees: &str| {
+        concurrent(&format!(
+            "alice writes a2\n alice sees a1\n alice sees b1\n alice sees a2\n bob sees a1\n bob sees b1\n bob sees a2
+             carol sees a1\n carol sees b1\n carol sees a2\n dora enters\n {sees}
+             reader1 enters all\n reader1 sees a1\n reader1 sees b1\n reader1 sees a2",
+        ))
+    };
+    assert_eq!(broken(&dora("dora sees b1\n dora sees a2"), TOTAL), None);
+    assert_eq!(broken(&dora("dora sees a1\n dora sees a2"), TOTAL), Some("order"));
+    assert_eq!(broken(&dora("dora sees a1\n dora sees a2"), STRICT), None);
 }

@@ -1,10 +1,11 @@
 //! The plan's faults, and how a run ends: healing, rest, fresh readers, the verdict.
 
 use super::super::agenda::{Event, Host, MS, Micros, SECOND};
-use super::super::checker::{Promise, check};
+use super::super::checker::{Order, Promise, check, order_of};
 use super::super::person::Stay;
 use super::super::plan::{Class, Fault, FaultKind, Plan};
 use super::{Stage, World};
+use crate::config::Design;
 use crate::domain::NodeId;
 
 /// How often it is looked whether the next fault is due, or all is at rest.
@@ -167,7 +168,7 @@ impl World {
         match &fault.kind {
             FaultKind::Crash(host) | FaultKind::Wipe(host) => {
                 // Nothing was written meanwhile.
-                self.machines[*host].doomed = false;
+                (self.machines[*host].doomed, self.machines[*host].fated) = (false, false);
                 let life = self.machines[*host].life;
                 self.restart(*host, life);
             }
@@ -196,10 +197,13 @@ impl World {
             }
         }
         for host in 0..self.machines.len() {
-            self.machines[host].doomed = false;
+            (self.machines[host].doomed, self.machines[host].fated) = (false, false);
             let life = self.machines[host].life;
             self.wake(host, life);
             self.restart(host, life);
+        }
+        if self.plan.class == Class::Partitions && self.plan.weather.join_resets > 0 {
+            self.read_anew();
         }
     }
 
@@ -242,7 +246,10 @@ impl World {
                 let ring: Vec<String> = node.ring().iter().map(NodeId::to_string).collect();
                 return Some(format!("{} sees the ring {}", machine.id, ring.join(" ")));
             }
-            if node.leader_id().as_ref() != all.last() {
+            let leads = match self.design {
+                Design::Ring | Design::Sequencer => node.leader_id().as_ref() == all.last(),
+            };
+            if !leads {
                 return Some(format!("{} follows {:?}", machine.id, node.leader_id()));
             }
             if !node.is_ready() {
@@ -309,9 +316,11 @@ impl World {
                 return;
             }
         }
-        let strict = self.plan.class == Class::OneAtATime && self.plan.nodes > 1;
+        let order = order_of(self.design);
+        let one_at_a_time = self.plan.class == Class::OneAtATime && self.plan.nodes > 1;
+        let strict = one_at_a_time || order == Order::Total;
         let whole = self.plan.class == Class::OneAtATime;
-        let promise = Promise { shown_survives: strict, whole };
+        let promise = Promise { order, shown_survives: strict, whole };
         self.violation = check(&self.history, promise).err();
     }
 }

@@ -15,6 +15,10 @@ use crate::domain::{Frame, Message, MessageType, NodeId};
 
 /// Messages that a user writes ahead of their acknowledgements.
 const AHEAD_MAX: usize = 20;
+/// How long after everything works again the connections of those who read anew break.
+const BREAK_ON: Micros = 10 * SECOND;
+/// They bring fewer messages than this before they break.
+const PAST_PART: u32 = 30;
 
 impl World {
     /// Steps the session of `host`, and does what it asks for.
@@ -24,9 +28,13 @@ impl World {
         let step = body(&mut person.session);
         let conn = person.conn();
         for msg in step.send {
-            if let Some(conn) = conn {
-                self.push(conn, 0, Packet::Frame(msg.to_frame()));
+            let Some(conn) = conn else { continue };
+            let frame = msg.to_frame();
+            if msg.message_type == MessageType::Chat && self.repeats(host) {
+                self.count("message repeated");
+                self.push(conn, 0, Packet::Frame(frame.clone()));
             }
+            self.push(conn, 0, Packet::Frame(frame));
         }
         self.told(host, step.events);
         let now = self.agenda.now();
@@ -87,7 +95,7 @@ impl World {
                     self.hang_up(host);
                     self.next_session(host);
                 }
-                Told::Reconnected { resent, .. } => {
+                Told::Moved { resent, .. } | Told::Reconnected { resent, .. } => {
                     self.count("client resumed");
                     if resent > 0 {
                         self.count("message resent");
@@ -101,6 +109,12 @@ impl World {
                 _ => {}
             }
         }
+    }
+
+    /// Whether the program sends a message twice at once.
+    fn repeats(&mut self, host: Host) -> bool {
+        let parts = self.plan.habits.repeats;
+        parts > 0 && chance(&mut self.person(host).rng, parts)
     }
 
     /// The connection may break while the past of a room is sent.
@@ -228,6 +242,7 @@ impl World {
         let (room, text) = (msg.room_id.clone(), msg.content.text().to_string());
         if msg.message_type == MessageType::Chat && self.person(host).rooms.contains_key(&room) {
             self.record(host, Act::Got { room, text });
+            self.breaks_in_the_middle(host, conn);
         }
         let now = instant(self.agenda.now());
         self.session(host, |session| session.receive(&msg, now));
@@ -329,6 +344,45 @@ impl World {
         let id = person.session.outstanding().iter().find(|chat| chat.text == text);
         if let Some(id) = id.map(|chat| chat.message_id.clone()) {
             person.texts.insert(id, text);
+        }
+    }
+
+    /// After a partition half of the users begin anew and ask for everything that was ever said. Their connections break
+    /// again and again while it is sent: the positions in the middle of a past, with second stamps in it, are put to use.
+    pub(super) fn read_anew(&mut self) {
+        for host in self.machines.len()..self.machines.len() + self.plan.clients {
+            if !self.person(host).rng.bool() {
+                continue;
+            }
+            self.count("past read anew");
+            if let Some(conn) = self.person(host).conn() {
+                self.shut(conn, 0);
+                self.send_reset(conn, 1, "reset");
+            }
+            self.record(host, Act::Quit);
+            self.next_session(host);
+            for room in self.plan.rooms.clone() {
+                self.enter(host, &room, u32::MAX);
+            }
+            let person = self.person(host);
+            person.breaks_after = Some(person.rng.u32(1..PAST_PART));
+        }
+    }
+
+    /// The connection breaks when it has brought so many messages; for a while the next one does, too.
+    fn breaks_in_the_middle(&mut self, host: Host, conn: u64) {
+        let now = self.agenda.now();
+        let still = matches!(self.stage, Stage::Healing(since) if now < since + BREAK_ON);
+        let person = self.person(host);
+        let Some(left) = person.breaks_after.filter(|_| still) else { return };
+        if left > 1 {
+            person.breaks_after = Some(left - 1);
+            return;
+        }
+        person.breaks_after = Some(person.rng.u32(1..PAST_PART));
+        self.count("reset in the past");
+        for side in [0, 1] {
+            self.agenda.after(0, Event::Reset { conn, side, why: "reset" });
         }
     }
 

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use super::super::agenda::{Event, Host, MS, Micros};
+use super::super::checker::{Order, order_of};
 use super::super::links::end_of;
 use super::super::machine::{Disk, Effect, Running, Wires};
 use super::super::plan::{Class, chance};
 use super::{World, instant};
+use crate::config::AckRule;
 use crate::domain::{Message, NodeId};
 use crate::network::ConnId;
 use crate::server::server_node::{NodeConfig, Timing};
-use crate::server::{ServerNode, Step};
+use crate::server::{ServerNode, ServerState, Step};
 use crate::storage::LogIndex;
 
 /// How often timeouts are checked, as in the shell.
@@ -47,6 +49,7 @@ impl World {
             self.apply(host, effect);
         }
         self.begin_sync(host);
+        self.await_log(host);
         if let Some(reason) = fatal {
             let id = self.machines[host].id.to_string();
             self.violate("runs", format!("{id} ends itself: {reason}"), &[&id]);
@@ -62,7 +65,7 @@ impl World {
         let alone_asleep = self.plan.class == Class::OneAtATime;
         let machine = &mut self.machines[host];
         let Some(running) = &mut machine.running else { return };
-        let term = running.node.election_module.term();
+        let term = running.node.term();
         if term != running.term.as_ref() {
             if term < running.term.as_ref() {
                 let detail =
@@ -71,6 +74,17 @@ impl World {
                 return;
             }
             running.term = term.cloned();
+        }
+        let leads = running.node.state() == ServerState::Leader;
+        if let Some(term) = term.filter(|_| leads && order_of(self.design) == Order::Total) {
+            // Two sides of a ring may each elect in one round; one order needs one leader a term.
+            let counter = term.counter;
+            let first = self.leaders.entry(counter).or_insert_with(|| machine.id.clone());
+            if *first != machine.id {
+                let detail = format!("{} and {first} both lead in term {counter}", machine.id);
+                self.violate("one leader", detail, &[]);
+                return;
+            }
         }
         let just_woke = machine.woke_at.is_some_and(|at| now < at + ACCUSE_AFTER);
         if alone_asleep && just_woke && running.node.live_servers() < all {
@@ -191,6 +205,7 @@ impl World {
         let life = machine.life;
         self.agenda.after(takes, Event::Synced { host, life, index });
         if std::mem::take(&mut machine.doomed) {
+            machine.fated = true;
             let pause = machine.rng.u64(0..=takes);
             self.agenda.after(pause, Event::Crash { host, life });
         }
@@ -206,6 +221,26 @@ impl World {
         self.tell(|| format!("n{} has synced {index}", host + 1));
         self.machines[host].disk.end_sync(index);
         self.step(host, |node, _| node.on_synced(index));
+    }
+
+    /// What the disk has to say reaches the server soon, in a step of its own.
+    fn await_log(&mut self, host: Host) {
+        let machine = &mut self.machines[host];
+        if machine.disk.has_events() {
+            let (life, pause) = (machine.life, machine.rng.u64(1..2 * MS));
+            self.agenda.after(pause, Event::LogSaid { host, life });
+        }
+    }
+
+    /// The server of `host` is told what its disk has to say, in order.
+    pub(super) fn hear_log(&mut self, host: Host, life: u64) {
+        let machine = &self.machines[host];
+        if machine.life != life || machine.running.is_none() {
+            return;
+        }
+        for event in machine.disk.take_events() {
+            self.step(host, |node, _| node.on_log_event(event));
+        }
     }
 
     // ------------------------------------------------------------ lives
@@ -229,11 +264,15 @@ impl World {
             disk_id: machine.disk.id.clone(),
             address: machine.address.clone(),
             cluster: "sim".into(),
-            design: "ring".into(),
+            design: self.design.to_string(),
+            election: self.election,
             peers,
             rooms: self.plan.rooms.iter().take(usize::from(nodes > 2)).cloned().collect(),
             discovery: self.plan.discovery,
             timing: Timing::default(),
+            bootstrap_expect: nodes,
+            ack: AckRule::default(),
+            seed: machine.rng.u64(..),
         };
         let mut node = ServerNode::new(config, instant(machine.clock(now)));
         let records = machine.disk.records();
@@ -260,7 +299,8 @@ impl World {
 
     /// The machine of `host` stops, if it still lives that life.
     pub(super) fn crash_life(&mut self, host: Host, life: u64) {
-        if self.machines[host].life == life {
+        let machine = &mut self.machines[host];
+        if machine.life == life && std::mem::take(&mut machine.fated) {
             self.crash(host, false);
         }
     }
@@ -317,7 +357,8 @@ impl World {
             Event::Datagram { host, .. }
             | Event::Heartbeat { host, .. }
             | Event::Timeouts { host, .. }
-            | Event::Synced { host, .. } => *host,
+            | Event::Synced { host, .. }
+            | Event::LogSaid { host, .. } => *host,
             _ => return None,
         };
         self.machines.get(host)?.asleep.as_ref().map(|_| host)

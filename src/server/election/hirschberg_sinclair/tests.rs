@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use super::*;
 use crate::network::transport::Outbox;
@@ -36,13 +37,8 @@ impl Ring {
 
     /// Tells each of `ids` that this is its ring now.
     fn close(&mut self, ids: &[NodeId]) {
-        for (at, id) in ids.iter().enumerate() {
-            let left = &ids[(at + ids.len() - 1) % ids.len()];
-            let right = &ids[(at + 1) % ids.len()];
-            let alone = ids.len() == 1;
-            self.step(id, |node, now, cm| {
-                node.ring_changed((!alone).then_some(left), (!alone).then_some(right), now, cm);
-            });
+        for id in ids {
+            self.step(id, |node, now, cm| node.members_changed(ids, now, cm));
         }
     }
 
@@ -272,10 +268,13 @@ fn many_elections_at_once_in_a_changing_ring_never_give_a_term_two_leaders() {
                 }
                 1 => {
                     // Servers come and go in everyone's view, each in its own way.
-                    let (id, views) = (ring.rng.choice(&order).cloned().unwrap(), order.clone());
-                    let left = ring.rng.choice(&views).filter(|left| **left != id);
-                    let right = ring.rng.choice(&views).filter(|right| **right != id);
-                    ring.step(&id, |node, now, cm| node.ring_changed(left, right, now, cm));
+                    let id = ring.rng.choice(&order).cloned().unwrap();
+                    let mut view = order.clone();
+                    ring.rng.shuffle(&mut view);
+                    view.truncate(ring.rng.usize(0..4));
+                    view.retain(|other| *other != id);
+                    view.push(id.clone());
+                    ring.step(&id, |node, now, cm| node.members_changed(&view, now, cm));
                 }
                 _ => _ = ring.deliver_one(),
             }
@@ -368,13 +367,15 @@ fn servers_that_disagree_about_the_ring_fall_silent_sooner_or_later() {
     // n5 is an end of n1's ring and of n4's, and not on those of n2 and n3: its probes circle on both
     // sides, replies come back, and each phase is twice as long as the one before.
     let mut ring = Ring::of(&ids(5), 1);
-    for (id, left, right) in
-        [("n1", "n5", "n2"), ("n2", "n1", "n1"), ("n3", "n4", "n4"), ("n4", "n3", "n5")]
-    {
-        let (left, right) = (left.into(), right.into());
-        ring.step(&id.into(), |node, now, cm| {
-            node.ring_changed(Some(&left), Some(&right), now, cm);
-        });
+    let views: [(&str, &[&str]); 4] = [
+        ("n1", &["n5", "n1", "n2"]),
+        ("n2", &["n1", "n2"]),
+        ("n3", &["n3", "n4"]),
+        ("n4", &["n3", "n4", "n5"]),
+    ];
+    for (id, view) in views {
+        let view: Vec<NodeId> = view.iter().map(|id| NodeId::from(*id)).collect();
+        ring.step(&id.into(), |node, now, cm| node.members_changed(&view, now, cm));
     }
     ring.start(&"n5".into());
     let mut delivered = 0;
@@ -490,8 +491,7 @@ fn the_last_round_can_be_won_once_and_none_comes_after_it() {
     let mut n3 = node("n3");
     assert!(!n3.observe_term(&term(COUNTER_MAX + 1, "n9")));
     assert!(n3.observe_term(&term(COUNTER_MAX - 1, "n2")));
-    let lone = |n3: &mut ElectionModule, cm: &Outbox| n3.ring_changed(None, None, start(), cm);
-    sent(&mut n3, lone);
+    sent(&mut n3, |n3, cm| n3.members_changed(&["n3".into()], start(), cm));
     sent(&mut n3, |n3, cm| n3.start_election(start(), cm));
     assert_eq!(n3.term(), Some(&term(COUNTER_MAX, "n3")));
     n3.forget_leader();

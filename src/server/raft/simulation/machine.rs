@@ -64,6 +64,12 @@ impl Storage for Disk {
     fn fault(&self) -> Option<String> {
         None
     }
+    fn forget_before(&self, _index: LogIndex) {}
+    fn first_within(&self, _bytes: u64) -> LogIndex {
+        1
+    }
+    fn request_read(&self, _token: u64, _from: LogIndex, _bytes_max: usize) {}
+    fn save_snapshot(&self, _seq: u64, _bytes: Arc<[u8]>) {}
 }
 
 /// What the layer above makes of the entries: their number, and a hash of all of them in order.

@@ -2,7 +2,8 @@
 //!
 //! Without being asked it tells who leads and who stands in the ring, what clients were shown and told, and
 //! who holds a message back. `trace` asks for more: `held`, `disks` and `positions`, and messages between
-//! servers by their type in lower case, such as `chat` or `sync`; `presence` is who is online where.
+//! servers by their type in lower case, such as `chat` or `sync`; `presence` is who is online where, `election`
+//! all that is said in an election.
 //! `trace nothing` is how it began.
 
 use std::collections::BTreeMap;
@@ -15,6 +16,8 @@ use crate::domain::content::{
 };
 use crate::domain::{Incarnation, Message, MessageType, NodeId, VectorClock};
 use crate::network::ConnId;
+use crate::server::election::BullyElection;
+use crate::server::election::bully::BullyMessage;
 use crate::server::test_cluster::Event;
 use crate::server::{ServerNode, ServerState};
 
@@ -234,17 +237,9 @@ impl Play {
                 let beat: Heartbeat = msg.content.parse().ok()?;
                 format!("{kind}{}", self.in_term(beat.term))
             }
-            MessageType::Election => match msg.content.parse().ok()? {
-                ElectionContent::Probe { id, counter, k, d, .. } => {
-                    format!("{kind} probe of {id}, round {counter}, k={k}, d={d}")
-                }
-                ElectionContent::Reply { id, counter, k, .. } => {
-                    format!("{kind} reply to {id}, round {counter}, k={k}")
-                }
-                ElectionContent::Announcement { term, .. } => {
-                    format!("{kind} announcement{}", self.in_term(Some(term)))
-                }
-            },
+            MessageType::Election | MessageType::ElectionOk | MessageType::Coordinator => {
+                return Some(("election".into(), format!("{kind} {}", self.election(msg)?)));
+            }
             MessageType::MetadataUpdate => format!("{kind} {}", metadata(msg)?),
             MessageType::Error => {
                 let error: ErrorContent = msg.content.parse().ok()?;
@@ -253,6 +248,30 @@ impl Play {
             _ => return Some(("presence".into(), format!("{kind} {}", msg.sender_id))),
         };
         Some((kind.to_lowercase(), words))
+    }
+
+    fn election(&self, msg: &Message) -> Option<String> {
+        match BullyElection::parse_message(msg) {
+            Ok(BullyMessage::Question(question)) => {
+                return Some(format!("of {}, round {}", question.candidate, question.counter));
+            }
+            Ok(BullyMessage::Ok(ok)) => return Some(format!("round {}", ok.counter)),
+            Ok(BullyMessage::Coordinator(news)) => {
+                return Some(self.in_term(Some(news.term)).trim_start().into());
+            }
+            Err(_) => {}
+        }
+        Some(match msg.content.parse().ok()? {
+            ElectionContent::Probe { id, counter, k, d, .. } => {
+                format!("probe of {id}, round {counter}, k={k}, d={d}")
+            }
+            ElectionContent::Reply { id, counter, k, .. } => {
+                format!("reply to {id}, round {counter}, k={k}")
+            }
+            ElectionContent::Announcement { term, .. } => {
+                format!("announcement{}", self.in_term(Some(term)))
+            }
+        })
     }
 
     fn in_term(&self, term: Option<crate::domain::Term>) -> String {

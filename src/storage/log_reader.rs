@@ -1,0 +1,141 @@
+//! Reading old records back while the log goes on: for a server that catches up from far behind.
+//!
+//! ```text
+//!   node ── request_read(7, from 13000) ──▶ queue ──▶ log-reader ──▶ Read { 7, from 13000, records } ──▶ node
+//!                                                     places: segment 3 at 12300, skip 700 lines
+//! ```
+//!
+//! The reader has its own thread and its own open files, so neither the node nor the writer waits for it. It
+//! reads only what [`Places`](super::places) knows, hence what is durable. A segment that the writer
+//! removes meanwhile stays readable for who has it open; who comes too late begins with the first one that is kept.
+//!
+//! A line that was sound at the start and is not now, or a disk that cannot be read, ends the node: the next start
+//! finds the damage and treats it.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Seek, SeekFrom};
+use std::path::Path;
+
+use crossbeam_channel::{Receiver, Sender, select, unbounded};
+
+use super::places::Span;
+use super::{FileLog, LogEvent, LogIndex, record, segment};
+use crate::domain::Message;
+
+/// What the reader is asked for, in the order of asking.
+#[derive(Debug)]
+pub(super) struct ReadQueue {
+    requests: (Sender<Request>, Receiver<Request>),
+}
+
+/// See [`Storage::request_read`](super::Storage::request_read).
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    token: u64,
+    from: LogIndex,
+    bytes_max: usize,
+}
+
+impl ReadQueue {
+    pub(super) fn new() -> Self {
+        Self { requests: unbounded() }
+    }
+
+    pub(super) fn push(&self, token: u64, from: LogIndex, bytes_max: usize) {
+        // Unbounded, and `self` holds the other end: it neither waits nor fails.
+        let _ = self.requests.0.send(Request { token, from, bytes_max });
+    }
+}
+
+/// What was read so far for one request.
+struct Reading {
+    records: Vec<Message>,
+    bytes_left: usize,
+    is_full: bool,
+}
+
+impl FileLog {
+    /// The body of the thread `log-reader`: reads what was asked for and reports to `on_event`, until `stop` is given
+    /// (see [`Threads::stopped`](crate::threads::Threads::stopped)). An error is final, and the server must stop.
+    pub fn run_reader(
+        &self,
+        stop: &Receiver<()>,
+        mut on_event: impl FnMut(LogEvent),
+    ) -> io::Result<()> {
+        loop {
+            select! {
+                recv(stop) -> _ => return Ok(()),
+                recv(self.reads.requests.1) -> request => {
+                    let Ok(request) = request else { return Ok(()) };
+                    on_event(self.answer(request)?);
+                }
+            }
+        }
+    }
+
+    /// Reads what `request` asks for, from as many segments as it takes.
+    fn answer(&self, request: Request) -> io::Result<LogEvent> {
+        let Request { token, from, bytes_max } = request;
+        let mut first = from.max(1);
+        let mut reading = Reading { records: Vec::new(), bytes_left: bytes_max, is_full: false };
+        while !reading.is_full {
+            let next = first + reading.records.len() as LogIndex;
+            let Some(span) = self.find(next) else { break };
+            if span.from > next {
+                // Forgotten. What was read before it is an answer already.
+                if !reading.records.is_empty() {
+                    break;
+                }
+                first = span.from;
+            }
+            let path = self.folder.join(segment::file_name(span.number));
+            match reading.read_span(&path, &span) {
+                // Removed after it was found.
+                Err(error)
+                    if error.kind() == ErrorKind::NotFound && self.find(next) != Some(span) => {}
+                result => result.map_err(|error| segment::explain("read", &path, &error))?,
+            }
+        }
+        Ok(LogEvent::Read { token, from: first, records: reading.records })
+    }
+
+    fn find(&self, index: LogIndex) -> Option<Span> {
+        self.places.lock().find(index)
+    }
+}
+
+impl Reading {
+    /// Reads the records of `span` as far as there is room for them.
+    fn read_span(&mut self, path: &Path, span: &Span) -> io::Result<()> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(span.place.offset))?;
+        let mut file = BufReader::with_capacity(256 * 1024, file);
+        for _ in span.place.index..span.from {
+            file.skip_until(b'\n')?;
+        }
+        let mut line = Vec::new();
+        for index in span.from..span.end {
+            line.clear();
+            file.read_until(b'\n', &mut line)?;
+            let text = line.strip_suffix(b"\n").unwrap_or(&line);
+            let message = record::decode(text).map_err(|reason| {
+                let number = index - span.first + 1;
+                io::Error::new(
+                    ErrorKind::InvalidData,
+                    format!("line {number} is damaged: {reason}"),
+                )
+            })?;
+            if line.len() > self.bytes_left && !self.records.is_empty() {
+                self.is_full = true;
+                return Ok(());
+            }
+            self.bytes_left = self.bytes_left.saturating_sub(line.len());
+            self.records.push(message);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "log_reader_tests.rs"]
+mod tests;

@@ -1,0 +1,154 @@
+//! A log without a disk, for unit tests and plays.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{LogEvent, LogIndex, Storage, record};
+use crate::domain::Message;
+
+/// A [`Storage`] that keeps records in memory and counts them. What [`FileLog`](super::FileLog) does in its
+/// threads is done at once here; the answers wait in [`take_events`](Self::take_events), in the order of the calls.
+/// When a record counts as synced is for the test to say: no event says that, and what is read can be newer.
+#[derive(Debug, Default)]
+pub struct MemoryLog {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Everything that was appended, forgotten or not.
+    records: Vec<Message>,
+    /// How many of them are forgotten, from the first on.
+    forgotten: usize,
+    fault: Option<String>,
+    events: VecDeque<LogEvent>,
+    snapshots: Vec<(u64, Arc<[u8]>)>,
+}
+
+impl MemoryLog {
+    /// An empty log.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Everything that was appended, in order; also what is forgotten.
+    pub fn records(&self) -> Vec<Message> {
+        self.inner.lock().records.clone()
+    }
+
+    /// What a start would find: everything that is not forgotten, in order.
+    pub fn kept(&self) -> Vec<Message> {
+        let inner = self.inner.lock();
+        inner.records.get(inner.forgotten..).unwrap_or_default().to_vec()
+    }
+
+    /// The newest snapshot, with its place.
+    pub fn snapshot(&self) -> Option<(u64, Arc<[u8]>)> {
+        self.inner.lock().snapshots.last().cloned()
+    }
+
+    /// Takes what the log has to say since the last call, to be handed to the node.
+    pub fn take_events(&self) -> Vec<LogEvent> {
+        self.inner.lock().events.drain(..).collect()
+    }
+
+    /// Makes the log answer `fault` from now on.
+    pub fn set_fault(&self, fault: Option<&str>) {
+        self.inner.lock().fault = fault.map(str::to_string);
+    }
+}
+
+impl Storage for MemoryLog {
+    fn append(&self, msg: &Message) -> LogIndex {
+        let mut inner = self.inner.lock();
+        inner.records.push(msg.clone());
+        inner.records.len() as LogIndex
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.inner.lock().fault.clone()
+    }
+
+    fn forget_before(&self, index: LogIndex) {
+        let mut inner = self.inner.lock();
+        let before = usize::try_from(index.saturating_sub(1)).unwrap_or(usize::MAX);
+        inner.forgotten = inner.forgotten.max(before.min(inner.records.len()));
+    }
+
+    fn first_within(&self, bytes: u64) -> LogIndex {
+        let inner = self.inner.lock();
+        let mut left = bytes;
+        let mut first = inner.records.len() + 1;
+        for record in inner.records.iter().skip(inner.forgotten).rev() {
+            let Some(rest) = left.checked_sub(line_bytes(record)) else { break };
+            left = rest;
+            first -= 1;
+        }
+        first as LogIndex
+    }
+
+    fn request_read(&self, token: u64, from: LogIndex, bytes_max: usize) {
+        let mut inner = self.inner.lock();
+        let from = from.max(inner.forgotten as LogIndex + 1);
+        let skipped = usize::try_from(from - 1).unwrap_or(usize::MAX);
+        let mut records: Vec<Message> = Vec::new();
+        let mut left = bytes_max as u64;
+        for record in inner.records.iter().skip(skipped) {
+            let bytes = line_bytes(record);
+            if bytes > left && !records.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(bytes);
+            records.push(record.clone());
+        }
+        inner.events.push_back(LogEvent::Read { token, from, records });
+    }
+
+    fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>) {
+        let mut inner = self.inner.lock();
+        inner.snapshots.push((seq, bytes));
+        inner.events.push_back(LogEvent::SnapshotSaved(seq));
+    }
+}
+
+/// How long the line of `record` is, in bytes.
+fn line_bytes(record: &Message) -> u64 {
+    let mut line = Vec::new();
+    record::encode(record, &mut line);
+    line.len() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file_log::tests::{chat, chats};
+    use super::*;
+
+    #[test]
+    fn what_is_forgotten_is_not_read_and_what_is_kept_is() {
+        let log = MemoryLog::new();
+        for number in 1..=5 {
+            log.append(&chat(number));
+        }
+        log.forget_before(3);
+        log.request_read(7, 1, usize::MAX);
+        log.request_read(8, 4, 1);
+        log.request_read(9, 6, usize::MAX);
+        let wanted = [(7, 3, chats(3..=5)), (8, 4, chats([4])), (9, 6, vec![])];
+        let wanted = wanted.map(|(token, from, records)| LogEvent::Read { token, from, records });
+        assert_eq!(log.take_events(), wanted);
+        assert_eq!((log.kept(), log.records()), (chats(3..=5), chats(1..=5)));
+        let line = line_bytes(&chat(1));
+        let firsts = [0, line, 2 * line - 1, 3 * line, u64::MAX].map(|b| log.first_within(b));
+        assert_eq!(firsts, [6, 5, 5, 3, 3]);
+    }
+
+    #[test]
+    fn a_saved_snapshot_is_reported_and_kept() {
+        let log = MemoryLog::new();
+        log.save_snapshot(4, Arc::from(*b"state"));
+        assert_eq!(log.take_events(), [LogEvent::SnapshotSaved(4)]);
+        assert_eq!(log.snapshot(), Some((4, Arc::from(*b"state"))));
+    }
+}
