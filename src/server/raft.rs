@@ -95,6 +95,8 @@ mod reads;
 mod transfer;
 
 #[cfg(test)]
+mod commitment_tests;
+#[cfg(test)]
 mod simulation;
 
 pub use compaction::Snapshot;
