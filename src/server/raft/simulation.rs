@@ -12,6 +12,7 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::server::planted::{Planted, plant};
@@ -32,10 +33,15 @@ fn run_seeds(
     planted: Option<Planted>,
 ) -> (Option<(u64, String)>, BTreeMap<&'static str, u64>) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    // Seeds after the lowest broken one say no more.
+    let lowest = AtomicU64::new(u64::MAX);
     let worker = |core: u64| {
         plant(planted);
         let (mut broken, mut happened) = (None, BTreeMap::<&str, u64>::new());
         for seed in seeds.clone().filter(|seed| seed % cores == core) {
+            if seed > lowest.load(Ordering::Relaxed) {
+                break;
+            }
             match run_seed(seed) {
                 Ok(counters) => {
                     for (what, count) in counters {
@@ -43,6 +49,7 @@ fn run_seeds(
                     }
                 }
                 Err(what) => {
+                    lowest.fetch_min(seed, Ordering::Relaxed);
                     broken = Some((seed, what));
                     break;
                 }
