@@ -13,11 +13,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::ids::{Incarnation, NodeId, Term};
 use super::message::Message;
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
-fn is_false(flag: &bool) -> bool {
-    !flag
-}
-
 /// `REQUEST_VOTE` (Figure 2; pre-vote: thesis 9.6).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -33,10 +28,10 @@ pub enum RequestVote {
         /// The receiver's disk, as the candidate's configuration names it: a wiped voter sees that it is not meant.
         disk: String,
         /// Only a question: would you?
-        #[serde(default, skip_serializing_if = "is_false")]
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         pre_vote: bool,
         /// The leader itself asked the candidate to stand (thesis 3.10), so nobody need protect it.
-        #[serde(default, skip_serializing_if = "is_false")]
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         transfer: bool,
     },
     /// Yes or no.
@@ -48,7 +43,7 @@ pub enum RequestVote {
         /// Whether it has the vote.
         vote_granted: bool,
         /// Repeats the request's.
-        #[serde(default, skip_serializing_if = "is_false")]
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         pre_vote: bool,
     },
     /// In the journal only: the term that this server is in, and whom it voted for there.
@@ -209,7 +204,7 @@ pub struct Learner {
     /// The random name of its data folder.
     pub disk: String,
     /// Whether it becomes a voter as soon as it has caught up.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub promote: bool,
 }
 

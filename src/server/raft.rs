@@ -25,7 +25,7 @@
 //!
 //! # Promise
 //!
-//! The five properties of Figure 3, which the simulation in `tests/` checks after every event. *Election safety*: at most one
+//! The five properties of Figure 3, which the simulation in `simulation` checks after every event. *Election safety*: at most one
 //! leader in a term. *Leader append-only*. *Log matching*: logs with the same term at a place are the same up
 //! to it. *Leader completeness*: what was committed is in every later leader's log. *State machine safety*: no two
 //! servers apply different entries at a place. They hold whatever the network and the clocks do, and while disks keep
@@ -41,6 +41,7 @@
 //!
 //! | file | rule | source |
 //! |---|---|---|
+//! | `order` | what arrives, and what the server above sees | |
 //! | `election` | votes, pre-vote, check-quorum | 5.2, 5.4.1; thesis 6.2, 9.6 |
 //! | `append`, `leader`, `progress` | replication and commitment | 5.3, 5.4.2; thesis 10.2.1 |
 //! | `journal` | what waits for the disk | Figure 2, "persistent state" |
@@ -76,15 +77,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::ServerState;
 use super::step::Step;
-use super::total_order::{Entry, EntryLog, Seq, TotalOrder};
-use crate::domain::raft_content::{
-    AppendEntries, Configuration, InstallSnapshot, ReadIndex, RequestVote, TimeoutNow,
-};
+use super::total_order::{Entry, EntryLog, Seq};
+use crate::domain::raft_content::Configuration;
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Term};
-use crate::error::RequestError;
-use crate::storage::LogIndex;
 
 mod append;
 mod compaction;
@@ -93,14 +89,15 @@ mod election;
 mod journal;
 mod leader;
 mod membership;
+mod order;
 mod progress;
 mod reads;
 mod transfer;
 
 #[cfg(test)]
-mod simulation;
+mod commitment_tests;
 #[cfg(test)]
-mod tests;
+mod simulation;
 
 pub use compaction::Snapshot;
 pub use membership::{ChangeRefused, MembershipChange};
@@ -111,10 +108,6 @@ use election::Votes;
 use journal::Journal;
 use leader::Leading;
 use reads::Reads;
-
-/// Terms above this are refused: a damaged number must not use up all that come after it.
-/// 2^53 is also where JSON readers of other languages lose count.
-const TERM_MAX: u64 = 1 << 53;
 
 /// How patient a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +192,7 @@ pub struct RaftNode {
 }
 
 impl RaftNode {
-    /// A server without a log. Hand it its journal next ([`TotalOrder::recover`]); without one, or the log of a
+    /// A server without a log. Hand it its journal next ([`TotalOrder::recover`](super::total_order::TotalOrder::recover)); without one, or the log of a
     /// leader, or [`set_first_members`](Self::set_first_members), it knows of no members and stays a follower.
     ///
     /// `disk` is the random name of its data folder, `rng` draws its election timeouts.
@@ -327,196 +320,5 @@ impl RaftNode {
 
     fn is_leader(&self) -> bool {
         matches!(self.role, Role::Leader(_))
-    }
-}
-
-/// Reads `content`, and checks the terms in it.
-fn parse<T: serde::de::DeserializeOwned>(
-    msg: &Message,
-    term_of: impl Fn(&T) -> u64,
-) -> Result<T, RequestError> {
-    let invalid =
-        |reason: String| RequestError::InvalidField { message_id: msg.message_id.clone(), reason };
-    let content: T = msg.content.parse().map_err(|error| invalid(error.to_string()))?;
-    if term_of(&content) > TERM_MAX {
-        return Err(invalid(format!("terms count up to {TERM_MAX}, not {}", term_of(&content))));
-    }
-    Ok(content)
-}
-
-impl TotalOrder for RaftNode {
-    fn recover(&mut self, record: Message) {
-        match record.message_type {
-            MessageType::RequestVote => {
-                if let Ok(RequestVote::Voted { term, voted_for }) = record.content.parse() {
-                    (self.current_term, self.voted_for) = (term, voted_for);
-                }
-            }
-            MessageType::InstallSnapshot => {
-                if let Ok(InstallSnapshot::Saved { head, data }) = record.content.parse() {
-                    self.recover_snapshot(head, data.0);
-                }
-            }
-            _ if record.seq.is_some() => {
-                let entry = Entry::from(record);
-                if self.log.insert(entry.clone()) {
-                    self.configurations.cut_after(self.log.last() - 1);
-                    self.configurations.appended(&entry);
-                }
-            }
-            _ => {}
-        }
-        self.journal.recovered(self.log.last());
-    }
-
-    fn handle_message(
-        &mut self,
-        from: &NodeId,
-        msg: &Message,
-        step: &Step,
-    ) -> Result<(), RequestError> {
-        match msg.message_type {
-            MessageType::RequestVote => {
-                let content = parse(msg, |content: &RequestVote| match content {
-                    RequestVote::Request { term, .. }
-                    | RequestVote::Answer { term, .. }
-                    | RequestVote::Voted { term, .. } => *term,
-                })?;
-                self.handle_request_vote(from, content, step);
-            }
-            MessageType::AppendEntries => {
-                let content = parse(msg, |content: &AppendEntries| match content {
-                    AppendEntries::Request { term, .. }
-                    | AppendEntries::Accepted { term, .. }
-                    | AppendEntries::Rejected { term, .. } => *term,
-                })?;
-                self.handle_append_entries(from, content, step)?;
-            }
-            MessageType::InstallSnapshot => {
-                let content = parse(msg, |content: &InstallSnapshot| match content {
-                    InstallSnapshot::Request { term, .. }
-                    | InstallSnapshot::Answer { term, .. } => *term,
-                    InstallSnapshot::Saved { .. } => 0,
-                })?;
-                self.handle_install_snapshot(from, content, step);
-            }
-            MessageType::TimeoutNow => {
-                let TimeoutNow { term } = parse(msg, |content: &TimeoutNow| content.term)?;
-                self.handle_timeout_now(term, step);
-            }
-            MessageType::ReadIndex => {
-                let content = parse(msg, |_: &ReadIndex| 0)?;
-                self.handle_read_index(from, content, step);
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn tick(&mut self, step: &Step) {
-        let late = self
-            .last_tick
-            .replace(step.now)
-            .is_some_and(|last| step.now.duration_since(last) > self.timing.election_timeout / 2);
-        if late {
-            self.restart_timers(step.now);
-        }
-        match &self.role {
-            Role::Leader(_) => self.lead_on(step.now),
-            _ => self.check_election_timeout(step),
-        }
-        self.reads.retry(step.now, self.timing.election_timeout);
-        self.ask_again(step);
-    }
-
-    fn heartbeat(&mut self, step: &Step) {
-        self.send_round(step);
-    }
-
-    fn on_synced(&mut self, index: LogIndex) {
-        self.journal.on_synced(index);
-    }
-
-    fn link_up(&mut self, node_id: &NodeId, step: &Step) {
-        if let Role::Leader(leading) = &mut self.role {
-            leading.link_up(node_id, self.log.last());
-        }
-        if self.leader_id.as_ref() == Some(node_id) {
-            self.following.answer_due = true;
-            self.reads.ask_all_again();
-            self.ask_again(step);
-        }
-    }
-
-    fn node_failed(&mut self, node_id: &NodeId, step: &Step) {
-        // Only a hint, which may be wrong: it shortens the wait, and pre-vote asks the others first.
-        if self.leader_id.as_ref() == Some(node_id) && !self.is_leader() {
-            self.leader_id = None;
-            self.heard_leader = None;
-            self.stand_soon(step.now);
-        }
-    }
-
-    fn propose(&mut self, msg: Message, step: &Step) -> Option<Seq> {
-        let Role::Leader(leading) = &self.role else { return None };
-        if !leading.takes_more() {
-            return None;
-        }
-        Some(self.append_own(msg, step))
-    }
-
-    fn take_committed(&mut self) -> Vec<Entry> {
-        let first = self.last_applied + 1;
-        self.last_applied = self.commit_index.max(self.last_applied);
-        (first..=self.last_applied).map_while(|seq| self.log.get(seq).cloned()).collect()
-    }
-
-    fn settle(&mut self, step: &Step) {
-        self.count_own_vote(step);
-        if self.is_leader() {
-            self.advance_commit_index();
-            self.advance_membership(step);
-            self.advance_transfer(step);
-            self.finish_reads(step);
-            self.send_entries(step);
-        } else {
-            self.answer_leader(step);
-        }
-        while let Some((to, msg)) = self.journal.pop_ready() {
-            step.cm.send_to_node(&to, &msg);
-        }
-    }
-
-    fn resign(&mut self, step: &Step) {
-        self.transfer_to_best(step);
-    }
-
-    fn leader(&self) -> Option<NodeId> {
-        self.leader_id.clone()
-    }
-
-    fn term(&self) -> Option<&Term> {
-        self.leader_term.as_ref()
-    }
-
-    fn state(&self) -> ServerState {
-        match &self.role {
-            Role::Follower if self.leader_id.is_none() => ServerState::Looking,
-            Role::Follower => ServerState::Follower,
-            Role::PreCandidate(_) | Role::Candidate(_) => ServerState::ElectionInProgress,
-            Role::Leader(_) => ServerState::Leader,
-        }
-    }
-
-    fn committed(&self) -> Seq {
-        self.commit_index
-    }
-
-    fn last(&self) -> Seq {
-        self.log.last()
-    }
-
-    fn is_voter(&self, node_id: &NodeId) -> bool {
-        self.configuration().voters.contains_key(node_id)
     }
 }

@@ -14,7 +14,7 @@ use crate::domain::content::{
     Heartbeat, Held, Hello, HistoryPage, HistoryRequest, JoinRoom, Joined, MetadataContent,
     Presence, Question, Registration, Statistics, Status, SyncContent, Welcome,
 };
-use crate::domain::{Content, Message, MessageType};
+use crate::domain::{Content, Message, MessageType, raft_content};
 use crate::error::RequestError;
 
 const MESSAGES: &str = include_str!("messages.md");
@@ -28,8 +28,9 @@ fn examples() -> Vec<(&'static str, &'static str)> {
         if line.starts_with('{') {
             assert_ne!(content_type, "", "no type is named before {line}");
             found.push((content_type, line));
-        } else if let Some((_, link)) = line.split_once("content::") {
-            content_type = link.split_once(')').unwrap().0;
+        } else if let Some((_, link)) = line.split_once("](crate::domain::") {
+            let path = link.split_once(')').unwrap().0;
+            content_type = path.strip_prefix("content::").unwrap_or(path);
         } else if line.contains("(no type)") {
             content_type = "no type";
         }
@@ -74,6 +75,12 @@ fn rewrite_as(content_type: &str, content: &Content) -> Content {
         "LeaderHeartbeat" => rewrite::<LeaderHeartbeat>(content),
         "CatchupReq" => rewrite::<CatchupReq>(content),
         "TimeoutNow" => rewrite::<TimeoutNow>(content),
+        "raft_content::RequestVote" => rewrite::<raft_content::RequestVote>(content),
+        "raft_content::AppendEntries" => rewrite::<raft_content::AppendEntries>(content),
+        "raft_content::InstallSnapshot" => rewrite::<raft_content::InstallSnapshot>(content),
+        "raft_content::TimeoutNow" => rewrite::<raft_content::TimeoutNow>(content),
+        "raft_content::ReadIndex" => rewrite::<raft_content::ReadIndex>(content),
+        "raft_content::Configuration" => rewrite::<raft_content::Configuration>(content),
         other => panic!("{other} is no content"),
     }
 }
@@ -127,10 +134,17 @@ fn every_kind_of_content_has_an_example() {
     let parts = [&parts[..], &more, &ordering, &kept].concat();
     let names = sources.iter().flat_map(|source| source.lines()).filter_map(|line| {
         let rest = line.strip_prefix("pub struct ").or_else(|| line.strip_prefix("pub enum "))?;
-        rest.split(' ').next()
+        rest.split([' ', '(']).next()
     });
     for name in names.filter(|name| !parts.contains(name)) {
         assert!(shown.contains(name), "{name} has no example");
+    }
+    let raft = include_str!("../domain/raft_content.rs").lines().filter_map(|line| {
+        let rest = line.strip_prefix("pub struct ").or_else(|| line.strip_prefix("pub enum "))?;
+        rest.split([' ', '(']).next()
+    });
+    for name in raft.filter(|name| !["SnapshotHead", "Learner", "HexBytes"].contains(name)) {
+        assert!(shown.contains(&*format!("raft_content::{name}")), "{name} has no example");
     }
 }
 

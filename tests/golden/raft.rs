@@ -95,6 +95,16 @@ impl Storage for Disk {
     fn fault(&self) -> Option<String> {
         None
     }
+
+    fn forget_before(&self, _index: LogIndex) {}
+
+    fn first_within(&self, _bytes: u64) -> LogIndex {
+        0
+    }
+
+    fn request_read(&self, _token: u64, _from: LogIndex, _bytes_max: usize) {}
+
+    fn save_snapshot(&self, _seq: u64, _bytes: std::sync::Arc<[u8]>) {}
 }
 
 struct Server {

@@ -1,4 +1,4 @@
-//! The follower's half of replication (5.3; Figure 2, AppendEntries, "Receiver implementation").
+//! The follower's half of replication (5.3; Figure 2, the receiver's half of `AppendEntries`).
 //!
 //! ```text
 //!   leader  … 4 4 5 5 6        request: after place 7, of term 5, comes [6]

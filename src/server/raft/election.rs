@@ -171,7 +171,7 @@ impl RaftNode {
         meant && (*transfer || !hears_leader)
     }
 
-    /// The rule of Figure 2, RequestVote, "Receiver implementation".
+    /// The rule of Figure 2, the receiver's half of `RequestVote`.
     fn may_vote(&self, from: &NodeId, request: &RequestVote) -> bool {
         let RequestVote::Request { term, last_log_index, last_log_term, pre_vote, .. } = *request
         else {

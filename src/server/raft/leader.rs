@@ -213,7 +213,7 @@ impl RaftNode {
         progress.is_some_and(|to| to.next_index <= self.log.last() && to.has_room())
     }
 
-    /// One APPEND_ENTRIES: what follows `prev`, or with `full` unset nothing.
+    /// One `APPEND_ENTRIES`: what follows `prev`, or with `full` unset nothing.
     fn send_append(&mut self, node_id: &NodeId, prev: Seq, full: bool, step: &Step) {
         let Some(prev_log_term) = self.term_number(prev).or((prev == 0).then_some(0)) else {
             return;

@@ -18,15 +18,51 @@ const TIMING: RaftTiming = RaftTiming { election_timeout: Duration::from_millis(
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    Deliver { from: usize, to: usize, epoch: u64, frame: Frame },
-    Tick { host: usize, life: u64 },
-    Heartbeat { host: usize, life: u64 },
-    Synced { host: usize, life: u64, index: LogIndex },
-    LinkUp { host: usize, peer: usize, epoch: u64 },
-    Restart { host: usize },
+    Deliver {
+        from: usize,
+        to: usize,
+        epoch: u64,
+        frame: Frame,
+    },
+    Tick {
+        host: usize,
+        life: u64,
+    },
+    Heartbeat {
+        host: usize,
+        life: u64,
+    },
+    Synced {
+        host: usize,
+        life: u64,
+        index: LogIndex,
+    },
+    LinkUp {
+        host: usize,
+        peer: usize,
+        epoch: u64,
+    },
+    Restart {
+        host: usize,
+    },
+    Stand {
+        host: usize,
+    },
+    /// A new leader is cut off.
+    Depose {
+        host: usize,
+    },
+    /// The first stands while the second is cut off; then the other way round.
+    Seesaw {
+        up: usize,
+        down: usize,
+        left: u32,
+    },
     Client,
     Fault,
-    Heal { everything: bool },
+    Heal {
+        everything: bool,
+    },
 }
 
 /// How bad the weather is, drawn from the seed.
@@ -37,6 +73,8 @@ struct Weather {
     loss: f64,
     doubling: f64,
     fault_every: u64,
+    /// New leaders are often cut off soon, so that logs diverge as in Figure 8.
+    short_reigns: bool,
 }
 
 /// A cluster.
@@ -75,6 +113,7 @@ impl World {
             loss: if calm { 0.0 } else { rng.f64() * 0.1 },
             doubling: if calm { 0.0 } else { rng.f64() * 0.2 },
             fault_every: [60, 150, 400][rng.usize(0..3)] * MS,
+            short_reigns: rng.u8(0..3) == 0,
         };
         let batch_bytes = [1, 700][rng.usize(0..2)];
         let machines = (1..=voters + spares).map(|at| Machine {
@@ -174,11 +213,11 @@ impl World {
             Event::Deliver { from, to, epoch, frame } => self.deliver(from, to, epoch, &frame),
             Event::Tick { host, life } if self.machines[host].life == life => {
                 self.plan(25 * MS, Event::Tick { host, life });
-                self.step(host, |node, step| node.tick(step))
+                self.step(host, TotalOrder::tick)
             }
             Event::Heartbeat { host, life } if self.machines[host].life == life => {
                 self.plan(60 * MS, Event::Heartbeat { host, life });
-                self.step(host, |node, step| node.heartbeat(step))
+                self.step(host, TotalOrder::heartbeat)
             }
             Event::Synced { host, life, index } if self.machines[host].life == life => {
                 self.machines[host].disk.end_sync(index);
@@ -189,6 +228,12 @@ impl World {
                 self.step(host, |node, step| node.link_up(&peer, step))
             }
             Event::Restart { host } if self.machines[host].node.is_none() => self.start(host),
+            Event::Stand { host } => self.stand(host),
+            Event::Depose { host } => {
+                self.cut_off(host);
+                Ok(())
+            }
+            Event::Seesaw { up, down, left } => self.seesaw(up, down, left),
             Event::Client => self.client_acts(),
             Event::Fault if self.now < FAULTS_END => {
                 let pause = self.rng.u64(MS..=2 * self.weather.fault_every);
@@ -246,6 +291,10 @@ impl World {
             if did {
                 self.count(what);
             }
+        }
+        if elected && self.weather.short_reigns && self.now < FAULTS_END && self.rng.u8(0..4) > 0 {
+            let pause = self.rng.u64(0..=3 * self.weather.delay_max);
+            self.plan(pause, Event::Depose { host });
         }
         self.take_results(host)?;
         if self.doomed == Some(host) && self.machines[host].disk.is_syncing() {
@@ -372,7 +421,7 @@ impl World {
     fn fault(&mut self) -> Result<(), String> {
         let host = self.rng.usize(0..self.machines.len());
         let other = self.rng.usize(0..self.machines.len());
-        match self.rng.u8(0..17) {
+        match self.rng.u8(0..18) {
             0 | 1 => self.crash(host),
             2 => {
                 let pause = self.rng.u64(50 * MS..800 * MS);
@@ -393,17 +442,8 @@ impl World {
             8 | 9 => return self.compact(host),
             10 => return self.transfer(host, other),
             11 | 12 => self.doomed = Some(host),
-            13 | 14 => {
-                // As if the leader had told both, or pre-vote had come to nothing: it only makes things calmer.
-                self.count("rivals");
-                for host in [host, other] {
-                    self.step(host, |node, step| {
-                        if node.is_own_voter() && !node.is_leader() {
-                            node.stand(true, step);
-                        }
-                    })?;
-                }
-            }
+            13 | 14 => return self.ambush(host, other),
+            15 if host != other => return self.seesaw(host, other, 8),
             _ => return self.change(other),
         }
         Ok(())
@@ -490,6 +530,55 @@ impl World {
         Ok(())
     }
 
+    /// Stands without asking first, as if the leader had told it to.
+    fn stand(&mut self, host: usize) -> Result<(), String> {
+        self.step(host, |node, step| {
+            if node.is_own_voter() && !node.is_leader() {
+                node.stand(true, step);
+            }
+        })
+    }
+
+    /// Two stand that do not hear each other, at once or one after the other, while a voter crashes as it writes.
+    fn ambush(&mut self, host: usize, other: usize) -> Result<(), String> {
+        self.count("rivals");
+        self.cut.extend([(host, other), (other, host)]);
+        self.plan(400 * MS, Event::Heal { everything: false });
+        let voter = self.rng.usize(0..self.machines.len());
+        self.doomed = Some(voter).filter(|voter| *voter != host && *voter != other);
+        let pause = self.rng.u64(0..=2 * self.weather.delay_max + 20 * MS);
+        self.plan(pause, Event::Stand { host: other });
+        self.stand(host)
+    }
+
+    /// Two candidates in turn, each with everybody but the other, and hardly time to do anything: Figure 8.
+    fn seesaw(&mut self, up: usize, down: usize, left: u32) -> Result<(), String> {
+        if left == 0 || self.now >= FAULTS_END {
+            return self.heal(false);
+        }
+        self.count("see-saw");
+        self.cut.clear();
+        for other in 0..self.machines.len() {
+            self.connect_anew(up, other);
+            if other != down {
+                self.connect_anew(down, other);
+                self.cut.extend([(down, other), (other, down)]);
+            }
+        }
+        let pause = self.rng.u64(0..=6 * self.weather.delay_max + 2 * self.weather.sync_max);
+        self.plan(pause + MS, Event::Seesaw { up: down, down: up, left: left - 1 });
+        self.stand(up)
+    }
+
+    fn cut_off(&mut self, host: usize) {
+        for other in (0..self.machines.len()).filter(|other| *other != host) {
+            self.cut.extend([(host, other), (other, host)]);
+        }
+        let pause = self.rng.u64(200 * MS..900 * MS);
+        self.plan(pause, Event::Heal { everything: false });
+        self.count("short reign");
+    }
+
     fn compact(&mut self, host: usize) -> Result<(), String> {
         let state = self.machines[host].state;
         let mut did = false;
@@ -511,7 +600,7 @@ impl World {
             self.step(host, |node, step| _ = node.transfer_leadership(&to, step))?;
         }
         if self.rng.bool() {
-            self.step(host, |node, step| node.resign(step))?;
+            self.step(host, TotalOrder::resign)?;
         }
         Ok(())
     }
@@ -557,7 +646,7 @@ impl World {
             });
         if rest {
             for (node_id, disk) in &configuration.voters {
-                if disk.contains('-') && self.happened.get("wipe").is_some() {
+                if disk.contains('-') && self.happened.contains_key("wipe") {
                     _ = node_id;
                     *self.happened.entry("voter replaced").or_default() += 1;
                 }
