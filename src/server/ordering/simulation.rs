@@ -87,6 +87,8 @@ struct Habits {
     fault_every_ms: u64,
     nominate: f64,
     wipes: bool,
+    /// Servers stand whenever they like, leader or not, and crashes are short: little is done, and much goes wrong.
+    stormy: bool,
 }
 
 struct World {
@@ -116,14 +118,25 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let voters = if rng.bool() { 3 } else { 5 };
-        let habits = Habits {
+        let mut habits = Habits {
             delay_ms: rng.u64(1..60),
             sync_ms: rng.u64(0..80),
             disorder: rng.u8(0..4) == 0,
             fault_every_ms: [rng.u64(20..100), rng.u64(100..1500)][rng.usize(0..2)],
             nominate: [0.0, 0.002, 0.02][rng.usize(0..3)],
             wipes: rng.bool(),
+            stormy: false,
         };
+        let stormy = rng.u8(0..3) == 0;
+        if stormy {
+            habits = Habits {
+                delay_ms: rng.u64(1..15),
+                fault_every_ms: rng.u64(20..120),
+                nominate: 0.05,
+                stormy,
+                ..habits
+            };
+        }
         let learners = usize::from(rng.u8(0..4) == 0);
         let server = |number: usize| Server {
             id: format!("n{}", number + 1).into(),
@@ -238,13 +251,16 @@ impl World {
         let beat = self.servers[node].beat;
         let nominate = self.rng.f64() < self.habits.nominate && !self.calm;
         let elected = self.rng.u8(0..4) == 0;
+        let (stormy, handover) = (self.habits.stormy, self.rng.bool());
         let mut handed_over = false;
         self.step(node, |manager, step| {
             manager.tick(step);
             if beat {
                 manager.heartbeat(step);
             }
-            if nominate || elected && manager.wants_election(step.now) {
+            if nominate && stormy {
+                manager.stand(handover, step);
+            } else if nominate || elected && manager.wants_election(step.now) {
                 manager.nominate(step);
             }
             handed_over = matches!(&manager.role, Role::Leader(l) if l.handing_over.is_some());

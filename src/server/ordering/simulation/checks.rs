@@ -63,7 +63,13 @@ impl World {
             let mut own = own.filter(|manager| manager.is_voter(&self.servers[node].id));
             if !own.all(|manager| manager.membership.counts(&self.servers[node].id, &disk_id)) {
                 let id = &self.servers[node].id;
-                return if say_why { Err(format!("{id} does not count")) } else { quiet() };
+                let known = self.servers.iter().filter_map(|server| server.manager.as_ref());
+                let known = known.map(|m| (m.state(), &m.foreign_disks, m.membership.members()));
+                return if say_why {
+                    Err(format!("{id} does not count: {:?}", known.collect::<Vec<_>>()))
+                } else {
+                    quiet()
+                };
             }
         }
         let highest = self.servers[..].iter().rev().find_map(|server| {

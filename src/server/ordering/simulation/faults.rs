@@ -69,7 +69,8 @@ impl World {
         for other in (0..self.servers.len()).filter(|other| *other != node) {
             *self.epochs.entry(Self::pair(node, other)).or_default() += 1;
         }
-        let at = self.ms + self.rng.u64(1..2500);
+        let down_ms = if self.habits.stormy && self.rng.bool() { 60 } else { 2500 };
+        let at = self.ms + self.rng.u64(1..down_ms);
         self.at(at, Event::Restart { node });
         self.note("crash");
     }
