@@ -79,7 +79,9 @@ impl Made {
             node
         };
         let options = LogOptions { segment_bytes: config.segment_bytes, ..LogOptions::default() };
-        let on_damage = if config.repair { OnDamage::SetAside } else { OnDamage::Refuse };
+        // Where a majority has whatever counts, a damaged log is fetched again; the ring's operator has to say so.
+        let repairs = config.repair || config.design.has_one_order();
+        let on_damage = if repairs { OnDamage::SetAside } else { OnDamage::Refuse };
         let (log, node, recovery) =
             folder.open_log(&options, on_damage, &mut rng, make_node, ServerNode::recover)?;
         log::info!("{recovery}");
