@@ -136,6 +136,7 @@ impl FakeCluster {
             ring: vec!["n1".into(), "n2".into()],
             rooms: rooms.collect(),
             time: None,
+            order: None,
         }
     }
 }

@@ -34,6 +34,7 @@ impl ServerNode {
             ring: self.ring(),
             rooms: rooms.iter().map(|room_id| self.room_status(room_id)).collect(),
             time: self.time_sync.state(step.now),
+            order: self.ordered.as_ref().map(|ordered| ordered.order.status()),
         }
     }
 

@@ -388,6 +388,7 @@ fn questions_are_answered_and_survive_a_reconnect() {
         ring: Vec::new(),
         rooms: vec![room],
         time: None,
+        order: None,
     };
     let answer = Message::new(MessageType::Status, "n1").with_id(&asked.message_id).saying(&status);
     let names = vec!["alice".to_string(), "bob".to_string()];

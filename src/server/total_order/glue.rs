@@ -10,6 +10,7 @@
 //! last message that it was shown. Elections only nominate; the order says who leads.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::forwarding::{Forwards, Intake, Outgoing};
 use super::replicated::{Applied, ReplicatedStorage};
@@ -42,7 +43,17 @@ pub struct Ordered {
     pub(in crate::server) replays: BTreeMap<(String, String), usize>,
     /// The election's outcome that was acted upon last.
     nominated: Option<Term>,
+    /// Since when it waits for something that its operator should know.
+    waits_since: Option<Instant>,
+    /// When that was logged last.
+    wait_told: Option<Instant>,
 }
+
+/// What lasts shorter than this is no news: servers start one after the other.
+const WAIT_TOLD_AFTER: Duration = Duration::from_secs(2);
+
+/// How often it is told.
+const WAIT_TOLD_EVERY: Duration = Duration::from_secs(5);
 
 impl Ordered {
     /// A server that keeps the order `order`, with nothing applied.
@@ -54,6 +65,25 @@ impl Ordered {
             intake: Intake::default(),
             replays: BTreeMap::new(),
             nominated: None,
+            waits_since: None,
+            wait_told: None,
+        }
+    }
+
+    /// Logs every few seconds what is missing, while something is.
+    fn tell_what_is_missing(&mut self, now: Instant) {
+        let Some(missing) = self.order.status().waits_for else {
+            self.waits_since = None;
+            if self.wait_told.take().is_some() {
+                log::info!("what was missing is there");
+            }
+            return;
+        };
+        let since = *self.waits_since.get_or_insert(now);
+        let told = self.wait_told.is_some_and(|at| now < at + WAIT_TOLD_EVERY);
+        if now >= since + WAIT_TOLD_AFTER && !told {
+            self.wait_told = Some(now);
+            log::warn!("{missing}");
         }
     }
 
@@ -318,6 +348,7 @@ impl ServerNode {
         let may_elect = self.may_elect(step);
         let Some(ordered) = &mut self.ordered else { return };
         ordered.order.tick(step);
+        ordered.tell_what_is_missing(step.now);
         let late: Vec<ConnId> = step
             .now
             .checked_sub(WAIT_MAX)
