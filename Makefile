@@ -20,12 +20,12 @@ PROGRAM = $${CARGO_TARGET_DIR:-target}/debug/roundtable
 SERVER_OPTIONS = --design '$(DESIGN)' --discovery-port '$(DISCOVERY)' $(OPTIONS)
 SERVER = exec $(PROGRAM) server --peers '$(ADDRESSES)' $(SERVER_OPTIONS)
 
-.PHONY: help cluster node1 node2 node3 client status build test sim soak lint docs clean
+.PHONY: help cluster node1 node2 node3 client status build test sim soak compare-ack lint docs clean
 
 help: ## print this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
 	@echo
-	@awk -F ': .*## ' '/^[a-z0-9]+: .*## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ': .*## ' '/^[a-z0-9-]+: .*## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'Variables and their defaults:'
 	@echo '  PORT1=$(PORT1) PORT2=$(PORT2) PORT3=$(PORT3) DATA=$(DATA) DESIGN=$(DESIGN) DISCOVERY=$(DISCOVERY)'
@@ -60,7 +60,10 @@ sim: ## a few minutes of simulated clusters with every fault; SEEDS=100 is short
 	cargo run --release --quiet --locked -- sim --design '$(DESIGN)' --seeds $(SEEDS)
 
 soak: ## kill, pause and cut off servers for a long time; ROUNDS=2 is shorter
-	cargo test --locked --test survival --test partition soak -- --ignored --nocapture --test-threads 1
+	cargo test --locked --test survival --test partition --test sequencer soak -- --ignored --nocapture --test-threads 1
+
+compare-ack: ## show what a dead leader takes along with --ack leader, and that it is nothing with majority
+	cargo test --locked --test sequencer compare -- --ignored --nocapture
 
 lint: ## check format, lints, documentation and dependencies; warnings are errors
 	cargo fmt --check

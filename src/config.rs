@@ -66,6 +66,14 @@ impl Design {
         }
     }
 
+    /// Whether its servers agree on one order for all.
+    pub fn has_one_order(self) -> bool {
+        match self {
+            Self::Ring => false,
+            Self::Sequencer | Self::Raft => true,
+        }
+    }
+
     /// Whether its servers try each other's ports ([`Failover`](crate::server::Failover)).
     pub fn checks_health(self) -> bool {
         match self {

@@ -3,3 +3,7 @@
 pub mod ring {
     #![doc = include_str!("guide/ring.md")]
 }
+
+pub mod sequencer {
+    #![doc = include_str!("guide/sequencer.md")]
+}

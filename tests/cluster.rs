@@ -167,6 +167,7 @@ fn a_hello_of_another_cluster_or_design_is_answered_with_an_error() {
         address: "127.0.0.1:1".into(),
         version: "0".into(),
         term: None,
+        cluster_id: None,
     };
     let other = Hello { cluster: "other".into(), ..right.clone() };
     let raft = Hello { design: "raft".into(), ..right.clone() };

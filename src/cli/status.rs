@@ -11,7 +11,7 @@ use super::render::{counted, visible};
 use crate::client::discovery::discover;
 use crate::client::query_status;
 use crate::domain::NodeId;
-use crate::domain::content::{Liveness, RoomStatus, Statistics, Status};
+use crate::domain::content::{Liveness, OrderStatus, RoomStatus, Statistics, Status};
 use crate::error::StartError;
 use crate::network::UDPHandler;
 
@@ -68,10 +68,28 @@ pub fn table(status: &Status) -> String {
     if let Some(time) = &status.time {
         let _ = writeln!(text, "time     {}", visible(&time.to_string()));
     }
+    if let Some(order) = &status.order {
+        text.push_str(&order_lines(order));
+    }
     text.push('\n');
     text.push_str(&servers_table(status));
     text.push('\n');
     text.push_str(&rooms_table(&status.rooms));
+    text
+}
+
+/// How far the one order is, and who decides on it.
+fn order_lines(order: &OrderStatus) -> String {
+    let mut places = format!("committed up to {}, log up to {}", order.committed, order.last);
+    if order.starts_after > 0 {
+        let _ = write!(places, ", kept from {}", order.starts_after + 1);
+    }
+    let voters: Vec<&str> = order.voters.iter().map(NodeId::as_str).collect();
+    let voters = if voters.is_empty() { "-".into() } else { voters.join(", ") };
+    let mut text = format!("order    {places}\nvoters   {}\n", visible(&voters));
+    if let Some(waits_for) = &order.waits_for {
+        let _ = writeln!(text, "waits    {}", visible(waits_for));
+    }
     text
 }
 
@@ -218,6 +236,7 @@ mod tests {
             }],
             storage: None,
             time: None,
+            order: None,
         };
         let expected = r"node     n1
 state    FOLLOWER
@@ -293,6 +312,7 @@ lobby\u{7}  n1    n1 n3     12        2 alice, bob
                 delay_ms: 0.31,
                 age_ms: 12_400,
             }),
+            order: None,
         };
         let text = table(&status);
         assert!(

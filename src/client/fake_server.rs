@@ -137,6 +137,7 @@ impl FakeCluster {
             rooms: rooms.collect(),
             storage: None,
             time: None,
+            order: None,
         }
     }
 }

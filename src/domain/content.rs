@@ -212,6 +212,25 @@ pub struct Status {
     /// Where the time of messages comes from; absent where no time server is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<TimeState>,
+    /// How far the one order is; absent in designs without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<OrderStatus>,
+}
+
+/// How far the one order is on a server, in [`Status`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderStatus {
+    /// The last place that is known to be committed.
+    pub committed: u64,
+    /// The last place in this server's log, committed or not.
+    pub last: u64,
+    /// The place after which the entries begin that are kept here; 0 when all are.
+    pub starts_after: u64,
+    /// Who counts for majorities. None before the cluster is founded.
+    pub voters: Vec<NodeId>,
+    /// What this server, or the cluster, waits for, in a sentence for its operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
 }
 
 /// Where a server's time comes from, in [`Status`].
@@ -320,6 +339,9 @@ pub struct Hello {
     pub version: String,
     /// The last election that it knows.
     pub term: Option<Term>,
+    /// The random id of the cluster, in designs that count majorities, once it is founded: two may have one name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
 }
 
 /// HEARTBEAT between servers.

@@ -363,9 +363,12 @@ impl ServerNode {
     }
 
     pub(super) fn not_ready(&self, msg: &Message, reason: &str) -> Hindrance {
+        let waits_for =
+            || self.ordered.as_ref().and_then(|ordered| ordered.order.status().waits_for);
         let leader = match self.leader_id() {
-            Some(_) => "",
-            None => ", and no leader is elected",
+            Some(_) => String::new(),
+            None => waits_for()
+                .map_or_else(|| ", and no leader is elected".into(), |text| format!(": {text}")),
         };
         Hindrance::Wait(RequestError::NotReady {
             message_id: msg.message_id.clone(),

@@ -259,6 +259,41 @@ impl MembershipManager {
         self.links.remove(id);
     }
 
+    /// What is missing, in a sentence for the operator: servers to found the cluster, this server's log, or a majority.
+    pub fn waits_for(&self, leader: Option<&NodeId>) -> Option<String> {
+        let names =
+            |ids: &[&NodeId]| ids.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(", ");
+        let Some(members) = self.members() else {
+            let mut here: Vec<&NodeId> = self.links.iter().chain([&self.node_id]).collect();
+            here.sort();
+            return Some(format!(
+                "the cluster is not founded: {} of {} first voters are here ({}); start the others, or choose another \
+                 --bootstrap-expect",
+                here.len().min(self.bootstrap_expect),
+                self.bootstrap_expect,
+                names(&here)
+            ));
+        };
+        if self.is_voter(&self.node_id) && !self.counts_itself() {
+            return Some(
+                "this server is a voter that lost its log: it promises and counts for nothing until it has fetched \
+                 the log from a leader"
+                    .into(),
+            );
+        }
+        let reached = |id: &&NodeId| **id == self.node_id || self.links.contains(*id);
+        let (here, away): (Vec<&NodeId>, Vec<&NodeId>) = members.voters.keys().partition(reached);
+        let majority = members.majority();
+        (leader.is_none() && here.len() < majority).then(|| {
+            format!(
+                "no majority: {} of {} voters can be reached, {majority} are needed; missing: {}",
+                here.len(),
+                members.voters.len(),
+                names(&away)
+            )
+        })
+    }
+
     /// Whether the members are known and describe this server as it is.
     pub fn is_settled(&self) -> bool {
         self.members().is_some_and(|members| members.get(&self.node_id) == Some(&self.me))

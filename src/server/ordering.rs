@@ -59,7 +59,7 @@ use super::ServerState;
 use super::membership::MembershipManager;
 use super::step::Step;
 use super::total_order::{Entry, Seq, TotalOrder};
-use crate::domain::content::{Place, SeqChat, SeqChatKind};
+use crate::domain::content::{OrderStatus, Place, SeqChat, SeqChatKind};
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Term};
 use crate::error::RequestError;
 use crate::storage::LogIndex;
@@ -169,8 +169,10 @@ pub struct OrderingManager {
     ask_after: Option<Place>,
     foreign_disks: BTreeMap<NodeId, ForeignDisk>,
     last_tick: Option<Instant>,
-    /// It hands over and stops.
+    /// It stops: it neither stands nor places any more.
     resigned: bool,
+    /// Who was asked to take over because of that.
+    heir: Option<NodeId>,
 }
 
 impl OrderingManager {
@@ -200,6 +202,7 @@ impl OrderingManager {
             foreign_disks: BTreeMap::new(),
             last_tick: None,
             resigned: false,
+            heir: None,
         }
     }
 
@@ -383,6 +386,13 @@ impl TotalOrder for OrderingManager {
         self.hand_over_to_best(step);
     }
 
+    fn hands_over(&self) -> bool {
+        let linked = |heir| self.membership.links().contains(heir);
+        let leader = self.leader_id();
+        self.heir.as_ref().is_some_and(linked)
+            && leader.is_none_or(|leader| leader == *self.membership.node_id())
+    }
+
     fn leader(&self) -> Option<NodeId> {
         self.leader_id()
     }
@@ -410,6 +420,22 @@ impl TotalOrder for OrderingManager {
 
     fn is_voter(&self, node_id: &NodeId) -> bool {
         self.membership.is_voter(node_id)
+    }
+
+    fn cluster_id(&self) -> Option<&str> {
+        self.membership.members().map(|members| members.cluster_id.as_str())
+    }
+
+    fn status(&self) -> OrderStatus {
+        let members = self.membership.members();
+        let voters = members.map(|members| members.voters.keys().cloned().collect());
+        OrderStatus {
+            committed: self.committed,
+            last: self.journal.last(),
+            starts_after: self.history_starts_at(),
+            voters: voters.unwrap_or_default(),
+            waits_for: self.membership.waits_for(self.leader_id().as_ref()),
+        }
     }
 }
 

@@ -140,6 +140,7 @@ impl ServerNode {
             address: self.config.address.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             term: self.election_module.term().cloned(),
+            cluster_id: self.cluster_id().map(str::to_string),
         })
     }
 
@@ -176,6 +177,10 @@ impl ServerNode {
         Ok(())
     }
 
+    fn cluster_id(&self) -> Option<&str> {
+        self.ordered.as_ref().and_then(|ordered| ordered.order.cluster_id())
+    }
+
     fn check_cluster(&self, hello: &Hello) -> Result<(), RequestError> {
         let Hello { cluster, design, election, id, .. } = hello;
         let (my_cluster, my_design) = (&self.config.cluster, &self.config.design);
@@ -186,6 +191,15 @@ impl ServerNode {
         }
         if design != my_design {
             let reason = format!("{id} runs the design {design:?}, {me} runs {my_design:?}");
+            return Err(RequestError::WrongCluster { reason });
+        }
+        if let (Some(theirs), Some(mine)) = (&hello.cluster_id, self.cluster_id())
+            && theirs != mine
+        {
+            let reason = format!(
+                "{id} belongs to the cluster with id {theirs}, {me} to the one with id {mine}, although both are called \
+                 {cluster:?}; give one of them another --data, or the addresses of its own cluster"
+            );
             return Err(RequestError::WrongCluster { reason });
         }
         let my_election = self.config.election.to_string();
@@ -371,10 +385,12 @@ impl ServerNode {
                     self.server_failed(from, "it stopped", step);
                     return Ok(());
                 }
+                // What is temporary is tried again, and no news: a leader that hands over, a full queue.
+                let level = if error.retryable { log::Level::Debug } else { log::Level::Warn };
+                log::log!(level, "{from} answers {}: {}", error.code, error.reason);
                 if error.retryable {
                     self.forward_again();
                 }
-                log::warn!("{from} answers {}: {}", error.code, error.reason);
                 self.check_id_taken(&error);
             }
             MessageType::Discovery => self.handle_server_discovery(&parse(msg)?, false, step),

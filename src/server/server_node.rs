@@ -391,6 +391,20 @@ impl ServerNode {
         self.expire_presence(step);
     }
 
+    /// Before [`stop`](Self::stop): a leader of the designs with one order asks another server to lead. Whether that is to be
+    /// waited for, as [`hands_over`](Self::hands_over) says.
+    pub fn resign(&mut self, step: &Step) -> bool {
+        if let Some(ordered) = &mut self.ordered {
+            ordered.order.resign(step);
+        }
+        self.hands_over()
+    }
+
+    /// Whether this server resigned and its successor does not lead yet.
+    pub fn hands_over(&self) -> bool {
+        self.ordered.as_ref().is_some_and(|ordered| ordered.order.hands_over())
+    }
+
     /// Says goodbye to everyone: clients go elsewhere, servers close the ring without waiting for silence.
     pub fn stop(&mut self, step: &Step) {
         let frame = RequestError::ServerStopping.to_message(self.server_id.as_str()).to_frame();

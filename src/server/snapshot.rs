@@ -38,6 +38,7 @@ impl ServerNode {
                 digest: format!("{:08x}", ordered.storage.digest()),
             }),
             time: self.time_sync.state(step.now),
+            order: self.ordered.as_ref().map(|ordered| ordered.order.status()),
         }
     }
 

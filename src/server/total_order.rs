@@ -23,6 +23,7 @@ use std::time::Instant;
 
 use super::ServerState;
 use super::step::Step;
+use crate::domain::content::OrderStatus;
 use crate::domain::{Message, NodeId, Term};
 use crate::error::RequestError;
 use crate::storage::LogIndex;
@@ -129,6 +130,11 @@ pub trait TotalOrder: Debug + Send {
     /// Hands leadership over before a clean stop, if it leads and somebody can take it.
     fn resign(&mut self, step: &Step);
 
+    /// Whether it resigned as leader and the one that it asked has not taken over yet, but still can.
+    fn hands_over(&self) -> bool {
+        false
+    }
+
     /// Who leads actively, this server included: it may place entries. `None` while nobody is known to.
     fn leader(&self) -> Option<NodeId>;
 
@@ -146,4 +152,15 @@ pub trait TotalOrder: Debug + Send {
 
     /// Whether `node_id` counts for majorities.
     fn is_voter(&self, node_id: &NodeId) -> bool;
+
+    /// The random id of the cluster that this server is a member of, once that is known: servers of another one are no peers,
+    /// whatever it is called.
+    fn cluster_id(&self) -> Option<&str> {
+        None
+    }
+
+    /// How far it is, for `roundtable status`.
+    fn status(&self) -> OrderStatus {
+        OrderStatus { committed: self.committed(), last: self.last(), ..OrderStatus::default() }
+    }
 }

@@ -286,7 +286,7 @@ impl Play {
         for _ in 0..ms / 50 {
             self.now += Duration::from_millis(50);
             for name in &names {
-                self.step(name.as_str(), |node, step| node.tick(step));
+                self.step(name.as_str(), TotalOrder::tick);
             }
         }
     }
@@ -459,13 +459,14 @@ fn describe_append(msg: &Message) -> String {
 impl Runner for Play {
     type Command = Verb;
 
+    #[expect(clippy::too_many_lines, reason = "one arm a verb")]
     fn run(&mut self, verb: &Verb, _: &Context) -> Result<String, Box<dyn Error>> {
         match verb {
             Verb::Cluster(names) => self.cluster(names),
             Verb::Log(words) => self.log(words)?,
             Verb::Stand(names) => {
                 for name in names {
-                    self.step(name, |node, step| node.campaign(step));
+                    self.step(name, RaftNode::campaign);
                 }
             }
             Verb::Deliver => _ = self.deliver(),
@@ -491,12 +492,12 @@ impl Runner for Play {
             }
             Verb::Heartbeat(names) => {
                 for name in names {
-                    self.step(name, |node, step| node.heartbeat(step));
+                    self.step(name, TotalOrder::heartbeat);
                 }
             }
             Verb::Wait(ms) => self.wait(*ms),
             Verb::Sleep(name, ms) => {
-                self.step_at(name, Duration::from_millis(*ms), |node, step| node.tick(step));
+                self.step_at(name, Duration::from_millis(*ms), TotalOrder::tick);
             }
             Verb::Propose(name, text) => {
                 let chat = Message::new(MessageType::Chat, "alice").with_id(text);
@@ -530,7 +531,7 @@ impl Runner for Play {
                 let to = to.as_str().into();
                 self.step(from, |node, step| _ = node.transfer_leadership(&to, step));
             }
-            Verb::Resign(name) => self.step(name, |node, step| node.resign(step)),
+            Verb::Resign(name) => self.step(name, TotalOrder::resign),
             Verb::Show => self.show(),
         }
         Ok(std::mem::take(&mut self.output))

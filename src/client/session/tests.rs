@@ -390,6 +390,7 @@ fn questions_are_answered_and_survive_a_reconnect() {
         rooms: vec![room],
         storage: None,
         time: None,
+        order: None,
     };
     let answer = Message::new(MessageType::Status, "n1").with_id(&asked.message_id).saying(&status);
     let names = vec!["alice".to_string(), "bob".to_string()];

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{BATCH_BYTES, BUFFER_MAX, OrderingManager, Role};
+use super::{BATCH_BYTES, BUFFER_MAX, COUNTER_MAX, OrderingManager, Role};
 use crate::domain::content::{
     CatchupReq, LeaderHeartbeat, OrderingAck, Place, SeqChat, SeqChatKind,
 };
@@ -87,8 +87,11 @@ impl OrderingManager {
     ) -> Result<(), RequestError> {
         let batch: SeqChat = content_of(msg)?;
         let in_row = (batch.prev.seq + 1..).zip(&batch.entries);
-        if !{ in_row }.all(|(seq, entry)| entry.seq == Some(seq) && entry.term.is_some()) {
-            let reason = "the entries do not follow each other".into();
+        let is_sound = |term: &Term| term.counter <= COUNTER_MAX;
+        if !{ in_row }
+            .all(|(seq, entry)| entry.seq == Some(seq) && entry.term.as_ref().is_some_and(is_sound))
+        {
+            let reason = "the entries do not follow each other, or name no possible term".into();
             return Err(RequestError::InvalidField { message_id: msg.message_id.clone(), reason });
         }
         match (batch.kind, &msg.term) {

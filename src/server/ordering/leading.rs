@@ -305,11 +305,16 @@ impl OrderingManager {
         step.cm.send_to_node(&to, &msg.saying(&TimeoutNow {}));
     }
 
-    /// Hands over before a clean stop: to the server that has most, the highest id among equals.
+    /// Hands over before a clean stop: to the highest id that is level, else to the server that has most. A lower id that is
+    /// ahead by what is on its way would only have to hand over again.
     pub(super) fn hand_over_to_best(&mut self, step: &Step) {
-        let best = self.successors().max_by_key(|(id, follower)| (follower.matched, *id));
+        let level = self.journal.last().saturating_sub(LEVEL);
+        let best =
+            self.successors().max_by_key(|(id, follower)| (follower.matched.min(level), *id));
         if let Some(to) = best.map(|(id, _)| id.clone()) {
-            self.hand_over(to, step);
+            log::info!("stops, and asks {to} to lead");
+            self.hand_over(to.clone(), step);
+            self.heir = Some(to);
         }
         self.resigned = true;
     }

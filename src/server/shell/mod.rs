@@ -19,7 +19,7 @@
 //! is only queued. After it is gone the thread that stepped writes the bytes, wakes the log writer, starts
 //! the dials. Messages of an election go through a channel to their own thread, as the reference asks.
 //!
-//! **Stop.** Clients are told; the stop channel is closed; `tcp-accept` is woken by a connection; the sockets
+//! **Stop.** A leader of one order hands over first, and waits for its successor for [`HAND_OVER_LIMIT`] at most; clients are told; the stop channel is closed; `tcp-accept` is woken by a connection; the sockets
 //! are shut; all threads that step are joined, `log-reader` too; last the `log-writer`, which writes and syncs what is left. A
 //! panic, a failed sync or an id that is taken stops the node in the same way, with an exit code.
 
@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::server_node::ServerNode;
 use super::step::{Flow, Step};
@@ -58,6 +58,8 @@ pub use run::run;
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// Messages of an election that may wait. One that finds no room is lost; a higher term repairs it.
 const ELECTION_QUEUE: usize = 1024;
+/// How long a server that stops waits until another one leads. Its clients would find no leader elsewhere before.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(1);
 /// How long the threads may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
@@ -91,6 +93,8 @@ pub struct RunningServer {
 struct Shell {
     /// Rank 1: taken before any other lock, never while one is held.
     node: Mutex<ServerNode>,
+    /// Told after each step: whoever waits for a state of the node looks again.
+    stepped: Condvar,
     cm: Arc<ConnectionManager>,
     log: FileLog,
     udp: Option<(UDPHandler, u16)>,
@@ -118,6 +122,7 @@ impl ServerNode {
         let heartbeat_interval = self.config.timing.detector.heartbeat_interval;
         let shell = Arc::new(Shell {
             node: Mutex::new(self),
+            stepped: Condvar::new(),
             cm: ConnectionManager::new(outside.connections, threads.clone()).into(),
             log: outside.log,
             udp,
@@ -181,6 +186,7 @@ impl RunningServer {
     /// Stops everything in order; see the module's documentation.
     pub fn stop(self) {
         let Self { shell, threads, log_threads, address } = self;
+        shell.hand_over();
         shell.step(ServerNode::stop);
         threads.stop();
         wake_listener(address);
@@ -270,11 +276,24 @@ impl Shell {
         if hashes {
             let _ = self.hashers.try_send(());
         }
+        self.stepped.notify_all();
         if let Some(reason) = fatal {
             self.fail(reason);
         }
         self.let_go();
         result
+    }
+
+    /// A leader of one order asks another server to lead, and waits until it does.
+    fn hand_over(&self) {
+        if !self.step(ServerNode::resign) {
+            return;
+        }
+        let mut node = self.node.lock();
+        let waits = |node: &mut ServerNode| node.hands_over();
+        if self.stepped.wait_while_for(&mut node, waits, HAND_OVER_LIMIT).timed_out() {
+            log::warn!("nobody took over within {HAND_OVER_LIMIT:?}");
+        }
     }
 
     /// What a step queued goes out. No lock is held.

@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use super::Outside;
-use crate::config::ServerConfig;
+use crate::config::{Retain, ServerConfig};
 use crate::error::StartError;
 use crate::logging::{self, NodeLabel};
 use crate::network::listener::bind_listener;
@@ -80,7 +80,12 @@ impl Made {
             node
         };
         let options = LogOptions { segment_bytes: config.segment_bytes, ..LogOptions::default() };
-        let on_damage = if config.repair { OnDamage::SetAside } else { OnDamage::Refuse };
+        if config.retain != Retain::Everything {
+            log::warn!("--retain {} is not applied: this version keeps everything", config.retain);
+        }
+        // Where a majority has whatever counts, a damaged log is fetched again; the ring's operator has to say so.
+        let repairs = config.repair || config.design.has_one_order();
+        let on_damage = if repairs { OnDamage::SetAside } else { OnDamage::Refuse };
         let (log, node, recovery) =
             folder.open_log(&options, on_damage, &mut rng, make_node, ServerNode::recover)?;
         log::info!("{recovery}");

@@ -57,7 +57,17 @@ pub struct Ordered {
     /// Joins that wait until it is known how far to read: (session, room) to the question and its answer.
     reads: BTreeMap<(String, String), (u64, Option<Seq>)>,
     last_token: u64,
+    /// Since when it waits for something that its operator should know.
+    waits_since: Option<Instant>,
+    /// When that was logged last.
+    wait_told: Option<Instant>,
 }
+
+/// What lasts shorter than this is no news: servers start one after the other.
+const WAIT_TOLD_AFTER: Duration = Duration::from_secs(2);
+
+/// How often it is told.
+const WAIT_TOLD_EVERY: Duration = Duration::from_secs(5);
 
 impl Ordered {
     /// A server that keeps the order `order`, with nothing applied.
@@ -74,6 +84,25 @@ impl Ordered {
             nominated: None,
             reads: BTreeMap::new(),
             last_token: 0,
+            waits_since: None,
+            wait_told: None,
+        }
+    }
+
+    /// Logs every few seconds what is missing, while something is.
+    fn tell_what_is_missing(&mut self, now: Instant) {
+        let Some(missing) = self.order.status().waits_for else {
+            self.waits_since = None;
+            if self.wait_told.take().is_some() {
+                log::info!("what was missing is there");
+            }
+            return;
+        };
+        let since = *self.waits_since.get_or_insert(now);
+        let told = self.wait_told.is_some_and(|at| now < at + WAIT_TOLD_EVERY);
+        if now >= since + WAIT_TOLD_AFTER && !told {
+            self.wait_told = Some(now);
+            log::warn!("{missing}");
         }
     }
 
@@ -337,6 +366,7 @@ impl ServerNode {
         if renews {
             ordered.renew_at = Some(step.now + RENEW_INTERVAL);
         }
+        ordered.tell_what_is_missing(step.now);
         let late: Vec<ConnId> = step
             .now
             .checked_sub(WAIT_MAX)

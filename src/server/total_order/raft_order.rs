@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::{Entry, Seq, TotalOrder};
-use crate::domain::content::{Join, OrderingAck, ServerAddress};
+use crate::domain::content::{Join, OrderStatus, OrderingAck, ServerAddress};
 use crate::domain::{Message, MessageType, NodeId, Term};
 use crate::error::RequestError;
 use crate::server::ServerState;
@@ -188,5 +188,19 @@ impl TotalOrder for RaftOrder {
 
     fn is_voter(&self, node_id: &NodeId) -> bool {
         self.node.is_voter(node_id)
+    }
+
+    fn status(&self) -> OrderStatus {
+        let waits_for = match self.node.last() {
+            0 => self.membership.waits_for(self.node.leader().as_ref()),
+            _ => None,
+        };
+        OrderStatus {
+            committed: self.node.committed(),
+            last: self.node.last(),
+            starts_after: self.node.log().base(),
+            voters: self.node.configuration().voters.keys().cloned().collect(),
+            waits_for,
+        }
     }
 }

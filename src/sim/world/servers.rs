@@ -8,7 +8,7 @@ use super::super::links::end_of;
 use super::super::machine::{Disk, Effect, Running, Wires};
 use super::super::plan::{Class, chance};
 use super::{World, instant};
-use crate::config::AckRule;
+use crate::config::{AckRule, Design};
 use crate::domain::{Message, NodeId};
 use crate::network::ConnId;
 use crate::server::server_node::{NodeConfig, Timing};
@@ -78,11 +78,15 @@ impl World {
         }
         let leads = running.node.state() == ServerState::Leader;
         if let Some(term) = term.filter(|_| leads && order_of(self.design) == Order::Total) {
-            // Two sides of a ring may each elect in one round; one order needs one leader a term.
-            let counter = term.counter;
-            let first = self.leaders.entry(counter).or_insert_with(|| machine.id.clone());
-            if *first != machine.id {
-                let detail = format!("{} and {first} both lead in term {counter}", machine.id);
+            // Terms of a sequencer name their leader; those of Raft are numbers.
+            let first = match self.design {
+                Design::Raft => {
+                    self.leaders.entry(term.counter).or_insert_with(|| machine.id.clone()).clone()
+                }
+                Design::Ring | Design::Sequencer => term.leader.node_id(),
+            };
+            if first != machine.id {
+                let detail = format!("{} and {first} both lead in term {term}", machine.id);
                 self.violate("one leader", detail, &[]);
                 return;
             }
