@@ -263,6 +263,7 @@ lobby\u{7}  n1    n1 n3     12        2 alice, bob
                 delay_ms: 0.31,
                 age_ms: 12_400,
             }),
+            order: None,
         };
         let text = table(&status);
         assert!(
