@@ -305,12 +305,9 @@ impl OrderingManager {
         step.cm.send_to_node(&to, &msg.saying(&TimeoutNow {}));
     }
 
-    /// Hands over before a clean stop: to the highest id that is level, else to the server that has most. A lower id that is
-    /// ahead by what is on its way would only have to hand over again.
+    /// Hands over before a clean stop: to the server that has most, the highest id among equals.
     pub(super) fn hand_over_to_best(&mut self, step: &Step) {
-        let level = self.journal.last().saturating_sub(LEVEL);
-        let best =
-            self.successors().max_by_key(|(id, follower)| (follower.matched.min(level), *id));
+        let best = self.successors().max_by_key(|(id, follower)| (follower.matched, *id));
         if let Some(to) = best.map(|(id, _)| id.clone()) {
             log::info!("stops, and asks {to} to lead");
             self.hand_over(to.clone(), step);
@@ -328,6 +325,8 @@ impl OrderingManager {
             let known = if follower.matched > 0 { follower.matched } else { last };
             follower.send_from(known + 1);
             follower.told = 0;
+            // It may be another life of the server: it has to be level for a while again.
+            follower.level_since = None;
             self.beat(id, step);
         }
     }
