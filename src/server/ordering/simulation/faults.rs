@@ -14,7 +14,13 @@ impl World {
         self.at(self.ms + pause, Event::Fault);
         let count = self.servers.len();
         let (node, other) = (self.rng.usize(0..count), self.rng.usize(0..count));
-        match self.rng.u8(0..16) {
+        let kind = if self.habits.stormy {
+            // No power cuts, which end every entanglement, and no large partitions.
+            [0, 0, 0, 3, 3, 3, 6, 11, 12, 12][self.rng.usize(0..10)]
+        } else {
+            self.rng.u8(0..16)
+        };
+        match kind {
             0..=2 => self.crash(node),
             3 | 4 => {
                 let stands = |server: &Server| {
@@ -69,7 +75,7 @@ impl World {
         for other in (0..self.servers.len()).filter(|other| *other != node) {
             *self.epochs.entry(Self::pair(node, other)).or_default() += 1;
         }
-        let down_ms = if self.habits.stormy && self.rng.bool() { 60 } else { 2500 };
+        let down_ms = if self.habits.stormy && self.rng.u8(0..4) > 0 { 150 } else { 2500 };
         let at = self.ms + self.rng.u64(1..down_ms);
         self.at(at, Event::Restart { node });
         self.note("crash");
