@@ -8,6 +8,8 @@ DESIGN = ring
 DISCOVERY = 5007
 ROOM = lobby
 SEEDS = 2000
+# Servers of a simulated cluster.
+NODES = 5
 # The servers that a client tries, in turn.
 CONNECT = $(ADDRESSES)
 # More options for every server, such as OPTIONS="--log debug".
@@ -56,8 +58,8 @@ build: ## build the program
 test: ## run all tests
 	cargo test --locked --features deadlock-detection
 
-sim: ## a few minutes of simulated clusters with every fault; SEEDS=100 is shorter
-	cargo run --release --quiet --locked -- sim --design '$(DESIGN)' --seeds $(SEEDS)
+sim: ## simulated clusters of NODES servers with every fault; SEEDS=100 is shorter
+	cargo run --release --quiet --locked -- sim --design '$(DESIGN)' --nodes $(NODES) --seeds $(SEEDS)
 
 soak: ## kill, pause and cut off servers for a long time; ROUNDS=2 is shorter
 	cargo test --locked --test survival --test partition --test sequencer soak -- --ignored --nocapture --test-threads 1

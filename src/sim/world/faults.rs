@@ -18,6 +18,8 @@ const TALK_ON: Micros = 2 * SECOND;
 pub(super) const REST_LIMIT: Micros = 30 * SECOND;
 /// How long fresh readers may take.
 const READ_LIMIT: Micros = 120 * SECOND;
+/// How long none of them may have read anything before all is read: what came while they were sent the past comes after it.
+const READ_PAUSE: Micros = SECOND;
 /// How long they read at least, so that late and second deliveries are seen.
 const READ_AT_LEAST: Micros = 3 * SECOND;
 
@@ -285,8 +287,10 @@ impl World {
                 reader.record.acts.iter().filter(|(_, act)| what(act)).count()
             };
             let joined = count(&|act| matches!(act, super::Act::Joined { .. }));
-            let shown = count(&|act| matches!(act, super::Act::Shown { .. }));
-            joined < rooms || shown < reader.expects || reader.status.is_none()
+            // Not what it was shown: what it was sent twice is the checker's matter.
+            let got = count(&|act| matches!(act, super::Act::Got { .. }));
+            let reads_on = reader.record.acts.last().is_some_and(|(at, _)| now < at + READ_PAUSE);
+            joined < rooms || reads_on || got < reader.expects || reader.status.is_none()
         });
         let reading = reading.map(|reader| reader.user.clone());
         if let Some(user) = reading {
