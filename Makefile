@@ -63,6 +63,7 @@ sim: ## simulated clusters of NODES servers with every fault; SEEDS=100 is short
 
 soak: ## kill, pause and cut off servers for a long time; ROUNDS=2 is shorter
 	cargo test --locked --test survival --test partition --test sequencer soak -- --ignored --nocapture --test-threads 1
+	cargo test --locked --release --lib planted -- --ignored
 
 compare-ack: ## show what a dead leader takes along with --ack leader, and that it is nothing with majority
 	cargo test --locked --test sequencer compare -- --ignored --nocapture

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use roundtable::config::Design;
 use roundtable::server::election::ElectionKind;
 use roundtable::sim::coverage::Coverage;
 use roundtable::sim::trace::Detail;
@@ -23,9 +24,10 @@ fn run_seeds(seeds: std::ops::Range<u64>, options: &Options) -> Vec<Report> {
         if let Some(violation) = &report.violation {
             let (seed, election) = (report.seed, options.election);
             let nodes = options.nodes.map_or_else(String::new, |nodes| format!(" --nodes {nodes}"));
+            let design = options.design;
             panic!(
-                "seed {seed} breaks {violation:?}; see it: roundtable sim --election {election}{nodes} \
-                 --seed {seed} --seeds 1"
+                "seed {seed} breaks {violation:?}; see it: roundtable sim --design {design} \
+                 --election {election}{nodes} --seed {seed} --seeds 1"
             );
         }
     }
@@ -39,6 +41,18 @@ fn what_is_promised_holds_under_every_fault_and_every_fault_happened() {
         coverage.add(report);
     }
     assert_eq!(coverage.complaint(), None);
+}
+
+#[test]
+fn one_order_holds_with_a_sequencer_and_with_raft() {
+    for design in [Design::Sequencer, Design::Raft] {
+        let options = Options { design, election: design.election(), ..Options::default() };
+        let mut coverage = Coverage::default();
+        for report in &run_seeds(0..100, &options) {
+            coverage.add(report);
+        }
+        assert_eq!(coverage.complaint(), None, "{design}");
+    }
 }
 
 #[test]

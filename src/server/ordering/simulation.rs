@@ -423,9 +423,9 @@ fn play_all(seeds: std::ops::Range<u64>) -> BTreeMap<&'static str, u64> {
 
 #[test]
 fn one_order_survives_every_fault() {
-    let happened = play_all(0..500);
+    let happened = play_all(0..100);
     for what in ["chat placed", "crash", "wipe", "leader", "hand over", "committed"] {
-        assert!(happened.get(what).is_some_and(|times| *times > 100), "{what}: {happened:?}");
+        assert!(happened.get(what).is_some_and(|times| *times > 20), "{what}: {happened:?}");
     }
 }
 
@@ -474,6 +474,7 @@ fn caught_at((fault, storm, first): (Planted, bool, u64)) -> Option<String> {
 
 /// `ORDERING_HUNT=10000` looks through more seeds, when what is simulated has changed.
 #[test]
+#[ignore = "takes minutes: make soak"]
 fn planted_faults_are_caught() {
     std::thread::scope(|scope| {
         let hunts = CAUGHT.map(|how| (how.0, scope.spawn(move || caught_at(how))));
