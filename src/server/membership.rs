@@ -227,6 +227,17 @@ impl MembershipManager {
         }
     }
 
+    /// Appends again what is on disk without a place in the order: the first members, or their proposal.
+    pub fn write_again(&self, step: &Step) {
+        let valid = self.base.clone().map(|members| MembersContent::Valid { members });
+        let proposed = self.proposal.as_ref().map(|Proposal { proposer, members }| {
+            MembersContent::Proposed { proposer: proposer.clone(), members: members.clone() }
+        });
+        for content in proposed.into_iter().chain(valid) {
+            step.log.append(&self.message(MessageType::Members).saying(&content));
+        }
+    }
+
     /// An entry was put into the log, here or at recovery.
     pub fn entry_added(&mut self, entry: &Message) {
         let Some(seq) = entry.seq else { return };

@@ -188,6 +188,8 @@ pub struct RaftNode {
     incoming: Option<Incoming>,
     /// Whether the snapshot has to be taken over above before entries are.
     snapshot_due: bool,
+    /// The record of a snapshot that was saved, until [`renew_journal`](Self::renew_journal).
+    forgettable: Option<LogIndex>,
     reads: Reads,
 }
 
@@ -228,6 +230,7 @@ impl RaftNode {
             last_tick: None,
             incoming: None,
             snapshot_due: false,
+            forgettable: None,
             reads: Reads::default(),
         }
     }

@@ -91,6 +91,8 @@ pub struct NodeConfig {
     pub bootstrap_expect: usize,
     /// Whose disk an acknowledgement stands on (design `sequencer`).
     pub ack: AckRule,
+    /// Entries that are applied before a snapshot replaces them (design `raft`).
+    pub compact_after: u64,
     /// Where this life's chance comes from.
     pub seed: u64,
 }

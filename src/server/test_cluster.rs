@@ -79,6 +79,7 @@ pub(super) fn config(id: &str, peers: &[&str], start: u64) -> NodeConfig {
         timing: Timing::default(),
         bootstrap_expect: 1 + peers.iter().filter(|peer| **peer != id).count(),
         ack: AckRule::default(),
+        compact_after: 20_000,
         seed: start,
     }
 }

@@ -46,11 +46,18 @@ mod make;
 
 mod raft_order;
 
+mod compaction;
+
+pub use compaction::SnapshotCounts;
 pub use entry_log::{EntryLog, size_of_entry};
 pub use glue::Ordered;
 pub(in crate::server) use glue::is_passed_on;
 pub(super) use make::order_of;
 pub use replicated::ReplicatedStorage;
+
+/// Entries that are applied before a snapshot replaces them. A restart reads so many at most beyond the state, which takes a
+/// fraction of a second; and a follower that was away for a moment still finds what it lacks in the log.
+pub const COMPACT_AFTER: u64 = 20_000;
 
 /// A place in the one order, from 1; 0 stands before the first.
 pub type Seq = u64;
@@ -97,6 +104,23 @@ pub trait TotalOrder: Debug + Send {
     /// Entries that were committed since the last call, in order, without a gap. After a start it begins at the
     /// first one that is kept, and repeats what was committed before the start.
     fn take_committed(&mut self) -> Vec<Entry>;
+
+    /// Whether the log can be [compacted](Self::compact).
+    fn takes_snapshots(&self) -> bool {
+        false
+    }
+
+    /// Forgets the log up to `seq`, in memory and on disk: from now on `state` stands for it, the state above after the
+    /// entry at `seq`, which has been taken. False, and nothing happens, where that is not done.
+    fn compact(&mut self, _seq: Seq, _state: Arc<[u8]>, _step: &Step) -> bool {
+        false
+    }
+
+    /// The state that has to be taken over above before committed entries are, with the place of its last entry: after a
+    /// start from a snapshot, and when the leader sent one.
+    fn take_snapshot(&mut self) -> Option<(Seq, Arc<[u8]>)> {
+        None
+    }
 
     /// Sends what the steps since the last call gathered, in as few messages as possible. Once a batch.
     fn settle(&mut self, step: &Step);

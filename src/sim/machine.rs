@@ -11,6 +11,7 @@ use crate::network::ConnId;
 use crate::network::transport::{Network, Transport};
 use crate::server::ServerNode;
 use crate::server::planted::{Planted, is_planted};
+use crate::server::total_order::SnapshotCounts;
 use crate::storage::{LogEvent, LogIndex, Storage};
 
 /// What a step asked of the network.
@@ -329,6 +330,8 @@ pub(super) struct Running {
     pub(super) term: Option<Term>,
     /// What it said of itself in the trace last.
     pub(super) told: String,
+    /// How often snapshots were of use, as far as that was counted.
+    pub(super) snapshots: SnapshotCounts,
 }
 
 /// A machine with a disk.

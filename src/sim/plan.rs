@@ -115,6 +115,8 @@ pub struct Plan {
     pub habits: Habits,
     /// How far each server's clock runs too fast, in millionths.
     pub drift: Vec<i64>,
+    /// Entries that are applied before a snapshot replaces them.
+    pub compact_after: u64,
 }
 
 /// A generator for one purpose of a seed, so that one part can change without changing the luck of the others.
@@ -160,6 +162,7 @@ impl Plan {
             disks: Self::disks(&mut rng, options),
             habits: Self::habits(&mut rng, options),
             drift: (0..nodes).map(|_| rng.i64(-10_000..=10_000)).collect(),
+            compact_after: [1, 10, 50, 20_000][stream(seed, "compaction", 0).usize(0..4)],
         };
         plan.habits.repeats = Self::repeats(seed, options);
         let mut rng = stream(seed, "faults", 0);

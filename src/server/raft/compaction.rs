@@ -17,6 +17,7 @@ use super::{RaftNode, Role, Step};
 use crate::domain::raft_content::{HexBytes, InstallSnapshot, SnapshotHead};
 use crate::domain::{MessageType, NodeId, Term};
 use crate::server::total_order::Seq;
+use crate::storage::LogIndex;
 
 /// A piece of a snapshot, in bytes: in hex digits half a megabyte, below the limit of a frame.
 pub(super) const CHUNK_BYTES: usize = 256 * 1024;
@@ -93,8 +94,23 @@ impl RaftNode {
         };
         let record = self.message(MessageType::InstallSnapshot, &record);
         let index = step.log.append(&record);
+        self.forgettable = Some(index);
         self.start_from(snapshot);
         self.journal.wrote_entry(index, self.log.base());
+    }
+
+    /// After a snapshot was saved, once: appends fresh copies of what else must survive, which is the last record of term and
+    /// vote and the entries after the snapshot. Returns the record of the snapshot: none before it is needed any more.
+    pub fn renew_journal(&mut self, step: &Step) -> Option<LogIndex> {
+        let snapshot = self.forgettable.take()?;
+        // What waits for the first copy of a record goes on waiting for that one: it is there until these are synced.
+        step.log.append(&self.vote_record());
+        for seq in self.log.base() + 1..=self.log.last() {
+            if let Some(entry) = self.log.get(seq) {
+                step.log.append(entry);
+            }
+        }
+        Some(snapshot)
     }
 
     /// The log begins after `snapshot`; what follows there stays if it fits.

@@ -26,10 +26,14 @@ pub(super) struct Votes {
 impl RaftNode {
     /// Journals `current_term` and `voted_for`. What is said in this term waits for it.
     pub(super) fn write_vote(&mut self, step: &Step) {
+        self.journal.wrote_vote(step.log.append(&self.vote_record()));
+    }
+
+    /// The present term and vote.
+    pub(super) fn vote_record(&self) -> Message {
         let content =
             RequestVote::Voted { term: self.current_term, voted_for: self.voted_for.clone() };
-        let record = self.message(MessageType::RequestVote, &content);
-        self.journal.wrote_vote(step.log.append(&record));
+        self.message(MessageType::RequestVote, &content)
     }
 
     /// Randomised, so that rarely two stand at once and split the votes (5.2).

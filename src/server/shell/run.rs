@@ -17,6 +17,7 @@ use crate::network::tcp_connection::ConnectionSettings;
 use crate::server::failure_detector::DetectorTiming;
 use crate::server::server_node::{NodeConfig, Timing};
 use crate::server::time_sync::TimeSyncTiming;
+use crate::server::total_order::COMPACT_AFTER;
 use crate::server::{Failover, ServerNode, TimeSync};
 use crate::storage::{DataFolder, LogOptions, OnDamage};
 use crate::threads::Threads;
@@ -72,6 +73,7 @@ impl Made {
                 timing: timing(config),
                 bootstrap_expect: config.bootstrap_expect,
                 ack: config.ack,
+                compact_after: COMPACT_AFTER,
                 seed: fastrand::Rng::new().get_seed(),
             };
             let mut node = ServerNode::new(node_config, std::time::Instant::now());

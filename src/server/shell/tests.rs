@@ -43,6 +43,7 @@ fn server(prepare: impl FnOnce(&mut ServerNode)) -> (RunningServer, tempfile::Te
         election: ElectionKind::default(),
         bootstrap_expect: 1,
         ack: AckRule::default(),
+        compact_after: 20_000,
         seed: 1,
     };
     let mut node = ServerNode::new(config, Instant::now());

@@ -101,6 +101,11 @@ impl Forwards {
         old.map(|outgoing| outgoing.conn).collect()
     }
 
+    /// What waits, in order.
+    pub fn messages(&self) -> impl Iterator<Item = &Message> {
+        self.queue.values().map(|outgoing| &outgoing.msg)
+    }
+
     /// Follows the leader: another one, or another term, begins with the first message again.
     pub fn aim(&mut self, target: Option<Target>) {
         if self.target != target {

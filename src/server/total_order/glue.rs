@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::compaction::{Owed, SnapshotCounts};
 use super::forwarding::{Forwards, Intake, Outgoing};
 use super::history::{OrderedReplay, deleted, shown};
 use super::logins::Logins;
@@ -61,6 +62,14 @@ pub struct Ordered {
     waits_since: Option<Instant>,
     /// When that was logged last.
     wait_told: Option<Instant>,
+    /// Answers to messages that their senders have yet to be shown.
+    pub(super) owed: Vec<Owed>,
+    /// The place that the log was compacted up to, or would have been.
+    pub(super) compacted: Seq,
+    /// How often snapshots were of use.
+    pub(in crate::server) snapshots: SnapshotCounts,
+    /// Whether this life of the server has taken over what it recovered.
+    pub(super) has_begun: bool,
 }
 
 /// What lasts shorter than this is no news: servers start one after the other.
@@ -84,6 +93,10 @@ impl Ordered {
             nominated: None,
             reads: BTreeMap::new(),
             last_token: 0,
+            owed: Vec::new(),
+            compacted: 0,
+            snapshots: SnapshotCounts::default(),
+            has_begun: false,
             waits_since: None,
             wait_told: None,
         }
@@ -275,12 +288,16 @@ impl ServerNode {
         self.pass_on(step);
         let Some(ordered) = &mut self.ordered else { return };
         ordered.order.settle(step);
+        self.take_over_snapshot();
+        let Some(ordered) = &mut self.ordered else { return };
         let committed = ordered.order.take_committed();
         self.progress |= !committed.is_empty() | ordered.take_reads();
         for entry in committed {
             self.apply_entry(&entry, step);
         }
         self.pump_ordered_replays(step);
+        self.pay_owed(step);
+        self.compact_when_due(step);
         self.follow_order(step);
     }
 
@@ -303,7 +320,10 @@ impl ServerNode {
             self.create_room(&entry.room_id);
             self.show(&entry.room_id, &frame, step);
         }
-        if let Some(outgoing) = outgoing {
+        let Some(outgoing) = outgoing else { return };
+        if self.is_replaying(session, &entry.room_id) {
+            self.owe(Owed { conn: outgoing.conn, entry: entry.clone(), applied });
+        } else {
             self.answer(outgoing.conn, entry, applied, step);
         }
     }
@@ -316,7 +336,7 @@ impl ServerNode {
     }
 
     /// What was passed on for `conn` was applied: its client is told, if it is still there.
-    fn answer(&mut self, conn: ConnId, entry: &Entry, applied: Applied, step: &Step) {
+    pub(super) fn answer(&mut self, conn: ConnId, entry: &Entry, applied: Applied, step: &Step) {
         let Some((session, message_id)) = entry.duplicate_key() else { return };
         let is_registration = entry.message_type == MessageType::ClientJoin;
         if is_registration && self.login_applied(conn, entry, applied) {

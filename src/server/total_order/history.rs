@@ -114,6 +114,24 @@ impl ServerNode {
         count
     }
 
+    /// The members here of every room, who were shown all that was applied, up to `after`, are shown what came since as if
+    /// they had come back with that position.
+    pub(super) fn replay_to_members(&mut self, after: Seq) {
+        let Some(ordered) = &mut self.ordered else { return };
+        let known = ordered.storage.applied();
+        for (room_id, room) in &mut self.managed_rooms {
+            let places = ordered.storage.places(room_id);
+            let next = places.partition_point(|place| place.seq() <= after);
+            if next == places.len() {
+                continue;
+            }
+            for session in std::mem::take(&mut room.client_ids) {
+                let replay = OrderedReplay { next, after, known };
+                ordered.replays.insert((session, room_id.clone()), replay);
+            }
+        }
+    }
+
     /// The position of `session` before it is sent the past: just before the first place of it.
     fn place_before_replay(&self, session: &str, room_id: &str) -> Seq {
         let Some(ordered) = &self.ordered else { return 0 };

@@ -10,6 +10,7 @@
 //! somebody promotes it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Entry, Seq, TotalOrder};
@@ -51,6 +52,14 @@ impl RaftOrder {
         let disks = members.voters.iter().map(|(id, member)| (id.clone(), member.disk_id.clone()));
         let voters: BTreeMap<NodeId, String> = disks.collect();
         self.node.set_first_members(&voters, step);
+    }
+
+    /// After a snapshot was saved: what it replaces goes from the disk when all that must survive stands behind it.
+    fn forget_replaced(&mut self, step: &Step) {
+        if let Some(snapshot) = self.node.renew_journal(step) {
+            self.membership.write_again(step);
+            step.log.forget_before(snapshot);
+        }
     }
 
     /// JOIN: whoever is asked answers; the leader takes a stranger for a learner.
@@ -147,6 +156,21 @@ impl TotalOrder for RaftOrder {
         self.membership.settle(step);
         self.begin(step);
         self.node.settle(step);
+        self.forget_replaced(step);
+    }
+
+    fn takes_snapshots(&self) -> bool {
+        true
+    }
+
+    fn compact(&mut self, seq: Seq, state: Arc<[u8]>, step: &Step) -> bool {
+        let done = self.node.compact(seq, state, step);
+        self.forget_replaced(step);
+        done
+    }
+
+    fn take_snapshot(&mut self) -> Option<(Seq, Arc<[u8]>)> {
+        self.node.take_snapshot().map(|(seq, _, state)| (seq, state))
     }
 
     fn wants_election(&self, _now: Instant) -> bool {

@@ -12,6 +12,7 @@ use crate::config::{AckRule, Design};
 use crate::domain::{Message, NodeId};
 use crate::network::ConnId;
 use crate::server::server_node::{NodeConfig, Timing};
+use crate::server::total_order::SnapshotCounts;
 use crate::server::total_order::logins::Admission;
 use crate::server::{ServerNode, ServerState, Step};
 use crate::storage::LogIndex;
@@ -43,7 +44,10 @@ impl World {
         let result = body(&mut running.node, &step);
         running.node.settle(&step);
         let effects = running.cm.take();
+        let counts = running.node.snapshot_counts();
+        let before = std::mem::replace(&mut running.snapshots, counts);
         let fatal = running.node.fatal().map(str::to_string);
+        self.tell_snapshots(host, before, counts);
         self.tell_state(host);
         self.check_step(host);
         for effect in effects {
@@ -95,6 +99,19 @@ impl World {
         if alone_asleep && just_woke && running.node.live_servers() < all {
             let detail = format!("{} slept and calls others dead", machine.id);
             self.violate("accuses", detail, &[]);
+        }
+    }
+
+    /// Counts snapshots, and writes them down.
+    fn tell_snapshots(&mut self, host: Host, before: SnapshotCounts, now: SnapshotCounts) {
+        let kinds = [
+            ("snapshot", now.made > before.made),
+            ("snapshot recovered", now.recovered > before.recovered),
+            ("snapshot installed", now.installed > before.installed),
+        ];
+        for (what, _) in kinds.into_iter().filter(|(_, happened)| *happened) {
+            self.tell(|| format!("n{}: {what}", host + 1));
+            self.count(what);
         }
     }
 
@@ -278,6 +295,7 @@ impl World {
             timing: Timing::default(),
             bootstrap_expect: nodes,
             ack: AckRule::default(),
+            compact_after: self.plan.compact_after,
             seed: machine.rng.u64(..),
         };
         let mut node = ServerNode::new(config, instant(machine.clock(now)));
@@ -294,6 +312,7 @@ impl World {
             clients: std::collections::BTreeMap::new(),
             term: None,
             told: String::new(),
+            snapshots: SnapshotCounts::default(),
         };
         machine.running = Some(Box::new(running));
         let ticks = [machine.rng.u64(0..100 * MS), machine.rng.u64(0..50 * MS)];
