@@ -133,6 +133,9 @@ impl ServerNode {
         placed.content = Content::Text(msg.content.text().into());
         placed.session = Some(session.into());
         ordered.forwards.push(session, Outgoing { conn, since: step.now, msg: placed });
+        if is_planted(Planted::AckBeforeCommit) {
+            self.ack_chat(conn, session, &msg.message_id, &msg.room_id, step);
+        }
         Ok(())
     }
 
