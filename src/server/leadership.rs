@@ -52,7 +52,10 @@ impl ServerNode {
 
     /// Takes clients as soon as it may elect and knows a leader.
     pub(super) fn check_ready(&mut self, step: &Step) {
-        if !self.ready && self.may_elect(step) && self.leader_id().is_some() {
+        // A client is told the log time: what it says later must not look older than the cluster.
+        let knows_time =
+            self.ordered.as_ref().is_none_or(|ordered| ordered.storage.log_time_ms() > 0);
+        if !self.ready && knows_time && self.may_elect(step) && self.leader_id().is_some() {
             self.ready = true;
             self.progress = true;
             log::info!("ready, takes clients at {}", self.config.address);

@@ -31,6 +31,8 @@ pub enum Planted {
     UnsharedRetired,
     /// An acknowledgement goes to the session's later connection, too.
     AckOnAnyConnection,
+    /// A message is acknowledged when it is passed on to the leader.
+    AckBeforeCommit,
     /// A leader counts an entry of an earlier term as committed when a majority has it.
     CommitsEarlierTerm,
     /// A promise counts before it is on disk.
@@ -74,6 +76,14 @@ impl Planted {
         Self::AccusesAfterSleep,
         Self::UnsharedRetired,
         Self::AckOnAnyConnection,
+    ];
+
+    /// Those of the design `sequencer` that whole clusters show.
+    pub const SEQUENCER: [Self; 4] = [
+        Self::AckBeforeCommit,
+        Self::NoDuplicateCheck,
+        Self::AckOnAnyConnection,
+        Self::CutsByLength,
     ];
 
     /// Those of the one order alone, which the simulation of [`ordering`](super::ordering) catches.

@@ -81,6 +81,7 @@ use super::step::Step;
 use super::total_order::{Entry, EntryLog, Seq};
 use crate::domain::raft_content::Configuration;
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Term};
+use crate::storage::LogIndex;
 
 mod append;
 mod compaction;

@@ -145,10 +145,12 @@ fn parse_election(name: &str) -> Result<ElectionKind, String> {
 /// What is planted by `--plant`.
 #[cfg(feature = "planted-faults")]
 fn planted(args: &SimArgs) -> Result<Option<crate::server::planted::Planted>, StartError> {
-    let all = crate::server::planted::Planted::ALL;
+    use crate::server::planted::Planted;
     let Some(name) = &args.plant else { return Ok(None) };
-    let found = all.into_iter().find(|fault| format!("{fault:?}") == *name);
-    found.map(Some).ok_or_else(|| StartError::Usage(format!("--plant knows {all:?}, not {name:?}")))
+    let all = [&Planted::ALL[..], &Planted::SEQUENCER, &Planted::ORDERING].concat();
+    let found = all.iter().find(|fault| format!("{fault:?}") == *name);
+    let usage = || StartError::Usage(format!("--plant knows {all:?}, not {name:?}"));
+    Ok(Some(*found.ok_or_else(usage)?))
 }
 
 fn outcome(all_held: bool) -> Outcome {

@@ -37,9 +37,18 @@
 //! | `UnsharedRetired` | 2 | `all` | lost | 5 |
 //! | `AckOnAnyConnection` | 1 | `all` | own words | 2 |
 //!
+//! Those of the design `sequencer`, with `--design sequencer`:
+//!
+//! | fault | nodes | kinds | caught by | seed |
+//! |---|---|---|---|---|
+//! | `AckBeforeCommit` | 3 | `all` | majority | 1 |
+//! | `NoDuplicateCheck` | 3 | `cut,reset,client` | twice | 5 |
+//! | `AckOnAnyConnection` | 1 | `all` | own words | 51 |
+//! | `CutsByLength` | 3 | `cut,crash` | equal | 2 |
+//!
 //! Must not know: what is inside a server, except to find out whether it is time for the next fault.
 //!
-//! Reading order: [`plan`], [`agenda`], [`links`], [`machine`], [`person`], [`world`], [`history`], [`checker`], [`coverage`],
+//! Reading order: [`plan`], [`agenda`], [`links`], [`heard`], [`machine`], [`person`], [`world`], [`history`], [`checker`], [`coverage`],
 //! [`shrink`].
 
 mod agenda;
@@ -47,6 +56,8 @@ mod agenda;
 pub mod plan;
 
 mod links;
+
+mod heard;
 
 mod machine;
 

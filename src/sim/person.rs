@@ -54,8 +54,8 @@ pub(super) struct Person {
     pub(super) sessions: u64,
     /// How many messages it wrote, over all sessions.
     pub(super) wrote: u64,
-    /// The texts of messages by id.
-    pub(super) texts: BTreeMap<String, String>,
+    /// The texts of messages by id, and when they were written.
+    pub(super) texts: BTreeMap<String, (String, Micros)>,
     /// After how many messages more the connection breaks.
     pub(super) breaks_after: Option<u32>,
     /// A reader does nothing but read.

@@ -1,6 +1,7 @@
 //! Proof that the checks can fail: each planted fault is caught, by the check that its documentation names.
 
 use super::{Faults, Options, run_seed};
+use crate::config::Design;
 use crate::server::planted::Planted;
 
 /// A fault is caught within so many seeds.
@@ -8,7 +9,19 @@ const SEEDS_MAX: u64 = 500;
 
 /// The invariant that catches it; how many servers and which faults make it likely; a seed at which to begin, at or
 /// before one that shows it.
-fn how_it_is_caught(fault: Planted) -> (&'static str, usize, &'static str, u64) {
+fn how_it_is_caught(design: Design, fault: Planted) -> (&'static str, usize, &'static str, u64) {
+    match (design, fault) {
+        (Design::Sequencer, Planted::AckBeforeCommit) => ("majority", 3, "all", 1),
+        (Design::Sequencer, Planted::NoDuplicateCheck) => ("twice", 3, "cut,reset,client", 5),
+        (Design::Sequencer, Planted::AckOnAnyConnection) => ("own words", 1, "all", 51),
+        (Design::Sequencer, Planted::CutsByLength) => ("equal", 3, "cut,crash", 2),
+        (Design::Sequencer, _) => panic!("{fault:?} is caught in `server::ordering`"),
+        (Design::Raft, _) => panic!("{fault:?} is caught in `server::raft`"),
+        (Design::Ring, fault) => how_ring_catches(fault),
+    }
+}
+
+fn how_ring_catches(fault: Planted) -> (&'static str, usize, &'static str, u64) {
     match fault {
         Planted::NoHoldBack => ("causal", 3, "all", 1),
         Planted::AckBeforeSync => ("lost", 1, "crash,disk", 1),
@@ -27,11 +40,11 @@ fn how_it_is_caught(fault: Planted) -> (&'static str, usize, &'static str, u64) 
 }
 
 /// The first seed that shows `fault` by the check that should.
-fn caught_at(fault: Planted) -> Option<u64> {
-    let (invariant, nodes, faults, first) = how_it_is_caught(fault);
+fn caught_at(design: Design, fault: Planted) -> Option<u64> {
+    let (invariant, nodes, faults, first) = how_it_is_caught(design, fault);
     let faults = Faults::parse(faults).expect("known kinds");
     let options =
-        Options { nodes: Some(nodes), faults, planted: Some(fault), ..Options::default() };
+        Options { design, nodes: Some(nodes), faults, planted: Some(fault), ..Options::default() };
     (first..first + SEEDS_MAX).find(|seed| {
         let violation = run_seed(*seed, &options).violation;
         violation.is_some_and(|violation| violation.invariant == invariant)
@@ -40,14 +53,21 @@ fn caught_at(fault: Planted) -> Option<u64> {
 
 #[test]
 fn each_planted_fault_is_caught_within_500_seeds() {
+    let ring = Planted::ALL.map(|fault| (Design::Ring, fault));
+    let sequencer = Planted::SEQUENCER.map(|fault| (Design::Sequencer, fault));
+    let all: Vec<(Design, Planted)> = ring.into_iter().chain(sequencer).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
+        let all = &all;
         for core in 0..cores {
             scope.spawn(move || {
-                for fault in Planted::ALL.into_iter().skip(core).step_by(cores) {
-                    let seed = caught_at(fault);
-                    assert!(seed.is_some(), "{fault:?} is not caught");
-                    println!("{fault:?}: {:?}, seed {seed:?}", how_it_is_caught(fault));
+                for (design, fault) in all.iter().copied().skip(core).step_by(cores) {
+                    let seed = caught_at(design, fault);
+                    assert!(seed.is_some(), "{design} with {fault:?} is not caught");
+                    println!(
+                        "{design} {fault:?}: {:?}, seed {seed:?}",
+                        how_it_is_caught(design, fault)
+                    );
                 }
             });
         }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::agenda::{Agenda, Event, Host, MS, Micros};
 use super::checker::Violation;
+use super::heard::Heard;
 use super::history::{Act, History};
 use super::links::Links;
 use super::machine::{Disk, Machine};
@@ -43,6 +44,8 @@ pub(super) struct World {
     plan: Plan,
     agenda: Agenda,
     links: Links,
+    /// What each server can know of the others, in a design whose acknowledgements need a majority.
+    heard: Heard,
     machines: Vec<Machine>,
     /// Clients, then readers: the machine of the first has the number of servers.
     people: Vec<Person>,
@@ -52,7 +55,7 @@ pub(super) struct World {
     violation: Option<Violation>,
     stage: Stage,
     design: Design,
-    /// Who led in each term, where a term has one leader.
+    /// Who led in each term of Raft, whose terms are numbers.
     leaders: BTreeMap<u64, NodeId>,
     injector: faults::Injector,
     /// The luck of messages, per direction.
@@ -106,6 +109,7 @@ impl World {
             seed,
             agenda: Agenda::default(),
             links: Links::new(hosts),
+            heard: Heard::new(nodes),
             machines,
             people,
             history: History::default(),

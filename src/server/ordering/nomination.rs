@@ -278,7 +278,9 @@ impl OrderingManager {
         let first = self.journal.last() + 1;
         self.role = Role::Leader(Leading::new(term, first));
         self.follow_members(step.now);
-        let noop = self.message(MessageType::Noop);
+        let mut noop = self.message(MessageType::Noop);
+        // The first log time of a cluster is its first leader's.
+        noop.timestamp = Some(step.wall_ms);
         self.place(noop, step);
         self.advance();
     }

@@ -225,7 +225,10 @@ impl RaftNode {
             Some(Term { counter: self.current_term, leader: self.incarnation.clone() });
         // `nextIndex` begins where the log ended before the noop, so that the first request brings it.
         self.follow_configuration(step.now);
-        self.append_own(Message::new(MessageType::Noop, self.id.as_str()), step);
+        let mut noop = Message::new(MessageType::Noop, self.id.as_str());
+        // The first log time of a cluster is its first leader's.
+        noop.timestamp = Some(step.wall_ms);
+        self.append_own(noop, step);
         let own = self.reads.hand_over();
         for token in own {
             self.read_index(token, step);

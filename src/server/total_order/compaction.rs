@@ -91,11 +91,8 @@ impl ServerNode {
     fn owe_replaced(&mut self) {
         let Some(ordered) = &mut self.ordered else { return };
         let storage = &ordered.storage;
-        let done: Vec<Message> = ordered
-            .forwards
-            .messages()
-            .filter_map(|msg| is_applied(storage, msg).then(|| msg.clone()))
-            .collect();
+        let done: Vec<Message> =
+            ordered.forwards.messages().filter(|msg| is_applied(storage, msg)).cloned().collect();
         for msg in done {
             let Some((session, message_id)) = msg.duplicate_key() else { continue };
             let Some(outgoing) = ordered.forwards.done(session, message_id) else { continue };

@@ -267,6 +267,9 @@ impl ServerNode {
             .saying(&deletion);
         placed.session = Some(session.into());
         ordered.forwards.push(session, Outgoing { conn, since: step.now, msg: placed });
+        if is_planted(Planted::AckBeforeCommit) {
+            self.ack_chat(conn, session, &msg.message_id, &msg.room_id, step);
+        }
         Ok(())
     }
 

@@ -392,6 +392,7 @@ impl World {
 
     /// Nothing gets from `from` to `to`. Connections give up after a while.
     pub(super) fn cut(&mut self, from: Host, to: Host) {
+        self.let_word_around();
         self.links.cut(from, to);
         for (conn, side) in self.links.between(from, to) {
             let patience = self.rng.u64(2..20) * SECOND;
@@ -411,6 +412,7 @@ impl World {
 
     /// Takes a cut back. What waited is sent again.
     pub(super) fn heal(&mut self, from: Host, to: Host) {
+        self.let_word_around();
         if !self.links.heal(from, to) {
             return;
         }

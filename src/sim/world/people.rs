@@ -63,12 +63,15 @@ impl World {
                     self.record(host, Act::Shown { room, text, sender });
                 }
                 Told::Acked { message_id } => {
-                    if let Some(text) = self.person(host).texts.remove(&message_id) {
+                    if let Some((text, written)) = self.person(host).texts.remove(&message_id) {
+                        if let Some(server) = self.server_of(host) {
+                            self.check_majority(server, &text, written);
+                        }
                         self.record(host, Act::Acked { text });
                     }
                 }
                 Told::Refused { message_id, code, .. } => {
-                    if let Some(text) = self.person(host).texts.remove(&message_id) {
+                    if let Some((text, _)) = self.person(host).texts.remove(&message_id) {
                         self.record(host, Act::Refused { text, code });
                     }
                 }
@@ -109,6 +112,12 @@ impl World {
                 _ => {}
             }
         }
+    }
+
+    /// The server that the client of `host` is connected to.
+    fn server_of(&mut self, host: Host) -> Option<Host> {
+        let conn = self.person(host).conn()?;
+        Some(self.links.get(conn)?.ends[1].host)
     }
 
     /// Whether the program sends a message twice at once.
@@ -323,7 +332,8 @@ impl World {
     }
 
     fn write(&mut self, host: Host) {
-        let now = instant(self.agenda.now());
+        let written = self.agenda.now();
+        let now = instant(written);
         let person = self.person(host);
         if person.session.outstanding().len() >= AHEAD_MAX {
             return;
@@ -343,7 +353,7 @@ impl World {
         let person = self.person(host);
         let id = person.session.outstanding().iter().find(|chat| chat.text == text);
         if let Some(id) = id.map(|chat| chat.message_id.clone()) {
-            person.texts.insert(id, text);
+            person.texts.insert(id, (text, written));
         }
     }
 

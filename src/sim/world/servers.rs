@@ -115,6 +115,33 @@ impl World {
         }
     }
 
+    /// What servers can know by now. Before every change of a cut or of a server's life, and before every use.
+    pub(super) fn let_word_around(&mut self) {
+        if order_of(self.design) != Order::Total {
+            return;
+        }
+        let Self { machines, links, heard, .. } = self;
+        let awake =
+            |host: Host| machines[host].running.is_some() && machines[host].asleep.is_none();
+        heard.advance(self.agenda.now(), awake, |from, to| links.is_cut(from, to));
+    }
+
+    /// The server of `host` acknowledged `text`, which was written at `written`: with one order only a majority can
+    /// have given it its place since, and this server must have had word of that.
+    pub(super) fn check_majority(&mut self, host: Host, text: &str, written: Micros) {
+        if order_of(self.design) != Order::Total {
+            return;
+        }
+        self.let_word_around();
+        if !self.heard.of_majority(host, written) {
+            let id = self.machines[host].id.to_string();
+            let detail = format!(
+                "{id} acknowledged {text}, and has had no word of a majority since it was written"
+            );
+            self.violate("majority", detail, &[text, &id]);
+        }
+    }
+
     /// Writes down a change of role.
     fn tell_state(&mut self, host: Host) {
         if !self.trace.is_on() {
@@ -272,6 +299,7 @@ impl World {
         if self.machines[host].life != life || self.machines[host].running.is_some() {
             return;
         }
+        self.let_word_around();
         let (nodes, window) = (self.plan.nodes, self.plan.weather.client_window);
         let peers: Vec<String> =
             self.machines.iter().take(self.plan.known_peers).map(|m| m.address.clone()).collect();
@@ -332,6 +360,7 @@ impl World {
 
     /// The machine of `host` stops at once. Its connections are reset, as far as the network lets that through.
     pub(super) fn crash(&mut self, host: Host, wipe: bool) {
+        self.let_word_around();
         let machine = &mut self.machines[host];
         if machine.running.take().is_none() {
             return;
@@ -356,6 +385,7 @@ impl World {
 
     /// The server of `host` does nothing for a while.
     pub(super) fn sleep(&mut self, host: Host, lasts: Micros) {
+        self.let_word_around();
         let machine = &mut self.machines[host];
         if machine.running.is_none() || machine.asleep.is_some() {
             return;
@@ -398,6 +428,7 @@ impl World {
     /// The server of `host` goes on. Its threads are scheduled in any order: only what is in order on a
     /// connection stays so.
     pub(super) fn wake(&mut self, host: Host, life: u64) {
+        self.let_word_around();
         let now = self.agenda.now();
         let machine = &mut self.machines[host];
         if machine.life != life {
