@@ -127,7 +127,15 @@ fn every_kind_of_content_has_an_example() {
         include_str!("../domain/content/chat_store.rs"),
         include_str!("../domain/content/ordering.rs"),
     ];
-    let parts = ["Position", "ServerAddress", "ServerStatus", "Liveness", "RoomStatus", "Side"];
+    let parts = [
+        "OrderStatus",
+        "Position",
+        "ServerAddress",
+        "ServerStatus",
+        "Liveness",
+        "RoomStatus",
+        "Side",
+    ];
     let more = ["MetadataVersion", "RoomClock", "SessionPresence", "TimeState"];
     let ordering = ["Place", "SeqChatKind", "Member", "Members"];
     let kept = ["RoomStatistics", "StorageStatus"];
