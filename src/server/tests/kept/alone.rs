@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::domain::{Message, NodeId, Term};
+use crate::domain::{Message, MessageType, NodeId, Term};
 use crate::error::RequestError;
 use crate::server::total_order::{Entry, Seq, TotalOrder};
 use crate::server::{ServerState, Step};
@@ -32,9 +32,9 @@ impl Controls {
         self.entries.truncate(self.taken);
     }
 
-    /// The types and ids of what stands in the order from place `first` on.
+    /// The types and ids of what stands in the order after the NOOP, from the `first` on, counted from 0.
     pub(in crate::server) fn tell(&self, first: usize) -> Vec<String> {
-        let entries = self.entries.iter().skip(first);
+        let entries = self.entries.iter().skip(1 + first);
         let told = entries.map(|entry| format!("{} {}", entry.message_type, entry.message_id));
         told.map(|text| text.trim().to_string()).collect()
     }
@@ -49,8 +49,11 @@ pub(in crate::server) struct Alone {
 
 impl Alone {
     pub(in crate::server) fn new(me: &str) -> (Self, Arc<Mutex<Controls>>) {
-        let controls =
-            Controls { commits: true, term: 1, ahead_ms: 0, entries: Vec::new(), taken: 0 };
+        // As every leader's term does: with a NOOP, which has the first log time.
+        let mut noop = Message::new(MessageType::Noop, me);
+        (noop.seq, noop.timestamp) = (Some(1), Some(1));
+        let entries = vec![noop.into()];
+        let controls = Controls { commits: true, term: 1, ahead_ms: 0, entries, taken: 0 };
         let controls = Arc::new(Mutex::new(controls));
         let term = Some(Term { counter: 1, leader: "n1.1-0000".into() });
         (Self { me: me.into(), term, controls: Arc::clone(&controls) }, controls)

@@ -167,7 +167,7 @@ fn one_deletes_ones_own_messages_and_members_are_told() {
     let told = cluster.take(&bob).pop().unwrap();
     assert_eq!((told.message_id.as_str(), told.sender_id.as_str()), ("a", "alice"));
     assert_eq!(told.seq, chat.seq, "it names the place of the message");
-    assert_eq!(told.position, Some(Position::Sequence(3)), "and moves its members on");
+    assert_eq!(told.position, Some(Position::Sequence(4)), "and moves its members on");
     let content = told.content.text().len();
     assert_eq!(content, 0);
     // The request again, as after a lost answer: harmless.
@@ -282,7 +282,7 @@ fn the_status_shows_how_far_the_copy_is() {
     let id = "n1".into();
     let status = cluster.step(&id, |node, step| node.status(None, step));
     let storage = status.storage.unwrap();
-    assert_eq!((storage.applied, storage.digest.len()), (2, 8));
+    assert_eq!((storage.applied, storage.digest.len()), (3, 8));
 }
 
 #[test]
