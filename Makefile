@@ -61,8 +61,8 @@ test: ## run all tests
 sim: ## simulated clusters of NODES servers with every fault; SEEDS=100 is shorter
 	cargo run --release --quiet --locked -- sim --design '$(DESIGN)' --nodes $(NODES) --seeds $(SEEDS)
 
-soak: ## kill, pause and cut off servers for a long time; ROUNDS=2 is shorter
-	cargo test --locked --test survival --test partition --test sequencer soak -- --ignored --nocapture --test-threads 1
+soak: ## kill, pause and cut off servers for a long time; ROUNDS=2 SOAK_SECONDS=30 is shorter
+	cargo test --locked --test survival --test partition --test sequencer --test raft soak -- --ignored --nocapture --test-threads 1
 	cargo test --locked --release --lib planted -- --ignored
 
 compare-ack: ## show what a dead leader takes along with --ack leader, and that it is nothing with majority

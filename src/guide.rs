@@ -7,3 +7,7 @@ pub mod ring {
 pub mod sequencer {
     #![doc = include_str!("guide/sequencer.md")]
 }
+
+pub mod raft {
+    #![doc = include_str!("guide/raft.md")]
+}

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! It is a reference, short enough to read in an evening, of how a class diagram becomes Rust with plain OS threads and
-//! blocking sockets, and a server that three terminals can run. Start with [`guide`] to read the code (its designs are [`guide::ring`] and [`guide::sequencer`]), with [`wire`] to
+//! blocking sockets, and a server that three terminals can run. Start with [`guide`] to read the code (its designs are [`guide::ring`], [`guide::sequencer`] and [`guide::raft`]), with [`wire`] to
 //! write a client, with [`cli`] to run it.
 //!
 //! # The class diagram

@@ -239,23 +239,44 @@ impl Cluster {
         wait_until("the servers agree", || self.agrees().then_some(()));
     }
 
-    /// Whether all servers that run name the same leader, the highest of them, and a ring of them all.
+    /// Whether all servers that run name the same leader, and a ring of them all. The leader is the highest of them,
+    /// but with `raft`, where anyone of them may lead.
     pub(crate) fn agrees(&self) -> bool {
         let running: Vec<&Server> = self.servers.iter().filter(|server| server.runs()).collect();
         let ring: Vec<&str> = running.iter().map(|server| server.id.as_str()).collect();
-        running.iter().all(|server| {
+        let mut leaders = BTreeSet::new();
+        let all_ready = running.iter().all(|server| {
             server.log().contains("ready, takes clients")
                 && server.status().is_some_and(|status| {
+                    leaders.insert(status.leader);
                     status.ring.iter().map(NodeId::as_str).eq(ring.iter().copied())
-                        && status.leader.as_ref().map(NodeId::as_str) == ring.last().copied()
                 })
+        });
+        let Some(Some(leader)) = leaders.pop_last() else { return false };
+        let may_lead = if self.has_design("raft") {
+            ring.contains(&leader.as_str())
+        } else {
+            ring.last() == Some(&leader.as_str())
+        };
+        all_ready && leaders.is_empty() && may_lead
+    }
+
+    /// The index of the server that leads, as the first that runs sees it.
+    pub(crate) fn leader_index(&self) -> usize {
+        wait_until("a leader is known", || {
+            let running = self.servers.iter().find(|server| server.runs())?;
+            let leader = running.status()?.leader?;
+            self.servers.iter().position(|server| server.id == leader.as_str())
         })
+    }
+
+    fn has_design(&self, design: &str) -> bool {
+        self.servers[0].args.iter().any(|arg| arg == design)
     }
 
     /// Whether the cluster's design promises one order for all.
     pub(crate) fn has_one_order(&self) -> bool {
-        let args = &self.servers[0].args;
-        args.iter().any(|arg| arg == "sequencer" || arg == "raft")
+        self.has_design("sequencer") || self.has_design("raft")
     }
 
     /// The address of the server at `index`, from 0.

@@ -4,6 +4,7 @@
 //! * [`wire`] speaks to them byte by byte,
 //! * [`chatter`] runs real `roundtable client` processes through pipes,
 //! * [`talk`] lets clients of the library talk without a pause while servers die,
+//! * [`faults`] kills leaders under them,
 //! * [`proxy`] cuts servers off from each other,
 //! * [`history`] checks what all of them saw.
 
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) mod chatter;
 pub(crate) mod cluster;
+pub(crate) mod faults;
 pub(crate) mod history;
 pub(crate) mod proxy;
 pub(crate) mod talk;
