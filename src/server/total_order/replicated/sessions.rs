@@ -55,7 +55,7 @@ pub struct Session {
     /// The same, to look up.
     #[serde(skip)]
     known: BTreeSet<String>,
-    /// The greatest number of an id that was forgotten.
+    /// Ids with a number below this may have been forgotten.
     forgotten: u64,
     /// The log time of its last message or registration, in milliseconds.
     pub used_ms: u64,
@@ -75,7 +75,8 @@ impl Session {
             && let Some(oldest) = self.ids.pop_front()
         {
             self.known.remove(&oldest);
-            self.forgotten = self.forgotten.max(number(id, &oldest).unwrap_or_default());
+            let beyond = number(id, &oldest).map_or(0, |number| number.saturating_add(1));
+            self.forgotten = self.forgotten.max(beyond);
         }
     }
 }
@@ -102,7 +103,7 @@ impl Sessions {
     /// Whether the message `message_id` of the session `id` may have been applied and forgotten.
     pub fn has_forgotten(&self, id: &str, message_id: &str) -> bool {
         let number = number(id, message_id);
-        self.get(id).is_some_and(|session| number.is_some_and(|n| n <= session.forgotten))
+        self.get(id).is_some_and(|session| number.is_some_and(|n| n < session.forgotten))
     }
 
     /// How many are remembered.

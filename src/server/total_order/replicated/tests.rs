@@ -302,3 +302,16 @@ proptest::proptest! {
         proptest::prop_assert_eq!(copy.to_snapshot(), original.to_snapshot());
     }
 }
+
+#[test]
+fn numbers_may_begin_with_zero() {
+    let mut storage = storage();
+    assert_eq!(storage.apply(&chat(3, "s", "s-0", 5)), Applied::Stored);
+    assert_eq!(storage.apply(&chat(4, "s", "s-0", 5)), Applied::Duplicate);
+    for number in 1..=SESSION_IDS_MAX as u64 {
+        storage.apply(&chat(4 + number, "s", &format!("s-{number}"), 5));
+    }
+    let seq = storage.applied() + 1;
+    let again = storage.apply(&chat(seq, "s", "s-0", 5));
+    assert_eq!(again, Applied::Refused(Refusal::Expired), "it is forgotten, not new");
+}
