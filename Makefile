@@ -8,6 +8,8 @@ DESIGN = ring
 DISCOVERY = 5007
 ROOM = lobby
 SEEDS = 2000
+# How long each design is tortured.
+FOR = 60s
 # Servers of a simulated cluster.
 NODES = 5
 # The servers that a client tries, in turn.
@@ -22,17 +24,21 @@ PROGRAM = $${CARGO_TARGET_DIR:-target}/debug/roundtable
 SERVER_OPTIONS = --design '$(DESIGN)' --discovery-port '$(DISCOVERY)' $(OPTIONS)
 SERVER = exec $(PROGRAM) server --peers '$(ADDRESSES)' $(SERVER_OPTIONS)
 
-.PHONY: help cluster node1 node2 node3 client status build test sim soak compare-ack lint docs clean
+.PHONY: help demo cluster node1 node2 node3 client status explain build test sim planted scale soak torture
+.PHONY: compare-ack deploy-test deploy-check lint docs clean
 
 help: ## print this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
 	@echo
-	@awk -F ': .*## ' '/^[a-z0-9-]+: .*## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ': .*## ' '/^[a-z0-9-]+: .*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'Variables and their defaults:'
 	@echo '  PORT1=$(PORT1) PORT2=$(PORT2) PORT3=$(PORT3) DATA=$(DATA) DESIGN=$(DESIGN) DISCOVERY=$(DISCOVERY)'
 	@echo '  ROOM=$(ROOM) NAME=$(NAME) OPTIONS=$(OPTIONS)'
 	@echo '  CONNECT=$(CONNECT)'
+
+demo: build ## watch a leader die while two people talk; DESIGN=raft is another design
+	@exec $(PROGRAM) demo --design '$(DESIGN)'
 
 cluster: build ## run three servers, their logs prefixed, until ctrl-c
 	@DATA='$(DATA)' exec sh scripts/cluster.sh "$(PROGRAM)" $(PORT1) $(PORT2) $(PORT3) -- $(SERVER_OPTIONS)
@@ -52,6 +58,9 @@ client: build ## chat in ROOM as NAME
 status: build ## show how the cluster is
 	@exec $(PROGRAM) status --connect '$(CONNECT)'
 
+explain: build ## say in sentences how the cluster is, and why one cannot write
+	@exec $(PROGRAM) explain --connect '$(CONNECT)'
+
 build: ## build the program
 	@cargo build --quiet --locked
 
@@ -61,12 +70,30 @@ test: ## run all tests
 sim: ## simulated clusters of NODES servers with every fault; SEEDS=100 is shorter
 	cargo run --release --quiet --locked -- sim --design '$(DESIGN)' --nodes $(NODES) --seeds $(SEEDS)
 
+planted: ## plant each fault that the simulator has to catch, and see it caught
+	cargo test --locked --release --lib sim::planted -- --ignored --nocapture
+
+scale: ## how elections and a cluster at rest grow with the number of servers
+	cargo run --release --quiet --locked --example scale
+
 soak: ## kill, pause and cut off servers for a long time; ROUNDS=2 SOAK_SECONDS=30 is shorter
 	cargo test --locked --test survival --test partition --test sequencer --test raft soak -- --ignored --nocapture --test-threads 1
+	cargo test --locked --release --test catch_up soak -- --ignored --nocapture
 	cargo test --locked --release --lib planted -- --ignored
+
+torture: ## break real servers of each design for FOR=60s, by a random seed
+	@cargo build --release --quiet --locked
+	@for design in ring sequencer raft; do \
+	  $${CARGO_TARGET_DIR:-target}/release/roundtable torture --design $$design --for '$(FOR)' || exit 1; echo; done
 
 compare-ack: ## show what a dead leader takes along with --ack leader, and that it is nothing with majority
 	cargo test --locked --test sequencer compare -- --ignored --nocapture
+
+deploy-test: build ## containers: cut one off, kill another, compare (Docker); DESIGN=ring is another design than raft
+	@DESIGN='$(if $(filter file,$(origin DESIGN)),raft,$(DESIGN))' exec deploy/test.sh "$(PROGRAM)"
+
+deploy-check: ## hold deploy/k8s.yaml against the schemas of Kubernetes, lint the Dockerfile and the scripts (pip)
+	@deploy/check.sh
 
 lint: ## check format, lints, documentation and dependencies; warnings are errors
 	cargo fmt --check

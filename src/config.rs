@@ -22,6 +22,8 @@ use crate::domain::ids::name_fault;
 use crate::error::StartError;
 use crate::server::election::ElectionKind;
 use crate::server::failover::HealthTiming;
+use crate::server::ordering::TAIL_BYTES;
+use crate::server::total_order::COMPACT_AFTER;
 use crate::server::total_order::logins::Admission;
 
 mod addresses;
@@ -31,8 +33,10 @@ pub(crate) use addresses::check_address;
 use addresses::{advertised_ip, check_advertise, resolve_listen};
 pub use profile::Profile;
 
+mod rehearsal;
 mod retain;
 
+pub use rehearsal::Rehearsal;
 pub use retain::Retain;
 
 /// The port that servers and clients find each other on, when nothing else is said.
@@ -145,7 +149,7 @@ pub struct Settings {
     /// Which design to run: ring, sequencer or raft [default: ring]
     #[arg(long, env = "ROUNDTABLE_DESIGN", hide_env = true)]
     pub design: Option<String>,
-    /// How the servers find a leader: hs (Hirschberg-Sinclair), bully [default: hs]
+    /// How the servers find a leader: hs (Hirschberg-Sinclair), bully; not with the design raft [default: hs]
     #[arg(long, env = "ROUNDTABLE_ELECTION", hide_env = true, value_name = "NAME")]
     pub election: Option<String>,
     /// Servers of other clusters are refused [default: roundtable]
@@ -274,8 +278,28 @@ pub struct Settings {
         help_heading = "Tuning"
     )]
     pub segment_bytes: Option<u64>,
-    /// Old log files beyond this may go: a size (1GiB), an age (30d) or everything (designs sequencer
-    /// and raft) [default: everything]
+    /// A snapshot replaces the log when so many entries were applied since the last one, and as many as there were messages then
+    /// (design raft) [default: 20000]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_COMPACT_AFTER",
+        hide_env = true,
+        value_name = "ENTRIES",
+        help_heading = "Tuning"
+    )]
+    pub compact_after: Option<u64>,
+    /// How much of the log's end stays in memory, for servers that fall behind a little (design sequencer)
+    /// [default: 33554432]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_LOG_TAIL_BYTES",
+        hide_env = true,
+        value_name = "BYTES",
+        help_heading = "Tuning"
+    )]
+    pub log_tail_bytes: Option<usize>,
+    /// How much of the past is kept: a size (1GiB), an age (30d) or everything (design sequencer; raft keeps all messages and
+    /// bounds its log by snapshots, ring keeps everything) [default: everything]
     #[arg(
         long,
         env = "ROUNDTABLE_RETAIN",
@@ -284,6 +308,9 @@ pub struct Settings {
         help_heading = "Tuning"
     )]
     pub retain: Option<String>,
+    /// Write what the server does to FILE, one JSON object a line, for `roundtable trace`
+    #[arg(long, env = "ROUNDTABLE_TRACE", hide_env = true, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// How much to log: error, warn, info, debug, trace, off [default: `RUST_LOG`, or info]
     #[arg(
         long,
@@ -293,6 +320,10 @@ pub struct Settings {
         help_heading = "Tuning"
     )]
     pub log: Option<String>,
+    /// Faults on purpose.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub rehearsal: Rehearsal,
 }
 
 /// Everything that a server needs to know before it starts.
@@ -320,6 +351,8 @@ pub struct ServerConfig {
     pub data: PathBuf,
     /// Whether a damaged log is set aside.
     pub repair: bool,
+    /// Faults on purpose.
+    pub rehearsal: Rehearsal,
     /// Whom it lets in.
     pub admission: Admission,
     /// Rooms that exist from the start.
@@ -342,8 +375,14 @@ pub struct ServerConfig {
     pub client_queue_bytes: usize,
     /// A log file longer than this is followed by a new one, in bytes.
     pub segment_bytes: u64,
-    /// How much of the log is kept (designs `sequencer` and `raft`).
+    /// A snapshot replaces the log when so many entries were applied, at least (design `raft`).
+    pub compact_after: u64,
+    /// How much of the log's end stays in memory, in bytes (design `sequencer`).
+    pub log_tail_bytes: usize,
+    /// How much of the past is kept (design `sequencer`).
     pub retain: Retain,
+    /// Where its trace goes, if anywhere.
+    pub trace: Option<PathBuf>,
     /// How much to log; `None` leaves it to `RUST_LOG`, or info.
     pub log: Option<LevelFilter>,
 }
@@ -391,6 +430,7 @@ impl Settings {
             discovery_port: self.discovery_port.or(other.discovery_port),
             data: self.data.or(other.data),
             repair: self.repair || other.repair,
+            rehearsal: self.rehearsal,
             auth: self.auth.or(other.auth),
             registration: self.registration.or(other.registration),
             rooms: self.rooms.or(other.rooms),
@@ -408,7 +448,10 @@ impl Settings {
             frame_bytes_max: self.frame_bytes_max.or(other.frame_bytes_max),
             client_queue_bytes: self.client_queue_bytes.or(other.client_queue_bytes),
             segment_bytes: self.segment_bytes.or(other.segment_bytes),
+            compact_after: self.compact_after.or(other.compact_after),
+            log_tail_bytes: self.log_tail_bytes.or(other.log_tail_bytes),
             retain: self.retain.or(other.retain),
+            trace: self.trace.or(other.trace),
             log: self.log.or(other.log),
         }
     }
@@ -424,13 +467,11 @@ impl Settings {
         check_name("--cluster", &cluster)?;
         let rooms = listed(self.rooms);
         rooms.iter().try_for_each(|room| check_name("--rooms", room))?;
-        let mut peers = listed(self.peers);
-        peers.iter().try_for_each(|peer| check_address("--peers", peer).map(drop))?;
+        let mut peers = listed_addresses("--peers", self.peers)?;
         if let Some(advertise) = &self.advertise {
             check_advertise(advertise)?;
         }
-        let ntp = listed(self.ntp);
-        ntp.iter().try_for_each(|server| check_address("--ntp", server).map(drop))?;
+        let ntp = listed_addresses("--ntp", self.ntp)?;
         let profile: Profile = self.profile.as_deref().unwrap_or("fast").parse()?;
         let health = profile.health(self.health_check_interval_ms, self.health_check_timeout_ms)?;
         let own = [Some(listen_text), Some(listen.to_string()), self.advertise.clone()];
@@ -443,6 +484,11 @@ impl Settings {
         if design == Design::Ring && admission != Admission::default() {
             return usage(
                 "the design ring has no passwords; --auth and --registration are for others".into(),
+            );
+        }
+        if design == Design::Raft && self.election.is_some() {
+            return usage(
+                "the design raft elects its leader by votes of its own; leave --election out (and ROUNDTABLE_ELECTION)".into(),
             );
         }
         let config = ServerConfig {
@@ -460,6 +506,7 @@ impl Settings {
             discovery_port: (!self.no_discovery)
                 .then_some(self.discovery_port.unwrap_or(DISCOVERY_PORT)),
             repair: self.repair,
+            rehearsal: self.rehearsal,
             admission,
             rooms,
             heartbeat_interval_ms: self
@@ -471,7 +518,10 @@ impl Settings {
             frame_bytes_max: self.frame_bytes_max.unwrap_or(FRAME_BYTES_MAX),
             client_queue_bytes: self.client_queue_bytes.unwrap_or(8 * 1024 * 1024),
             segment_bytes: self.segment_bytes.unwrap_or(64 * 1024 * 1024),
+            compact_after: self.compact_after.unwrap_or(COMPACT_AFTER),
+            log_tail_bytes: self.log_tail_bytes.unwrap_or(TAIL_BYTES),
             retain: self.retain.map(|text| parse_retain(&text)).transpose()?.unwrap_or_default(),
+            trace: self.trace,
             log: self.log.map(|level| parse_level(&level)).transpose()?,
         };
         check_numbers(&config)?;
@@ -492,6 +542,13 @@ fn one_of(name: &str, value: Option<String>, usual: &str, other: &str) -> Result
         }
         _ => Ok(false),
     }
+}
+
+/// What was said, each a `host:port`.
+fn listed_addresses(name: &str, said: Option<Vec<String>>) -> Result<Vec<String>, StartError> {
+    let addresses = listed(said);
+    addresses.iter().try_for_each(|address| check_address(name, address).map(drop))?;
+    Ok(addresses)
 }
 
 fn parse_election(name: &str) -> Result<ElectionKind, StartError> {
@@ -536,6 +593,18 @@ fn check_numbers(config: &ServerConfig) -> Result<(), StartError> {
         "--frame-bytes-max; not one long message would fit",
     )?;
     least("segment-bytes", config.segment_bytes, 4096, "a file for every few messages")?;
+    least("compact-after", config.compact_after, 1, "a snapshot for every entry")?;
+    let forgets_nothing = match config.design {
+        Design::Sequencer => None,
+        Design::Raft => Some("raft bounds its log by snapshots, and keeps all messages in them"),
+        Design::Ring => Some("ring keeps all messages: a server may come back that lacks them"),
+    };
+    if let Some(reason) = forgets_nothing.filter(|_| config.retain != Retain::Everything) {
+        let retain = config.retain;
+        return usage(format!(
+            "--retain {retain} is for the design sequencer: {reason}; leave it out, or say everything"
+        ));
+    }
     if let Retain::Bytes(bytes) = config.retain
         && bytes < config.segment_bytes
     {

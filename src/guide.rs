@@ -11,3 +11,7 @@ pub mod sequencer {
 pub mod raft {
     #![doc = include_str!("guide/raft.md")]
 }
+
+pub mod trace {
+    #![doc = include_str!("guide/trace.md")]
+}

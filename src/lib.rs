@@ -174,10 +174,14 @@
 
 pub mod cli;
 pub mod client;
+pub mod compare;
 pub mod config;
+pub mod demo;
 pub mod domain;
 pub mod error;
+pub mod explain;
 pub mod guide;
+pub mod local_cluster;
 pub mod logging;
 pub mod network;
 pub mod server;
@@ -186,4 +190,6 @@ pub mod storage;
 #[cfg(test)]
 mod testing;
 pub mod threads;
+pub mod torture;
+pub mod trace;
 pub mod wire;

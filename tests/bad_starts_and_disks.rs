@@ -151,7 +151,11 @@ fn a_full_disk_refuses_writes_and_serves_reads_and_loses_nothing_that_was_acknow
     reader.join_room("lobby", 1000);
     let read = reader.texts(acked);
     assert_eq!(read, (0..acked).map(text).collect::<Vec<_>>());
-    assert_eq!(reader.status().rooms[0].members, ["reader", "writer"]);
+    let status = reader.status();
+    assert_eq!(status.rooms[0].members, ["reader", "writer"]);
+    // Who looks for a server to use is told to look elsewhere.
+    let told = status.not_ready.expect("a reason");
+    assert!(told.starts_with("its log cannot be written: "), "{told}");
 
     // With room on the disk again the server has what it acknowledged, and goes on.
     cluster.servers[0].kill();

@@ -8,6 +8,7 @@ mod support;
 use std::fs;
 
 use roundtable::domain::MessageType;
+use roundtable::sim::checker::Order;
 use support::chatter::Chatter;
 use support::cluster::Cluster;
 use support::history::{MemberLog, Step, complaints};
@@ -60,7 +61,7 @@ fn ten_clients_over_three_servers_see_ten_thousand_messages_once_and_in_causal_o
     }
     let shown = logs.iter().flat_map(|log| &log.steps).filter(|s| matches!(s, Step::Shown(_)));
     assert_eq!(shown.count(), 10 * 10 * MESSAGES);
-    assert_eq!(complaints(&logs), [""; 0]);
+    assert_eq!(complaints(&logs, Order::Causal), [""; 0]);
     assert_eq!(cluster.complaints(), [""; 0]);
 }
 
@@ -107,7 +108,7 @@ fn raw_clients_get_each_ack_after_their_own_delivery() {
         let talks: Vec<_> = members.iter_mut().map(|member| scope.spawn(|| talk(member))).collect();
         talks.into_iter().map(|talk| talk.join().unwrap()).collect()
     });
-    assert_eq!(complaints(&logs), [""; 0]);
+    assert_eq!(complaints(&logs, Order::Causal), [""; 0]);
 }
 
 #[test]
@@ -321,7 +322,7 @@ fn the_client_is_a_filter_that_prints_deliveries_and_waits_for_acknowledgements(
     writer.write("/quit is no command in a pipe");
     let (code, log, notes) = writer.finish();
     assert_eq!(code, Some(0), "{notes}");
-    assert_eq!(complaints(&[log]), [""; 0]);
+    assert_eq!(complaints(&[log], Order::Causal), [""; 0]);
 
     let connect = cluster.address(1).to_string();
     let reader = program()

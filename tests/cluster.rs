@@ -216,6 +216,23 @@ fn a_second_server_under_the_same_id_gives_up_and_says_so() {
     cluster.assert_serves();
 }
 
+#[test]
+fn a_peer_whose_name_means_nothing_yet_is_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    // A label has 63 letters at most, so that no resolver of this machine has to be asked, and none can know it.
+    let nobody = format!("{}:7001", "n".repeat(64));
+    let args = ["--no-discovery", "--peers", &nobody, "--log", "debug"];
+    let mut server = Server::new(folder.path(), "n1", free_address(), &args);
+    server.start();
+    let tried = format!("cannot reach {nobody}: ");
+    wait_until("it tries again", || (server.log().matches(&tried).count() >= 4).then_some(()));
+    // It does not wait for ever to be answered.
+    let ready = (Some(0), "n1 takes clients\n".into());
+    wait_until("it takes clients", || (check(&server, "ready") == ready).then_some(()));
+    server.signal("TERM");
+    assert!(server.wait_exit(STOP_LIMIT).is_some_and(|status| status.success()));
+}
+
 // ---------------------------------------------------------------- losing servers
 
 #[test]
@@ -418,7 +435,10 @@ fn the_status_in_json_has_exactly_the_documented_keys() {
         value.as_object().unwrap().keys().cloned().collect::<BTreeSet<String>>()
     };
     let set = |names: &str| names.split(' ').map(str::to_string).collect::<BTreeSet<String>>();
-    assert_eq!(keys(&status), set("node state leader term design cluster servers ring rooms"));
+    assert_eq!(
+        keys(&status),
+        set("node state leader term design cluster servers ring rooms syncs")
+    );
     assert_eq!(keys(&status["servers"][0]), set("id address state last_heartbeat_ms"));
     assert_eq!(keys(&status["rooms"][0]), set("room_id host replicas members messages"));
 
@@ -439,6 +459,41 @@ fn the_status_in_json_has_exactly_the_documented_keys() {
     for word in ["FOLLOWER", "n1 -> n2", "lobby", "ann", "alive"] {
         assert!(table.contains(word), "{word} in\n{table}");
     }
+}
+
+/// The exit code of `roundtable status --check WHAT` at `server`, and what it says.
+fn check(server: &Server, what: &str) -> (Option<i32>, String) {
+    let connect = server.address.to_string();
+    let output = program().args(["status", "--check", what, "--connect", &connect]).output();
+    let output = output.unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn a_check_is_an_exit_code_and_a_line() {
+    let mut cluster = Cluster::start(3, &["--design", "sequencer"]);
+    let n1 = "n1 takes clients\n";
+    assert_eq!(check(&cluster.servers[0], "ready"), (Some(0), n1.into()));
+    // One of them is enough, as for everyone who connects.
+    cluster.servers[2].kill();
+    let all = cluster.connect_list(2);
+    wait_until("the others have a leader", || {
+        let output = program().args(["status", "--check", "ready", "--connect", &all]).output();
+        let output = output.unwrap();
+        (output.stdout == n1.as_bytes()).then(|| assert_eq!(output.status.code(), Some(0)))
+    });
+    // A minority answers, and takes no clients: to start it again would not help.
+    cluster.servers[1].kill();
+    let missing = "n1: no majority: 1 of 3 voters can be reached, 2 are needed; missing: n2, n3";
+    let said = format!("roundtable: no server takes clients ({missing})\n");
+    wait_until("n1 is alone", || (check(&cluster.servers[0], "ready").1 == said).then_some(()));
+    assert_eq!(check(&cluster.servers[0], "ready").0, Some(1));
+    assert_eq!(check(&cluster.servers[0], "alive"), (Some(0), "n1 answers\n".into()));
+    cluster.servers[0].kill();
+    let (code, said) = check(&cluster.servers[0], "alive");
+    assert_eq!(code, Some(1));
+    assert!(said.starts_with("roundtable: no server answers ("), "{said}");
 }
 
 #[test]

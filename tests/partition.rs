@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use roundtable::domain::NodeId;
 use roundtable::domain::content::Liveness;
 use support::cluster::Cluster;
-use support::proxy::{Healing, Proxies};
+use support::proxy::{Fronts, Healing, start_cluster};
 use support::talk::{ROOM, Talk, assert_nothing_lost};
 use support::wait_until;
 use support::wire::server_in;
@@ -44,14 +44,14 @@ fn healing(round: usize) -> Healing {
 struct Play {
     talk: Talk,
     cluster: Cluster,
-    network: Proxies,
+    network: Fronts,
 }
 
 impl Play {
     fn start() -> Self {
-        let network = Proxies::new(COUNT);
+        let network = Fronts::open(COUNT).unwrap();
         // The timing that users have.
-        let cluster = network.start_cluster(&["--server-timeout-ms", "800", "--rooms", ROOM]);
+        let cluster = start_cluster(&network, &["--server-timeout-ms", "800", "--rooms", ROOM]);
         let talk = Talk::start(&cluster, COUNT, PAUSE);
         sleep(QUIET);
         Self { talk, cluster, network }

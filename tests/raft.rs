@@ -17,7 +17,7 @@ use roundtable::domain::content::StorageStatus;
 use serde_json::Value;
 use support::cluster::Cluster;
 use support::faults::{PAUSE, QUIET, kill_the_leader, rounds};
-use support::proxy::{Healing, Proxies};
+use support::proxy::{Fronts, Healing, start_cluster};
 use support::talk::{ROOM, Talk, assert_nothing_lost};
 use support::wait_until;
 
@@ -36,8 +36,8 @@ fn soak_kill_the_leader() {
 
 #[test]
 fn only_the_side_with_a_majority_acknowledges() {
-    let network = Proxies::new(3);
-    let cluster = network.start_cluster(&FLAGS);
+    let network = Fronts::open(3).unwrap();
+    let cluster = start_cluster(&network, &FLAGS);
     let talk = Talk::start(&cluster, 3, PAUSE);
     sleep(QUIET);
     let alone = cluster.leader_index();

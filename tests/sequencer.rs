@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use roundtable::domain::content::ErrorContent;
 use roundtable::domain::{Message, MessageType};
 use support::cluster::{Cluster, Server, free_address};
+use support::disks::{flip_a_bit, room_on, write_some};
 use support::faults::{PAUSE, QUIET, kill_the_leader, rounds};
-use support::proxy::{Healing, Proxies};
+use support::proxy::{Fronts, Healing, start_cluster};
 use support::talk::{ROOM, Talk, assert_nothing_lost};
 use support::wire::{Framing, RawClient};
 use support::{DEADLINE, wait_until};
@@ -37,8 +38,8 @@ fn soak_kill_the_leader() {
 
 #[test]
 fn only_the_side_with_a_majority_acknowledges() {
-    let network = Proxies::new(3);
-    let cluster = network.start_cluster(&FLAGS);
+    let network = Fronts::open(3).unwrap();
+    let cluster = start_cluster(&network, &FLAGS);
     let talk = Talk::start(&cluster, 3, PAUSE);
     sleep(QUIET);
     // The leader, n3, is alone.
@@ -54,26 +55,6 @@ fn only_the_side_with_a_majority_acknowledges() {
     assert!(after[0] > before[0] && after[1] > before[1], "{before:?} {after:?}");
     network.heal(Healing::GoOn);
     assert_nothing_lost(&cluster, talk);
-}
-
-/// Writes `count` messages to the server at `index` and waits for their ACKs.
-fn write_some(cluster: &Cluster, index: usize, name: &str, count: usize) {
-    let mut writer = RawClient::join(cluster.address(index), name);
-    writer.join_room(ROOM, 0);
-    for number in 0..count {
-        let id = format!("{name}-{number}");
-        writer.chat_acked(ROOM, &id, &id);
-    }
-}
-
-/// The room as the server at `index` shows it to a new member, once it lets one in.
-fn room_on(cluster: &Cluster, index: usize) -> Vec<String> {
-    let name = format!("reader {index}");
-    wait_until("the server lets a reader in", || {
-        let mut reader = RawClient::join(cluster.address(index), &name);
-        let joined = reader.try_join_room(ROOM, u32::MAX)?;
-        Some(reader.texts(joined.history as usize))
-    })
 }
 
 /// What the server at `index` waits for, if it says so.
@@ -151,15 +132,6 @@ fn a_minority_says_who_is_missing_and_goes_on_when_they_are_back() {
     assert_eq!(room_on(&cluster, 1).len(), 10);
 }
 
-/// Flips a bit in the middle of the log of the server at `index`, which does not run.
-fn flip_a_bit(cluster: &Cluster, index: usize) {
-    let path = cluster.servers[index].log_file();
-    let mut bytes = fs::read(&path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&path, bytes).unwrap();
-}
-
 /// Waits until the server at `index` has everything and counts again.
 fn wait_whole(cluster: &Cluster, index: usize) {
     wait_until("the server is repaired", || {
@@ -225,8 +197,8 @@ fn a_wiped_voter_helps_nobody_to_lead_before_it_is_repaired() {
 /// The leader is cut off while somebody writes to it, killed, and its disk is gone: how many messages were acknowledged by
 /// it alone, and of all acknowledged ones how many are lost.
 fn lost_with_the_leader(ack: &str) -> (usize, usize, usize) {
-    let network = Proxies::new(3);
-    let mut cluster = network.start_cluster(&[&FLAGS[..], &["--ack", ack]].concat());
+    let network = Fronts::open(3).unwrap();
+    let mut cluster = start_cluster(&network, &[&FLAGS[..], &["--ack", ack]].concat());
     let mut writer = RawClient::join(cluster.address(2), "writer");
     writer.join_room(ROOM, 0);
     let mut acked = BTreeSet::new();

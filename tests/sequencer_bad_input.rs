@@ -160,8 +160,10 @@ fn a_term_from_the_future_does_not_stick() {
         committed: 8,
         active: true,
         history_starts: true,
+        state: None,
+        members: None,
     };
-    let beat = LeaderHeartbeat { prev: place.clone(), committed: 7, active: true };
+    let beat = LeaderHeartbeat { prev: place.clone(), committed: 7, active: true, held: 7 };
     let mut peer = RawClient::connect(cluster.address(0), Framing::Prefixed);
     peer.send(&Message::new(MessageType::Hello, "n9").saying(&hello));
     for (message_type, content) in [

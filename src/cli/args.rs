@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
 
-use crate::config::{self, Settings, check_address, check_name, listed};
+use crate::config::{self, Design, Settings, check_address, check_name, listed};
 use crate::error::StartError;
+use crate::torture::fault::Fault;
 
 const EXAMPLES: &str = "\
 Examples:
   roundtable server --id n1                                a server that others find by itself
   roundtable client --name alice                           chat in the lobby
   roundtable status                                        how is the cluster?
+  roundtable explain                                       why can I not write?
 
 Every option can also be set in the environment: --listen is ROUNDTABLE_LISTEN.
 Exit codes: 0 done, 1 failed while running, 2 wrong usage.";
@@ -39,7 +41,50 @@ Examples:
 const STATUS_EXAMPLES: &str = "\
 Examples:
   roundtable status --connect 127.0.0.1:7001
-  roundtable status --format json | jq .leader";
+  roundtable status --format json | jq .leader
+  roundtable status --check ready --connect 127.0.0.1:7001 for scripts and the probes of containers";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Asks every server that it knows or hears of. Exit code 1 when none answers.
+
+Examples:
+  roundtable explain --connect 127.0.0.1:7001
+  roundtable explain --format json | jq '.[0].what'";
+
+const DEMO_EXAMPLES: &str = "\
+The servers keep everything in a temporary folder, which is removed at the end. Exit code 1 when a
+promise was broken, or when it was stopped.
+
+Examples:
+  roundtable demo
+  roundtable demo --design raft";
+
+const TORTURE_EXAMPLES: &str = "\
+One fault at a time; the next one comes when the servers are one again. Everything happens on this
+machine, in a temporary folder that is removed at the end. After a violation the folder stays, and
+the exit code is 1.
+
+Examples:
+  roundtable torture --design raft --for 5m
+  roundtable torture --faults kill,pause --seed 7 --nodes 5";
+
+const MEMBER_EXAMPLES: &str = "\
+Examples, with any server of the cluster for --connect:
+  roundtable member list --connect 127.0.0.1:7001
+  roundtable member add n4                  n4 runs, and is connected to the others
+  roundtable member add n4 10.0.0.4:7001    n4 runs there, and nobody knows it yet
+  roundtable member remove n1               then stop n1
+
+A server that is added gets the log first, and votes when it has caught up. Only the design raft
+can change its voters; with sequencer they can be listed.";
+
+const COMPARE_EXAMPLES: &str = "\
+Real servers on this machine, one design after the other, for about 40 s each. Use a release build.
+
+Examples:
+  roundtable compare
+  roundtable compare --designs sequencer,raft --nodes 5 --svg figures.svg
+  roundtable compare --format json | jq '.[].throughput'";
 
 /// A fault-tolerant distributed chat.
 #[derive(Debug, Parser)]
@@ -67,8 +112,30 @@ pub enum Subcommand {
     /// Show how the cluster is
     #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusArgs),
+    /// Say in sentences how the cluster is, and why one cannot write
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain(ExplainArgs),
+    /// Watch a leader die while two people talk: three real servers, half a minute, no typing
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo(DemoArgs),
+    /// Break real servers under people who talk, and judge what these saw
+    #[command(after_help = TORTURE_EXAMPLES)]
+    Torture(TortureArgs),
+    /// List the members of the cluster, let a server in or out
+    #[command(after_help = MEMBER_EXAMPLES)]
+    #[command(subcommand_required = true, disable_help_subcommand = true)]
+    Member {
+        /// Which of these.
+        #[command(subcommand)]
+        what: MemberCommand,
+    },
+    /// Measure the designs side by side, under the same load and the same faults
+    #[command(after_help = COMPARE_EXAMPLES)]
+    Compare(CompareArgs),
     /// Run whole clusters inside this process, with faults, and check what is promised
     Sim(crate::sim::command::SimArgs),
+    /// Put together and draw what servers wrote down with --trace
+    Trace(crate::trace::command::TraceArgs),
 }
 
 /// What `roundtable client` was told about the pipe.
@@ -198,6 +265,150 @@ pub struct StatusArgs {
     #[command(flatten)]
     pub connect: ConnectArgs,
     /// How it is printed: text or json
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    pub format: Format,
+    /// Print one line, and exit with 0 when a server answers (alive) or takes clients (ready), else with 1
+    #[arg(long, value_enum, value_name = "WHAT", hide_possible_values = true)]
+    #[arg(conflicts_with = "format")]
+    pub check: Option<Check>,
+}
+
+/// What `roundtable status --check` wants of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Check {
+    /// It answers. One that waits for a majority does, too: starting it again would not help.
+    Alive,
+    /// It takes clients.
+    Ready,
+}
+
+/// The options of `roundtable explain`.
+#[derive(Args, Clone, Debug)]
+pub struct ExplainArgs {
+    /// Where the servers are.
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+    /// How it is printed: text or json
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    pub format: Format,
+}
+
+/// The options of `roundtable demo`.
+#[derive(Args, Clone, Debug)]
+pub struct DemoArgs {
+    /// What the servers run: ring, sequencer or raft
+    #[arg(long, env = "ROUNDTABLE_DESIGN", hide_env = true, default_value_t = Design::Ring)]
+    pub design: Design,
+}
+
+/// The options of `roundtable torture`.
+#[derive(Args, Clone, Debug)]
+pub struct TortureArgs {
+    /// What the servers run: ring, sequencer or raft
+    #[arg(long, env = "ROUNDTABLE_DESIGN", hide_env = true, default_value_t = Design::Ring)]
+    pub design: Design,
+    /// How long faults go on: 90s, 5m
+    #[arg(long = "for", value_name = "TIME", default_value = "60s", value_parser = parse_time)]
+    pub lasts: Duration,
+    /// How many servers
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub nodes: u8,
+    /// How many people talk
+    #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub clients: u16,
+    /// The time between two messages of one of them, on average
+    #[arg(long, value_name = "MS", default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..))]
+    pub pause_ms: u64,
+    /// Which faults [default: all that the design promises to survive]
+    #[arg(long, value_name = "FAULT,…", value_enum, value_delimiter = ',')]
+    pub faults: Option<Vec<Fault>>,
+    /// Decides on the faults [default: a random one, which is printed]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// A fault in the servers' code, on purpose: see the documentation of `server::planted`
+    #[cfg(feature = "planted-faults")]
+    #[arg(long)]
+    pub plant: Option<String>,
+}
+
+/// The options of `roundtable compare`.
+#[derive(Args, Clone, Debug)]
+pub struct CompareArgs {
+    /// Which designs
+    #[arg(long, value_name = "DESIGN,…", value_delimiter = ',', default_values_t = Design::ALL)]
+    pub designs: Vec<Design>,
+    /// How many servers
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=9))]
+    pub nodes: u8,
+    /// How many clients
+    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub clients: u16,
+    /// How long quiet talk and full load are measured, each
+    #[arg(long = "for", value_name = "TIME", default_value = "8s", value_parser = parse_time)]
+    pub phase: Duration,
+    /// Draw the figures into FILE, too
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// How the figures are printed: text or json
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    pub format: Format,
+}
+
+/// Reads `90s`, `5m` or `1h`.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no time, such as 90s or 5m");
+    let (number, unit) =
+        text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(wrong()),
+    };
+    let count: u64 = number.parse().map_err(|_| wrong())?;
+    count.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+/// What `roundtable member` can do.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum MemberCommand {
+    /// Make a server a voter, when it has caught up
+    Add {
+        /// The server's id
+        id: String,
+        /// Where it can be dialled, when the others are not connected to it
+        #[arg(value_name = "HOST:PORT")]
+        address: Option<String>,
+        /// What all have.
+        #[command(flatten)]
+        args: MemberArgs,
+    },
+    /// Take a voter or learner out of the cluster; the leader, too
+    Remove {
+        /// The server's id
+        id: String,
+        /// What all have.
+        #[command(flatten)]
+        args: MemberArgs,
+    },
+    /// Show who votes, who learns, and how far each is behind
+    List {
+        /// What all have.
+        #[command(flatten)]
+        args: MemberArgs,
+    },
+}
+
+/// The options of `roundtable member`.
+#[derive(Args, Clone, Debug)]
+pub struct MemberArgs {
+    /// Where the servers are.
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+    /// How long to wait until a change is done; 0: say it once, and do not wait
+    #[arg(long, value_name = "MS", default_value_t = 30_000)]
+    pub wait_ms: u64,
+    /// How the members are printed: text or json
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: Format,
 }

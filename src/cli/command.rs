@@ -25,6 +25,8 @@ pub enum Command {
     Stats,
     /// `/status`
     Status,
+    /// `/why`
+    Why,
     /// `/help`
     Help,
     /// `/quit`
@@ -87,18 +89,19 @@ pub enum Target {
 
 /// The text of `/help`.
 pub const HELP: &str = "\
-/rooms          the rooms of the cluster
-/join ROOM      enter a room, and talk there
-/leave [ROOM]   leave a room, or this one
-/who [ROOM]     who is in a room, or this one
-/history [N]    the last N messages of this room (20)
-/history since TIME   what was said here since 10:30 (UTC), or since 15m, 2h, 1d ago
-/delete [N]     delete your last message here, or the Nth last, or that with an id
-/stats          what is kept
-/status         how the cluster is
-/help           this text
-/quit           leave; so do ctrl-c and ctrl-d
-//TEXT          say /TEXT";
+/rooms                 the rooms of the cluster
+/join ROOM             enter a room, and talk there
+/leave [ROOM]          leave a room, or this one
+/who [ROOM]            who is in a room, or this one
+/history [N]           the last N messages of this room (20)
+/history since TIME    what was said here since 10:30 (UTC), or since 15m, 2h, 1d ago
+/delete [N]            delete your last message here, or the Nth last, or that with an id
+/stats                 what is kept
+/status                how the cluster is
+/why                   why you cannot write, or that you can, in sentences
+/help                  this text
+/quit                  leave; so do ctrl-c and ctrl-d
+//TEXT                 say /TEXT";
 
 /// How many messages `/history` shows when it is not told.
 const HISTORY: u32 = 20;
@@ -123,9 +126,15 @@ pub fn parse(line: &str) -> Command {
         ("who", room) => Command::Who(room),
         ("history", None) => Command::History(HISTORY),
         ("history", Some(text)) if text.split_whitespace().next() == Some("since") => {
-            let time = text.split_whitespace().nth(1).unwrap_or_default();
+            // All that follows, so that a word too many is no time either.
+            let time = text["since".len()..].trim();
             let wrong = || {
-                Command::Wrong(format!("{time:?} is no time; /history since 10:30, or since 15m"))
+                let what = if time.is_empty() {
+                    "since when?".into()
+                } else {
+                    format!("{time:?} is no time;")
+                };
+                Command::Wrong(format!("{what} /history since 10:30, or since 15m"))
             };
             Since::parse(time).map_or_else(wrong, Command::Since)
         }
@@ -141,9 +150,10 @@ pub fn parse(line: &str) -> Command {
             Err(_) => Command::Wrong(format!("{count:?} is no number; /history 20")),
         },
         ("status", None) => Command::Status,
+        ("why", None) => Command::Why,
         ("help" | "?", _) => Command::Help,
         ("quit" | "exit", None) => Command::Quit,
-        ("rooms" | "status" | "stats" | "quit" | "exit", Some(_)) => {
+        ("rooms" | "status" | "why" | "stats" | "quit" | "exit", Some(_)) => {
             Command::Wrong(format!("/{word} takes nothing after it"))
         }
         _ => Command::Wrong(format!(
@@ -178,6 +188,7 @@ mod tests {
             ("/delete 5f1c-7", Command::Delete(Target::Id("5f1c-7".into()))),
             ("/stats", Command::Stats),
             ("/status", Command::Status),
+            ("/why", Command::Why),
             ("/help", Command::Help),
             ("/quit", Command::Quit),
         ];
@@ -211,6 +222,7 @@ mod tests {
             "/history -1",
             "/history since",
             "/history since noon",
+            "/history since 15m lobby",
             "/delete 0",
             "/stats x",
             "/shout",

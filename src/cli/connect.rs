@@ -2,12 +2,27 @@
 
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use super::args::{ClientArgs, ConnectArgs};
 use super::{complain, password};
+use crate::client::discovery::discover;
 use crate::client::{ChatClient, ClientSettings, Password};
 use crate::domain::content::ServerAddress;
 use crate::error::StartError;
+use crate::network::UDPHandler;
+
+/// How long discovery waits for an answer.
+const DISCOVERY_LIMIT: Duration = Duration::from_secs(2);
+
+/// The servers that were named, or else what answers first.
+pub(super) fn servers(args: &ConnectArgs) -> Result<Vec<String>, StartError> {
+    let no_socket = |error| StartError::Other(format!("cannot open a UDP socket: {error}"));
+    let udp = UDPHandler::bind(0).map_err(no_socket)?;
+    or_found(args.addresses()?, args, |port, found| {
+        discover(&udp, &args.cluster, port, DISCOVERY_LIMIT, found);
+    })
+}
 
 /// A client that is connected, in no room yet. At a terminal the user is asked for a password when one is needed.
 pub(super) fn client(args: &ClientArgs) -> Result<ChatClient, StartError> {
@@ -40,7 +55,7 @@ fn connected(args: &ClientArgs, password: Option<Password>) -> Result<ChatClient
 }
 
 /// `named`, or when none are what `discover` finds first. It is handed the port and what takes an answer.
-pub(super) fn or_found(
+fn or_found(
     named: Vec<String>,
     args: &ConnectArgs,
     discover: impl FnOnce(u16, &mut dyn FnMut(&[ServerAddress]) -> ControlFlow<()>),

@@ -6,7 +6,7 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,6 +18,7 @@ use rustyline::{DefaultEditor, ExternalPrinter};
 
 use super::args::ClientArgs;
 use super::command::{Command, HELP, Target, parse};
+use super::explain::why;
 use super::render::{Style, counted, delivery_for_terminal, notice_for_terminal, visible};
 use super::status::{rooms_table, statistics_table, table};
 use super::{Outcome, complain};
@@ -54,9 +55,7 @@ struct Desk {
 pub fn run(client: Arc<ChatClient>, args: &ClientArgs) -> Result<Outcome, StartError> {
     let broken = |error| StartError::Other(format!("cannot use the terminal: {error}"));
     let mut editor = DefaultEditor::new().map_err(broken)?;
-    let colour = std::io::stdout().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let style = if colour { Style::Coloured } else { Style::Plain };
+    let style = Style::of_output();
     let (rooms, own) = (Mutex::default(), Mutex::default());
     let desk = Arc::new(Desk { client, style, rooms, own, over: AtomicBool::new(false) });
     let threads = Threads::new("cli");
@@ -159,6 +158,8 @@ impl Desk {
             }
             Command::Stats => self.client.ask_statistics(),
             Command::Status => self.client.ask_status(),
+            // It asks servers one by one; what comes in meanwhile is printed by the other thread.
+            Command::Why => print!("{}", why(&self.client, self.style)),
             Command::Help => println!("{HELP}"),
             Command::Quit => return false,
             Command::Wrong(hint) => println!("* {}", visible(&hint)),

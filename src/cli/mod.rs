@@ -1,15 +1,27 @@
-//! The command line: `roundtable server | client | status`.
+//! The command line: `roundtable server | client | status | explain | …`.
 //!
 //! Must not know: how chatting works. It parses, calls, prints, and turns how it went into an exit code: 0 done,
 //! 1 failed while running, 2 wrong usage. Whatever went wrong is one line on standard error, `roundtable: <sentence>`.
 //!
-//! Reading order: [`args`], [`filter`], [`interactive`] with [`command`] and [`render`], [`status`].
+//! Reading order: [`args`], [`filter`], [`interactive`] with [`command`] and [`render`], [`status`], [`member`], [`explain`], [`demo`], [`torture`], [`compare`].
 
 pub mod args;
 
 pub mod render;
 
 pub mod status;
+
+pub mod explain;
+
+pub mod demo;
+
+pub mod torture;
+
+pub mod compare;
+
+mod stopping;
+
+pub mod member;
 
 pub mod lines;
 
@@ -90,7 +102,13 @@ fn dispatch(command: Subcommand) -> Result<Outcome, StartError> {
         }
         Subcommand::Client(args) => client(&args),
         Subcommand::Status(args) => status::run(&args),
+        Subcommand::Explain(args) => explain::run(&args),
+        Subcommand::Demo(args) => demo::run(&args),
+        Subcommand::Torture(args) => torture::run(&args),
+        Subcommand::Member { what } => member::run(&what),
+        Subcommand::Compare(args) => compare::run(&args),
         Subcommand::Sim(args) => crate::sim::command::run(&args),
+        Subcommand::Trace(args) => crate::trace::command::run(&args),
     }
 }
 

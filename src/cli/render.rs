@@ -13,7 +13,7 @@ pub enum Style {
 
 impl Style {
     /// `text` in the colour of the code `ansi`, such as `2` for dim.
-    fn paint(self, ansi: &str, text: &str) -> String {
+    pub(crate) fn paint(self, ansi: &str, text: &str) -> String {
         match self {
             Self::Plain => text.into(),
             Self::Coloured => format!("\x1b[{ansi}m{text}\x1b[0m"),
@@ -65,6 +65,20 @@ fn clock(timestamp_ms: u64) -> String {
     format!("{:02}:{:02}Z", minutes / 60 % 24, minutes % 60)
 }
 
+/// `2026-11-21 14:05Z`.
+fn date(timestamp_ms: u64) -> String {
+    // Years that begin in March: the day that leap years add is their last one.
+    let days = timestamp_ms / 86_400_000 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = 400 * era + year + u64::from(month <= 2);
+    format!("{year}-{month:02}-{day:02} {}", clock(timestamp_ms))
+}
+
 /// What happened, in a line for a person; `None` for what has no line of its own.
 pub fn notice(event: &Event) -> Option<String> {
     let text = match event {
@@ -86,9 +100,15 @@ pub fn notice(event: &Event) -> Option<String> {
         Event::Gap { room, missing } => format!(
             "{room}: no server that is up has all that you saw before ({missing}); it may come back with its server"
         ),
+        Event::HistoryStarts { room, until, missed, .. } => {
+            let missed = if *missed { "; you were away for some of it" } else { "" };
+            let until = date(*until);
+            format!("{room}: what was said up to {until} is not kept any more{missed}")
+        }
         Event::History { room, count } => {
             format!("the last {} of {room}:", counted(u64::from(*count), "message"))
         }
+        Event::Since { room, count: 0, .. } => format!("nothing was said in {room} since then"),
         Event::Since { room, count, more } => {
             let more = if *more { ", and more" } else { "" };
             format!("{} of {room} since then{more}:", counted(*count as u64, "message"))
@@ -169,7 +189,27 @@ mod tests {
     #[test]
     fn notices_are_sentences() {
         let rooms = vec!["a".to_string(), "b".to_string()];
+        let starts = |until: u64, missed: bool| {
+            let room = "a".to_string();
+            Event::HistoryStarts { room, after: 7, until, missed }
+        };
         let table = [
+            (
+                starts(1_709_164_799_000, false),
+                "* a: what was said up to 2024-02-28 23:59Z is not kept any more",
+            ),
+            (
+                starts(1_709_251_199_000, true),
+                "* a: what was said up to 2024-02-29 23:59Z is not kept any more; you were away for some of it",
+            ),
+            (
+                starts(1_709_251_200_000, false),
+                "* a: what was said up to 2024-03-01 00:00Z is not kept any more",
+            ),
+            (
+                starts(4_102_444_799_000, false),
+                "* a: what was said up to 2099-12-31 23:59Z is not kept any more",
+            ),
             (
                 Event::Reconnected { server: "h:1".into(), rooms, resent: 1 },
                 "* reconnected to h:1, in a, b, 1 message sent again",

@@ -2,29 +2,25 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::time::Duration;
 
 use super::Outcome;
-use super::args::{Format, StatusArgs};
-use super::connect::or_found;
+use super::args::{Check, Format, StatusArgs};
+use super::connect::servers;
 use super::render::{counted, visible};
-use crate::client::discovery::discover;
-use crate::client::query_status;
+use crate::client::{query_status, query_status_of_room};
 use crate::domain::NodeId;
 use crate::domain::content::{Liveness, OrderStatus, RoomStatus, Statistics, Status};
 use crate::error::StartError;
-use crate::network::UDPHandler;
 
-/// How long discovery waits for an answer.
-const DISCOVERY_LIMIT: Duration = Duration::from_secs(2);
+/// A name that no room can have.
+const NO_ROOM: &str = "\n";
 
 /// Asks the servers in turn and prints the first answer.
 pub fn run(args: &StatusArgs) -> Result<Outcome, StartError> {
-    let no_socket = |error| StartError::Other(format!("cannot open a UDP socket: {error}"));
-    let udp = UDPHandler::bind(0).map_err(no_socket)?;
-    let addresses = or_found(args.connect.addresses()?, &args.connect, |port, found| {
-        discover(&udp, &args.connect.cluster, port, DISCOVERY_LIMIT, found);
-    })?;
+    let addresses = servers(&args.connect)?;
+    if let Some(wanted) = args.check {
+        return check(wanted, &addresses);
+    }
     let mut failures = Vec::new();
     for address in addresses {
         match query_status(&address) {
@@ -33,6 +29,38 @@ pub fn run(args: &StatusArgs) -> Result<Outcome, StartError> {
         }
     }
     Err(StartError::Other(format!("no server answers ({})", failures.join("; "))))
+}
+
+/// Prints which of the servers is as `wanted`: the first. Otherwise says why none is.
+fn check(wanted: Check, addresses: &[String]) -> Result<Outcome, StartError> {
+    let mut failures = Vec::new();
+    for address in addresses {
+        // No room has this name: what is asked every few seconds should not list them all.
+        match query_status_of_room(address, NO_ROOM).map(|status| as_wanted(&status, wanted)) {
+            Ok(Ok(line)) => {
+                // Whoever closed standard output knows the exit code.
+                let _ = writeln!(std::io::stdout(), "{line}");
+                return Ok(Outcome::Done);
+            }
+            Ok(Err(why)) => failures.push(why),
+            Err(error) => failures.push(format!("{address}: {error}")),
+        }
+    }
+    let what = match wanted {
+        Check::Alive => "answers",
+        Check::Ready => "takes clients",
+    };
+    Err(StartError::Other(format!("no server {what} ({})", failures.join("; "))))
+}
+
+/// The line that says so, or why not.
+fn as_wanted(status: &Status, wanted: Check) -> Result<String, String> {
+    let node = visible(status.node.as_str());
+    match (wanted, &status.not_ready) {
+        (Check::Alive, _) => Ok(format!("{node} answers")),
+        (Check::Ready, None) => Ok(format!("{node} takes clients")),
+        (Check::Ready, Some(why)) => Err(format!("{node}: {}", visible(why))),
+    }
 }
 
 fn print(status: &Status, format: Format) -> Outcome {
@@ -84,13 +112,22 @@ fn order_lines(order: &OrderStatus) -> String {
     if order.starts_after > 0 {
         let _ = write!(places, ", kept from {}", order.starts_after + 1);
     }
-    let voters: Vec<&str> = order.voters.iter().map(NodeId::as_str).collect();
-    let voters = if voters.is_empty() { "-".into() } else { voters.join(", ") };
+    let voters = if order.voters.is_empty() { "-".into() } else { names(&order.voters) };
     let mut text = format!("order    {places}\nvoters   {}\n", visible(&voters));
+    for (what, ids) in [("learners", &order.learners), ("wiped", &order.wiped)] {
+        if !ids.is_empty() {
+            let _ = writeln!(text, "{what:<8} {}", visible(&names(ids)));
+        }
+    }
     if let Some(waits_for) = &order.waits_for {
         let _ = writeln!(text, "waits    {}", visible(waits_for));
     }
     text
+}
+
+/// `n1, n2`.
+pub(super) fn names(ids: &[NodeId]) -> String {
+    ids.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// The servers as a table; HEALTHY where health checks run.
@@ -182,7 +219,7 @@ fn members(names: &[String]) -> String {
 }
 
 /// Rows under each other, each column as wide as its widest cell.
-fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let rows: Vec<[String; N]> =
         rows.iter().map(|row| row.each_ref().map(|cell| visible(cell))).collect();
     let mut widths = [0; N];
@@ -233,10 +270,14 @@ mod tests {
                 replicas: vec!["n1".into(), "n3".into()],
                 members: vec!["alice".into(), "bob".into()],
                 messages: 12,
+                ..RoomStatus::default()
             }],
             storage: None,
             time: None,
             order: None,
+            disk_fault: None,
+            not_ready: None,
+            syncs: 0,
         };
         let expected = r"node     n1
 state    FOLLOWER
@@ -313,6 +354,9 @@ lobby\u{7}  n1    n1 n3     12        2 alice, bob
                 age_ms: 12_400,
             }),
             order: None,
+            disk_fault: None,
+            not_ready: None,
+            syncs: 0,
         };
         let text = table(&status);
         assert!(
@@ -331,6 +375,23 @@ lobby\u{7}  n1    n1 n3     12        2 alice, bob
         status.time = Some(TimeState::Unsynchronised { reason });
         let line = "time     not synchronised, the system clock serves: t:123 does not answer\n";
         assert!(table(&status).contains(line), "{}", table(&status));
+    }
+
+    #[test]
+    fn an_order_tells_who_votes_who_learns_and_who_lost_its_disk() {
+        let mut order = OrderStatus {
+            committed: 7,
+            last: 9,
+            starts_after: 3,
+            voters: vec!["n1".into(), "n2".into(), "n3".into()],
+            ..OrderStatus::default()
+        };
+        let head = "order    committed up to 7, log up to 9, kept from 4\nvoters   n1, n2, n3\n";
+        assert_eq!(order_lines(&order), head);
+        (order.learners, order.wiped) = (vec!["n4".into(), "n5".into()], vec!["n3".into()]);
+        order.waits_for = Some("no majority".into());
+        let more = "learners n4, n5\nwiped    n3\nwaits    no majority\n";
+        assert_eq!(order_lines(&order), format!("{head}{more}"));
     }
 
     #[test]

@@ -58,6 +58,8 @@ fn unknown_words_are_wrong_usage() {
         "roundtable sing",
         "roundtable client --nmae x",
         "roundtable server --discovery-port 7 --no-discovery",
+        "roundtable status --check well",
+        "roundtable status --check ready --format json",
     ] {
         let error = cli(words).unwrap_err();
         assert_eq!(explain_usage(&error), Outcome::WrongUsage, "{words}");

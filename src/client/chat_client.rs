@@ -170,6 +170,11 @@ impl ChatClient {
         self.inner.state.lock().server_connection.clone()
     }
 
+    /// The servers that it knows, `host:port`.
+    pub fn known_servers(&self) -> Vec<String> {
+        self.inner.state.lock().session.addresses().iter().map(Into::into).collect()
+    }
+
     /// Its connections: the diagram's `ChatClient *-- ConnectionManager`.
     pub fn connection_manager(&self) -> &ConnectionManager {
         &self.inner.manager

@@ -59,6 +59,17 @@ pub enum Event {
         /// What is missing, in words.
         missing: String,
     },
+    /// What was said in a room before is not kept any more, though it was asked for.
+    HistoryStarts {
+        /// The room.
+        room: String,
+        /// The last place that is gone.
+        after: u64,
+        /// It was said until then at the latest, in milliseconds since 1970.
+        until: u64,
+        /// Whether the session was away when some of it was said, so that it was not shown that.
+        missed: bool,
+    },
     /// The past of a room was asked for again; so many messages follow.
     History {
         /// The room.

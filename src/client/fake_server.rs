@@ -124,6 +124,7 @@ impl FakeCluster {
             replicas: vec!["n1".into(), "n2".into()],
             members: room.members.iter().map(|(user, _)| user.clone()).collect(),
             messages: room.messages.len() as u64,
+            ..RoomStatus::default()
         });
         Status {
             node: node.into(),
@@ -138,6 +139,9 @@ impl FakeCluster {
             storage: None,
             time: None,
             order: None,
+            disk_fault: None,
+            not_ready: None,
+            syncs: 0,
         }
     }
 }
@@ -221,7 +225,12 @@ fn answer(
             let past = &room.messages[start..];
             let members = room.members.len() as u32;
             let gap = asked.accept_gap.then_some(Position::Sequence(99));
-            conn.send(&ack.saying(&Joined { history: past.len() as u32, members, gap }));
+            conn.send(&ack.saying(&Joined {
+                history: past.len() as u32,
+                members,
+                gap,
+                starts: None,
+            }));
             for chat in past {
                 conn.send(chat);
             }
@@ -291,7 +300,8 @@ fn answer_kept(
             let (told, past) = (asked.after.unwrap_or(0), room.messages.iter().filter(since));
             let rest: Vec<Message> = past.skip(told as usize).cloned().collect();
             let next = (rest.len() > 2).then_some(told + 2);
-            let page = HistoryPage { messages: rest.into_iter().take(2).collect(), next };
+            let page =
+                HistoryPage { messages: rest.into_iter().take(2).collect(), next, starts: None };
             let answer = Message::new(MessageType::History, "n1").with_id(&msg.message_id);
             conn.send(&answer.in_room(&msg.room_id).saying(&page));
         }

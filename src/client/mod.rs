@@ -34,4 +34,4 @@ pub(crate) mod fake_server;
 pub use chat_client::{ChatClient, ClientSettings, SendError};
 pub use event::{Delivery, Event};
 pub use session::identity::Password;
-pub use status_query::query_status;
+pub use status_query::{AskError, ask_members, query_status, query_status_of_room};

@@ -1,39 +1,91 @@
-//! Asking one server how the cluster is, without joining it.
+//! Asking one server without joining it: how the cluster is, and who takes part.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use crate::domain::content::{ErrorContent, Status};
+use crate::domain::content::{ErrorContent, MemberContent, MemberList, Status};
 use crate::domain::{Message, MessageType};
 use crate::network::tcp_connection::ReceiveError;
 use crate::network::{ConnectionManager, ConnectionSettings};
 use crate::threads::Threads;
 
-/// How long a server may take to answer.
+/// How long a server may be silent.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Why a question has no answer.
+#[derive(Debug)]
+pub enum AskError {
+    /// Nobody answers there, or nothing that can be understood.
+    Io(io::Error),
+    /// The server says no.
+    Refused(ErrorContent),
+}
+
+impl fmt::Display for AskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "{error}"),
+            Self::Refused(refusal) => write!(f, "{}", refusal.reason),
+        }
+    }
+}
+
+impl std::error::Error for AskError {}
+
+impl From<io::Error> for AskError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
 /// Asks the server at `address` (`host:port`) how the cluster is. Blocks for a few seconds at most.
-pub fn query_status(address: &str) -> io::Result<Status> {
+pub fn query_status(address: &str) -> Result<Status, AskError> {
+    query_status_of_room(address, "")
+}
+
+/// The same about `room_id` alone: the answer is short however many rooms there are. Empty: about all.
+pub fn query_status_of_room(address: &str, room_id: &str) -> Result<Status, AskError> {
+    let question = Message::new(MessageType::Status, "").with_id("status").in_room(room_id);
+    let answer = ask(address, &question)?;
+    Ok(answer.content.parse().map_err(io::Error::other)?)
+}
+
+/// Asks the server at `address` for the members, or to let one in or out. It answers with the members as they are then. Blocks
+/// for some seconds at most.
+pub fn ask_members(address: &str, request: &MemberContent) -> Result<MemberList, AskError> {
+    let question = Message::new(MessageType::Member, "").with_id("member").saying(request);
+    match ask(address, &question)?.content.parse() {
+        Ok(MemberContent::Listed(list)) => Ok(list),
+        Ok(_) => Err(io::Error::other("it answered what was not asked").into()),
+        Err(error) => Err(io::Error::other(error).into()),
+    }
+}
+
+/// Sends `question` on a connection of its own, and waits for an answer of its type.
+fn ask(address: &str, question: &Message) -> Result<Message, AskError> {
     let (host, port) = split_address(address)?;
-    let threads = Threads::new("status");
-    let manager = ConnectionManager::new(ConnectionSettings::new("status"), threads.clone());
+    let threads = Threads::new("ask");
+    let manager = ConnectionManager::new(ConnectionSettings::new("ask"), threads.clone());
     let conn = manager.connect_to(host, port)?;
     conn.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    conn.send(&Message::new(MessageType::Status, "").with_id("status"));
+    conn.send(question);
     let answer = loop {
         match conn.receive() {
-            Ok(Some(msg)) if msg.message_type == MessageType::Status => {
-                break msg.content.parse().map_err(io::Error::other);
-            }
+            Ok(Some(msg)) if msg.message_type == question.message_type => break Ok(msg),
             Ok(Some(msg)) if msg.message_type == MessageType::Error => {
-                let refusal = msg.content.parse::<ErrorContent>();
-                let reason = refusal.map_or_else(|_| "refused".into(), |refusal| refusal.reason);
-                break Err(io::Error::other(reason));
+                break Err(msg.content.parse().map_or_else(
+                    |error| AskError::Io(io::Error::other(error)),
+                    AskError::Refused,
+                ));
             }
+            // A server that waits for something says that it is there.
             Ok(Some(_)) => {}
-            Ok(None) => break Err(io::Error::other("it closed the connection without an answer")),
-            Err(ReceiveError::Io(error)) => break Err(error),
-            Err(ReceiveError::Request(error)) => break Err(io::Error::other(error)),
+            Ok(None) => {
+                break Err(io::Error::other("it closed the connection without an answer").into());
+            }
+            Err(ReceiveError::Io(error)) => break Err(error.into()),
+            Err(ReceiveError::Request(error)) => break Err(io::Error::other(error).into()),
         }
     };
     conn.close();

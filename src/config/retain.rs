@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How much of its log a server keeps beyond what it cannot do without. Removed are whole files, so up to
-/// `--segment-bytes` more is kept.
+/// How much of its log a server of the design `sequencer` keeps beyond what it cannot do without. Removed are whole files, and
+/// only when that is worth it: so up to an eighth and `--segment-bytes` more is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Retain {
     /// All of it.

@@ -52,16 +52,23 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
     assert_eq!(config.peers, ["a:1", "b:2"]);
     assert_eq!((config.discovery_port, config.bootstrap_expect), (None, 3));
     assert_eq!((config.frame_bytes_max, config.log), (65536, Some(LevelFilter::Debug)));
-    assert_eq!(config.segment_bytes, 64 * 1024 * 1024);
+    assert_eq!((config.segment_bytes, config.compact_after), (64 * 1024 * 1024, 20_000));
 }
 
 #[test]
 fn what_is_retained_is_everything_a_size_or_an_age() {
     let retain = |words: &str| said(words).resolve().unwrap().retain;
     assert_eq!(retain("--id n1"), Retain::Everything);
-    assert_eq!(retain("--id n1 --retain 1GiB"), Retain::Bytes(1 << 30));
-    assert_eq!(retain("--id n1 --retain 8KiB --segment-bytes 4096"), Retain::Bytes(8192));
-    let (_dir, path) = file(r#"{"retain": "2d", "segment_bytes": 8192}"#);
+    assert_eq!(retain("--id n1 --design sequencer --retain 1GiB"), Retain::Bytes(1 << 30));
+    assert_eq!(
+        retain("--id n1 --design sequencer --retain 8KiB --segment-bytes 4096"),
+        Retain::Bytes(8192)
+    );
+    for design in ["ring", "sequencer", "raft"] {
+        let words = format!("--id n1 --design {design} --retain everything");
+        assert_eq!(retain(&words), Retain::Everything);
+    }
+    let (_dir, path) = file(r#"{"design": "sequencer", "retain": "2d", "segment_bytes": 8192}"#);
     let config = said(&format!("--id n1 --config {}", path.display())).resolve().unwrap();
     let two_days = std::time::Duration::from_secs(2 * 86_400);
     assert_eq!((config.retain, config.segment_bytes), (Retain::Age(two_days), 8192));
@@ -102,6 +109,7 @@ fn what_cannot_be_is_refused_with_the_flag_and_a_remedy() {
         ("--id n1 --advertise 0.0.0.0:7001", "that others can connect to"),
         ("--id n1 --advertise [::]:7001", "that others can connect to"),
         ("--id n1 --election dice", "\"dice\" does not exist; this version has: hs, bully"),
+        ("--id n1 --design raft --election bully", "leave --election out"),
         ("--id n1 --design star", "\"star\" does not exist; this version has: ring"),
         ("--id n1 --heartbeat-interval-ms 1000 --server-timeout-ms 2000", "less than 3000"),
         ("--id n1 --frame-bytes-max 10", "less than 4096"),
@@ -109,7 +117,12 @@ fn what_cannot_be_is_refused_with_the_flag_and_a_remedy() {
         ("--id n1 --segment-bytes 100", "--segment-bytes 100 is less than 4096"),
         ("--id n1 --retain much", "--retain \"much\" is neither a size such as 1GiB"),
         ("--id n1 --retain 0d", "--retain \"0d\" keeps nothing"),
-        ("--id n1 --retain 1MiB", "--retain 1MiB is less than --segment-bytes 67108864"),
+        ("--id n1 --retain 1d", "--retain 1d is for the design sequencer: ring keeps all messages"),
+        ("--id n1 --design raft --retain 1GiB", "raft bounds its log by snapshots"),
+        (
+            "--id n1 --design sequencer --retain 1MiB",
+            "--retain 1MiB is less than --segment-bytes 67108864",
+        ),
         ("--id n1 --bootstrap-expect 0", "less than 1"),
         ("--id n1 --log loud", "none of error, warn"),
         ("--id n1 --ntp time.example", "--ntp \"time.example\" is not HOST:PORT"),

@@ -15,15 +15,20 @@ use super::vector_clock::VectorClock;
 
 mod chat_store;
 mod election;
+mod held_back;
+mod member;
 mod ordering;
 
 pub use chat_store::{
-    Deletion, HistoryPage, HistoryRequest, Registration, RoomStatistics, Statistics, StorageStatus,
+    Deletion, HistoryPage, HistoryRequest, HistoryStart, Registration, RoomStatistics, Statistics,
+    StorageStatus,
 };
 pub use election::{Coordinator, ElectionContent, ElectionOk, Question, Side};
+pub use held_back::HeldBack;
+pub use member::{MemberContent, MemberList, MemberRole, MemberStatus};
 pub use ordering::{
-    CatchupReq, Join, LeaderHeartbeat, Member, Members, MembersContent, OrderingAck, Place,
-    PromiseContent, SeqChat, SeqChatKind, TimeoutNow,
+    CatchupReq, Join, LeaderHeartbeat, Member, Members, MembersContent, OrderStatus, OrderingAck,
+    Place, PromiseContent, SeqChat, SeqChatKind, StateHere, StatePiece, TimeoutNow,
 };
 
 /// What a session has been shown of a room. Opaque to clients: they hand it back as `content.after`.
@@ -128,6 +133,9 @@ pub struct Joined {
     /// With `accept_gap`: what the client has seen and this server has not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap: Option<Position>,
+    /// The client asked for messages that are not kept any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts: Option<HistoryStart>,
 }
 
 /// ERROR: why not.
@@ -215,22 +223,15 @@ pub struct Status {
     /// How far the one order is; absent in designs without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<OrderStatus>,
-}
-
-/// How far the one order is on a server, in [`Status`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OrderStatus {
-    /// The last place that is known to be committed.
-    pub committed: u64,
-    /// The last place in this server's log, committed or not.
-    pub last: u64,
-    /// The place after which the entries begin that are kept here; 0 when all are.
-    pub starts_after: u64,
-    /// Who counts for majorities. None before the cluster is founded.
-    pub voters: Vec<NodeId>,
-    /// What this server, or the cluster, waits for, in a sentence for its operator.
+    /// Why the log cannot be written now, in the operating system's words; absent when it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub waits_for: Option<String>,
+    pub disk_fault: Option<String>,
+    /// How often the log was synced (`fdatasync`) since the server started.
+    #[serde(default)]
+    pub syncs: u64,
+    /// Why this server takes no clients now, in a sentence; absent when it takes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_ready: Option<String>,
 }
 
 /// Where a server's time comes from, in [`Status`].
@@ -301,7 +302,7 @@ pub enum Liveness {
 }
 
 /// A room in [`Status`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RoomStatus {
     /// The room's name.
     pub room_id: String,
@@ -313,6 +314,12 @@ pub struct RoomStatus {
     pub members: Vec<String>,
     /// Messages that the answering server holds; 0 when it is no replica.
     pub messages: u64,
+    /// The first of the messages that wait there for their causal past (design `ring`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_back: Vec<HeldBack>,
+    /// How many messages of that server's clients wait for their acknowledgement; absent for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unacknowledged: Option<u64>,
 }
 
 // ---------------------------------------------------------------- servers

@@ -46,6 +46,11 @@ impl HoldBackQueue {
         released
     }
 
+    /// What the messages wait for, and which wait for it.
+    pub fn awaited(&self) -> impl Iterator<Item = (&Incarnation, u64, &[Message])> {
+        self.waiting.iter().map(|((origin, count), waiting)| (origin, *count, waiting.as_slice()))
+    }
+
     /// The messages that wait, in the order of what they wait for.
     pub fn iter(&self) -> impl Iterator<Item = &Message> {
         self.waiting.values().flatten()

@@ -96,11 +96,14 @@ pub enum MessageType {
     History,
     /// A client asks what is kept, and the answer.
     Stats,
+    /// An operator lets a server in or out, or asks for the members; passed on to the leader, and the answer. Lost: the
+    /// operator is told, and asks again.
+    Member,
 }
 
 impl MessageType {
     /// Every type, in the order of declaration.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::ClientJoin,
         Self::ClientLeave,
         Self::JoinRoom,
@@ -131,6 +134,7 @@ impl MessageType {
         Self::Delete,
         Self::History,
         Self::Stats,
+        Self::Member,
     ];
 
     /// The name on the wire, such as `CHAT`.
@@ -166,6 +170,7 @@ impl MessageType {
             Self::Delete => "DELETE",
             Self::History => "HISTORY",
             Self::Stats => "STATS",
+            Self::Member => "MEMBER",
         }
     }
 }
@@ -322,6 +327,9 @@ pub struct Message {
     /// To clients: what the session has been shown of this room, for `content.after`. Opaque to them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
+    /// Between servers that [trace](crate::trace): the frame's name. Read and never written: it ends where it arrives.
+    #[serde(default, skip_serializing)]
+    pub trace: Option<Box<str>>,
 }
 
 impl Message {
@@ -340,6 +348,7 @@ impl Message {
             term: None,
             timestamp: None,
             position: None,
+            trace: None,
         }
     }
 

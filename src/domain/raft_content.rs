@@ -134,12 +134,10 @@ pub enum InstallSnapshot {
         /// The answering server's disk.
         disk: String,
     },
-    /// In the journal only: a snapshot that was taken or installed.
-    Saved {
+    /// In the journal only: the log begins anew behind this snapshot, which the leader sent and is on disk.
+    Installed {
         /// What the snapshot is.
         head: SnapshotHead,
-        /// All of it.
-        data: HexBytes,
     },
 }
 
@@ -196,6 +194,9 @@ pub struct Configuration {
     /// Who only gets the log (thesis 4.2.1).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub learners: BTreeMap<NodeId, Learner>,
+    /// Who was removed, with the disk that it had: it is let in again only by an operator, or with another disk.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub removed: BTreeMap<NodeId, String>,
 }
 
 /// A server that gets the log and does not count.

@@ -55,7 +55,7 @@ pub enum RequestError {
         /// Why it cannot be.
         fault: String,
     },
-    /// `JOIN_FIRST`: only STATUS, DISCOVERY and HELLO are answered before CLIENT_JOIN.
+    /// `JOIN_FIRST`: only STATUS, DISCOVERY, MEMBER and HELLO are answered before CLIENT_JOIN.
     JoinFirst {
         /// Which message.
         message_id: String,
@@ -69,10 +69,12 @@ pub enum RequestError {
         /// What was sent.
         message_type: MessageType,
     },
-    /// `HELLO_TIMEOUT`: say CLIENT_JOIN within the limit. The connection is closed.
+    /// `HELLO_TIMEOUT`: say CLIENT_JOIN, or as a server HELLO, within the limit. The connection is closed.
     HelloTimeout {
         /// The limit, in seconds.
         seconds: u64,
+        /// The address that the one that waited had dialled: then a HELLO was not answered.
+        dialled: Option<String>,
     },
     /// `CLIENT_TIMEOUT`: answer HEARTBEAT. The connection is closed.
     ClientTimeout {
@@ -122,6 +124,15 @@ pub enum RequestError {
         what: &'static str,
         /// The design.
         design: String,
+    },
+    /// `CHANGE_REFUSED`: the members stay as they are; the reason says what to do first.
+    ChangeRefused {
+        /// Which message.
+        message_id: String,
+        /// Why, and what to do.
+        reason: String,
+        /// Whether the same can succeed a moment later.
+        later: bool,
     },
     /// `SESSION_EXPIRED`: nobody remembers what this session said, so a message could be said twice; begin a new
     /// session. The connection is closed.
@@ -209,6 +220,7 @@ impl RequestError {
             Self::NotFound { .. } => "NOT_FOUND",
             Self::NotYours { .. } => "NOT_YOURS",
             Self::Unsupported { .. } => "UNSUPPORTED",
+            Self::ChangeRefused { .. } => "CHANGE_REFUSED",
             Self::SessionExpired { .. } => "SESSION_EXPIRED",
             Self::PasswordNeeded { .. } => "PASSWORD_NEEDED",
             Self::WrongPassword { .. } => "WRONG_PASSWORD",
@@ -233,6 +245,7 @@ impl RequestError {
                 | Self::SlowConsumer { .. }
                 | Self::ClientTimeout { .. }
                 | Self::ServerStopping
+                | Self::ChangeRefused { later: true, .. }
         )
     }
 
@@ -250,6 +263,7 @@ impl RequestError {
                 | Self::NotFound { .. }
                 | Self::NotYours { .. }
                 | Self::Unsupported { .. }
+                | Self::ChangeRefused { .. }
                 | Self::Behind { .. }
                 | Self::StorageFull { .. }
         )
@@ -269,6 +283,7 @@ impl RequestError {
             | Self::NotFound { message_id, .. }
             | Self::NotYours { message_id, .. }
             | Self::Unsupported { message_id, .. }
+            | Self::ChangeRefused { message_id, .. }
             | Self::SessionExpired { message_id }
             | Self::PasswordNeeded { message_id, .. }
             | Self::WrongPassword { message_id }
@@ -316,9 +331,16 @@ impl fmt::Display for RequestError {
             Self::UnexpectedType { message_type, .. } => {
                 write!(f, "{message_type} is not for clients to send")
             }
-            Self::HelloTimeout { seconds } => {
-                write!(f, "no CLIENT_JOIN within {seconds} s; connect again and say it first")
-            }
+            Self::HelloTimeout { seconds, dialled: None } => write!(
+                f,
+                "the side that connected said neither CLIENT_JOIN, as a client, nor HELLO, as a server, within {seconds} s; \
+                 see whether it hangs, and what stands between that keeps its bytes back, then connect again"
+            ),
+            Self::HelloTimeout { seconds, dialled: Some(address) } => write!(
+                f,
+                "{address} took the connection and did not answer HELLO within {seconds} s; see whether a roundtable \
+                 server runs there and does not hang, and what stands between that keeps its bytes back"
+            ),
             Self::ClientTimeout { seconds } => {
                 write!(f, "nothing heard for {seconds} s; answer HEARTBEAT to stay connected")
             }
@@ -343,7 +365,9 @@ impl fmt::Display for RequestError {
                 write!(f, "more than {bytes_max} bytes wait to be read; read faster")
             }
             Self::ServerStopping => write!(f, "this server is stopping; connect to another"),
-            Self::WrongCluster { reason } => write!(f, "{reason}"),
+            Self::WrongCluster { reason } | Self::ChangeRefused { reason, .. } => {
+                write!(f, "{reason}")
+            }
             Self::NodeIdInUse { id, address } => {
                 write!(
                     f,

@@ -40,6 +40,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// a batch of them.
 const PEER_FRAMES: usize = 8;
 
+/// And at least so long, in bytes: what servers gather into one frame does not know how long a client's may be.
+const PEER_FRAME_BYTES_LEAST: usize = 8 * 1024 * 1024;
+
 /// What a reader thread tells its callback.
 #[derive(Debug)]
 pub enum Received {
@@ -322,7 +325,8 @@ impl Network for ConnectionManager {
         let Some(conn) = self.connection(conn) else { return };
         self.unbind(conn.id());
         conn.set_bound(self.settings.peer_queue_bytes_max, Overflow::Reset);
-        conn.set_frame_bytes_max(self.settings.frame_bytes_max * PEER_FRAMES);
+        let bytes_max = self.settings.frame_bytes_max.saturating_mul(PEER_FRAMES);
+        conn.set_frame_bytes_max(bytes_max.max(PEER_FRAME_BYTES_LEAST));
         self.bindings.lock().insert(conn.id(), Binding::Peer(node_id.clone()));
         let former =
             self.active_connections_peer_to_peer.lock().insert(node_id.clone(), Arc::clone(&conn));

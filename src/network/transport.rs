@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use parking_lot::Mutex;
 
 use crate::domain::{Frame, Message, NodeId};
+use crate::trace::Tracer;
 
 /// Messages to servers.
 pub trait Transport {
@@ -66,6 +67,11 @@ pub trait Network: Transport {
 
     /// Sends `msg` to `to` over UDP, or to everyone on the discovery port when `to` is `None`.
     fn send_udp(&self, msg: &Message, to: Option<SocketAddr>);
+
+    /// Who writes down what happens, if anybody does.
+    fn trace(&self) -> Option<&Tracer> {
+        None
+    }
 }
 
 /// A [`Network`] that only remembers: for unit tests and plays.

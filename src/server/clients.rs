@@ -222,6 +222,7 @@ impl ServerNode {
         }
         let past = self.start_replay(session, room_id, limit, after);
         let joined = Joined {
+            starts: None,
             history: u32::try_from(past).unwrap_or(u32::MAX),
             members: u32::try_from(self.presence.count_in(room_id)).unwrap_or(u32::MAX),
             gap: gap.map(Position::Clock),

@@ -165,7 +165,8 @@ impl ServerNode {
         for conn in silent {
             if self.conns.get(&conn).is_some_and(|conn| conn.waiting.is_none()) {
                 let seconds = HELLO_TIMEOUT.as_secs();
-                self.refuse(conn, &RequestError::HelloTimeout { seconds }, step);
+                let dialled = self.conns.get(&conn).and_then(|conn| conn.dialled.clone());
+                self.refuse(conn, &RequestError::HelloTimeout { seconds, dialled }, step);
             }
         }
     }

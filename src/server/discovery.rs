@@ -11,7 +11,7 @@ use super::ServerNode;
 use super::ring::ServerInfo;
 use super::step::Step;
 use crate::domain::content::{DiscoveryContent, ServerAddress};
-use crate::domain::{Message, MessageType};
+use crate::domain::{Message, MessageType, NodeId};
 use crate::network::ConnId;
 
 /// How often a server that is starting or alone says that it exists.
@@ -151,7 +151,9 @@ impl ServerNode {
     /// The servers that a client can use, this one first.
     pub(super) fn live_addresses(&self) -> Vec<ServerAddress> {
         let me = ServerAddress { id: self.server_id.clone(), address: self.config.address.clone() };
-        let others = self.servers.iter().filter(|(_, info)| info.is_live());
+        let takes_clients =
+            |(id, info): &(&NodeId, &ServerInfo)| info.is_live() && !self.was_removed(id, info);
+        let others = self.servers.iter().filter(takes_clients);
         let others = others
             .map(|(id, info)| ServerAddress { id: id.clone(), address: info.address.clone() });
         std::iter::once(me).chain(others).collect()

@@ -25,7 +25,7 @@ impl ServerNode {
             return;
         }
         self.check_ready(step);
-        if !self.may_elect(step) || self.state() == super::ServerState::ElectionInProgress {
+        if !self.may_elect(step) || self.election_module.is_under_way() {
             return;
         }
         let due = match self.leader_id() {
@@ -55,7 +55,9 @@ impl ServerNode {
         // A client is told the log time: what it says later must not look older than the cluster.
         let knows_time =
             self.ordered.as_ref().is_none_or(|ordered| ordered.storage.log_time_ms() > 0);
-        if !self.ready && knows_time && self.may_elect(step) && self.leader_id().is_some() {
+        let is_out = self.ordered.as_ref().is_some_and(|ordered| ordered.order.is_removed());
+        let may_serve = knows_time && !is_out && self.may_elect(step);
+        if !self.ready && may_serve && self.leader_id().is_some() {
             self.ready = true;
             self.progress = true;
             log::info!("ready, takes clients at {}", self.config.address);

@@ -16,7 +16,7 @@
 //! its own up. Two clusters of the same servers are impossible; the price is that all first voters must be up once,
 //! together. With one voter it happens at once.
 //!
-//! **Later.** The voters stay for good; a server that joins later gets every entry, but has no vote. Changes (a learner, a new address,
+//! **Later.** In the design `sequencer` the voters stay for good (in `raft` its own [configuration](super::raft) changes); a server that joins later gets every entry, but has no vote. Changes (a learner, a new address,
 //! the disk of a voter) are MEMBERS entries of the one order, written by the leader, and hold from their
 //! place in the log on: what a cut tail said is forgotten with it. A server that finds itself missing or described wrongly
 //! sends JOIN again every second.
@@ -24,7 +24,7 @@
 //! **Wiped voters.** A voter whose disk id is not the recorded one has lost its promises. [`counts`](MembershipManager::counts) says
 //! no to it; when it says yes again, and why, stands in [`ordering`](super::ordering).
 //!
-//! Leaves out: other voters than the first ones, and a disk that comes back after its successor was recorded: throw
+//! Leaves out: other voters than the first ones (`raft` has them), and a disk that comes back after its successor was recorded: throw
 //! away what was replaced.
 //!
 //! Source: total-order-chat.txt, "Membership Manager". Its components and operations in the code:
@@ -91,7 +91,7 @@ enum WhenSynced {
     CountOwn(String),
 }
 
-/// The document's `MembershipManager`, for the designs with fixed voters.
+/// The document's `MembershipManager`, for the designs with voters.
 #[derive(Debug)]
 pub struct MembershipManager {
     node_id: NodeId,
@@ -257,6 +257,22 @@ impl MembershipManager {
             self.base.take().into_iter().chain(latest).max_by_key(|members| members.version);
     }
 
+    /// The members that are kept beside the log.
+    pub fn base(&self) -> Option<&Members> {
+        self.base.as_ref()
+    }
+
+    /// The log begins after `seq`, with `members` in force; with `anew` it is empty.
+    pub fn start_after(&mut self, seq: Seq, members: Option<Members>, anew: bool) {
+        if anew {
+            self.in_log.clear();
+        } else {
+            self.forget_up_to(seq);
+        }
+        self.base =
+            self.base.take().into_iter().chain(members).max_by_key(|members| members.version);
+    }
+
     /// A connection to `id` stands.
     pub fn link_up(&mut self, id: &NodeId, step: &Step) {
         self.links.insert(id.clone());
@@ -272,8 +288,6 @@ impl MembershipManager {
 
     /// What is missing, in a sentence for the operator: servers to found the cluster, this server's log, or a majority.
     pub fn waits_for(&self, leader: Option<&NodeId>) -> Option<String> {
-        let names =
-            |ids: &[&NodeId]| ids.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(", ");
         let Some(members) = self.members() else {
             let mut here: Vec<&NodeId> = self.links.iter().chain([&self.node_id]).collect();
             here.sort();
@@ -286,23 +300,10 @@ impl MembershipManager {
             ));
         };
         if self.is_voter(&self.node_id) && !self.counts_itself() {
-            return Some(
-                "this server is a voter that lost its log: it promises and counts for nothing until it has fetched \
-                 the log from a leader"
-                    .into(),
-            );
+            return Some(LOST_ITS_LOG.into());
         }
-        let reached = |id: &&NodeId| **id == self.node_id || self.links.contains(*id);
-        let (here, away): (Vec<&NodeId>, Vec<&NodeId>) = members.voters.keys().partition(reached);
-        let majority = members.majority();
-        (leader.is_none() && here.len() < majority).then(|| {
-            format!(
-                "no majority: {} of {} voters can be reached, {majority} are needed; missing: {}",
-                here.len(),
-                members.voters.len(),
-                names(&away)
-            )
-        })
+        let reached = |id: &NodeId| *id == self.node_id || self.links.contains(id);
+        leader.is_none().then(|| lacks_majority(members.voters.keys(), reached)).flatten()
     }
 
     /// Whether the members are known and describe this server as it is.
@@ -324,13 +325,14 @@ impl MembershipManager {
         self.send_proposal(step);
     }
 
-    /// JOIN from `from`: remembers it and answers with the members and the leader. Servers of another cluster are refused
-    /// by its name.
+    /// JOIN from `from`: remembers it and answers with the members and the leader, and whether it was `removed`. Servers of
+    /// another cluster are refused by its name.
     pub fn handle_join(
         &mut self,
         from: &NodeId,
         msg: &Message,
         leader: Option<ServerAddress>,
+        removed: bool,
         step: &Step,
     ) -> Result<(), RequestError> {
         let join: Join = content_of(msg)?;
@@ -339,7 +341,7 @@ impl MembershipManager {
         }
         self.add_peer(from, join.member);
         let members = self.committed_members().cloned();
-        let joined = OrderingAck::Joined { members, leader };
+        let joined = OrderingAck::Joined { members, leader, removed };
         let answer = self.message(MessageType::Ack).with_id(msg.message_id.clone());
         step.cm.send_to_node(from, &answer.saying(&joined));
         self.propose(step);
@@ -458,6 +460,32 @@ impl MembershipManager {
         }
         Ok(())
     }
+}
+
+/// What a voter with an empty disk waits for.
+pub(super) const LOST_ITS_LOG: &str = "this server is a voter that lost its log: it promises and counts for nothing until \
+                                       it has fetched the log from a leader";
+
+/// Who of `voters` is missing for a majority, in a sentence; `None` when enough of them count.
+pub(super) fn lacks_majority<'a>(
+    voters: impl Iterator<Item = &'a NodeId>,
+    counts: impl Fn(&NodeId) -> bool,
+) -> Option<String> {
+    let (here, away): (Vec<&NodeId>, Vec<&NodeId>) = voters.partition(|id| counts(id));
+    let all = here.len() + away.len();
+    let majority = all / 2 + 1;
+    (here.len() < majority).then(|| {
+        format!(
+            "no majority: {} of {all} voters can be reached, {majority} are needed; missing: {}",
+            here.len(),
+            names(&away)
+        )
+    })
+}
+
+/// `n1, n2`.
+fn names(ids: &[&NodeId]) -> String {
+    ids.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// The typed content of `msg`, or what is wrong with it.

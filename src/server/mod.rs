@@ -8,7 +8,8 @@
 //!
 //! 1. the node (`Shell::node`): taken first, held for one batch of steps, never across a blocking call;
 //! 2. leaves, one at a time, for a moment: the maps of `ConnectionManager`, the queue of each
-//!    connection, the buffer and the places of `FileLog`, the handles of `Threads`, the label of the log.
+//!    connection, the buffer and the places of `FileLog`, the handles of `Threads`, the label of the log, the step of a
+//!    [`Tracer`](crate::trace::Tracer) and the end of its channel.
 //!
 //! Nothing is locked while a leaf is held. Channels are sent to with `try_send` while the node is held.
 
@@ -32,6 +33,7 @@ pub mod server_node;
 
 mod clients;
 mod connections;
+pub mod dials;
 mod discovery;
 mod leadership;
 pub mod peers;

@@ -46,24 +46,30 @@
 //! **Wiped voters** stand in [`wiped`]. **`--ack leader`** ([`AckRule::Leader`]) takes the leader's disk for enough, as the document does. It is
 //! faster by a round and loses what only a dead leader had.
 //!
-//! Leaves out: other voters than the first ones; reading old entries from the disk (all that is kept is in memory); a
-//! leader that reads, which it need not, since every server shows what is committed.
+//! **Old entries** are on disk alone, but for the last [`TAIL_BYTES`]. For a server that was away they are read back a batch at a time, one
+//! read under way for each ([`catchup`]); the log's reader does that in its own thread, so neither the order nor its disk waits for it.
+//!
+//! Leaves out: other voters than the first ones; a leader that reads, which it need not, since every server shows what is
+//! committed.
 //!
 //! Source: total-order-chat.txt, "Ordering Manager", whose holes ("may be lost", "split-brain possible in theory") are closed with Ongaro
 //! and Ousterhout (2014), sections 5.3 and 5.4, and Lamport's promises (1998).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::ServerState;
 use super::membership::MembershipManager;
 use super::step::Step;
-use super::total_order::{Entry, Seq, TotalOrder};
-use crate::domain::content::{OrderStatus, Place, SeqChat, SeqChatKind};
+use super::total_order::{Entry, MemberView, Seq, TotalOrder};
+use crate::domain::content::{CatchupReq, OrderStatus, Place, SeqChat, SeqChatKind};
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Term};
 use crate::error::RequestError;
 use crate::storage::LogIndex;
 
+mod base;
+mod catchup;
 mod following;
 mod journal;
 mod leading;
@@ -75,6 +81,10 @@ mod wiped;
 pub use crate::config::AckRule;
 pub use timing::OrderingTiming;
 
+pub use base::PIECE_BYTES;
+
+use base::{Base, Gathering};
+use catchup::Catchup;
 use following::Following;
 use journal::Journal;
 use leading::Leading;
@@ -86,6 +96,10 @@ pub const BATCH_BYTES: usize = 256 << 10;
 
 /// This many bytes are on their way to a follower at most; what is beyond waits in the log.
 pub const WINDOW_BYTES: usize = 1 << 20;
+
+/// Entries that are committed, applied and on disk stay in memory while all are about this long, in bytes: who was away for a
+/// moment is caught up without the disk.
+pub const TAIL_BYTES: usize = 32 << 20;
 
 /// Entries that are kept though they came ahead of their turn. What is beyond is asked for again.
 pub const BUFFER_MAX: usize = 1024;
@@ -135,6 +149,10 @@ pub struct OrderingConfig {
     pub membership: MembershipManager,
     /// For the lengths of backing off.
     pub rng: fastrand::Rng,
+    /// How much of the log's end stays in memory: [`TAIL_BYTES`].
+    pub tail_bytes: usize,
+    /// How long a piece of a state is at most: [`PIECE_BYTES`].
+    pub piece_bytes: usize,
 }
 
 /// The document's `OrderingManager`: leader and follower of the one order.
@@ -146,6 +164,20 @@ pub struct OrderingManager {
     ack_rule: AckRule,
     rng: fastrand::Rng,
     journal: Journal,
+    tail_bytes: usize,
+    piece_bytes: usize,
+    /// What stands for the entries that are not kept any more.
+    base: Base,
+    /// A base that is being received.
+    gathering: Option<Gathering>,
+    /// One that is being read from the records, at the start.
+    recovering: Option<Gathering>,
+    /// What every member has that the leader is connected to, as it said last.
+    held: Seq,
+    /// What servers ask for and the disk reads for them.
+    catchup: Catchup,
+    /// Records of the journal that were read at the start.
+    recovered: LogIndex,
     role: Role,
     /// Lower terms are stale: promised to a nominee, or seen of a leader.
     promised: Option<Term>,
@@ -164,7 +196,7 @@ pub struct OrderingManager {
     answers: Vec<(LogIndex, Answer)>,
     synced: LogIndex,
     /// The last CATCHUP_REQ.
-    asked: Option<(Place, Instant)>,
+    asked: Option<(CatchupReq, Instant)>,
     /// Adopting: where to ask next, since the last answer did not fit.
     ask_after: Option<Place>,
     foreign_disks: BTreeMap<NodeId, ForeignDisk>,
@@ -185,6 +217,14 @@ impl OrderingManager {
             ack_rule: config.ack_rule,
             rng: config.rng,
             journal: Journal::default(),
+            tail_bytes: config.tail_bytes,
+            piece_bytes: config.piece_bytes,
+            base: Base::default(),
+            gathering: None,
+            recovering: None,
+            held: 0,
+            catchup: Catchup::default(),
+            recovered: 0,
             role: Role::default(),
             promised: None,
             counter: 0,
@@ -221,17 +261,6 @@ impl OrderingManager {
         self.journal.log().base()
     }
 
-    /// Forgets entries up to `seq`, but none that was not taken yet. Who asks for them later is told that history starts
-    /// after them.
-    pub fn forget_up_to(&mut self, seq: Seq, step: &Step) {
-        let seq = seq.min(self.taken);
-        if seq > self.journal.log().base() {
-            let node = self.membership.node_id().to_string();
-            self.journal.forget_up_to(seq, &node, step);
-            self.membership.forget_up_to(seq);
-        }
-    }
-
     /// Places of entries that came ahead of their turn and wait for those before them.
     pub fn buffered(&self) -> Vec<Seq> {
         match &self.role {
@@ -247,6 +276,7 @@ impl OrderingManager {
 
 impl TotalOrder for OrderingManager {
     fn recover(&mut self, record: Message) {
+        self.recovered += 1;
         if let Some(term) = &record.term {
             self.note_term(term);
             self.promised = self.promised.take().max(Some(term.clone()));
@@ -254,15 +284,14 @@ impl TotalOrder for OrderingManager {
         match record.message_type {
             _ if record.seq.is_some() => {
                 let entry = record.clone();
-                if self.journal.recover(record) {
+                if self.journal.recover(record, self.recovered) {
                     self.membership.entry_added(&entry);
                 }
             }
             MessageType::Members => self.membership.recover(&record),
             MessageType::SeqChat => {
-                if let Ok(SeqChat { kind: SeqChatKind::Base, prev, .. }) = record.content.parse() {
-                    self.membership.forget_up_to(prev.seq);
-                    self.journal.recover_base(prev);
+                if let Ok(said @ SeqChat { kind: SeqChatKind::Base, .. }) = record.content.parse() {
+                    self.recover_base(said);
                 }
             }
             _ => {}
@@ -334,6 +363,7 @@ impl TotalOrder for OrderingManager {
 
     fn node_failed(&mut self, node_id: &NodeId, _step: &Step) {
         self.membership.link_down(node_id);
+        self.catchup.forget(node_id);
         if self.leader_id().as_ref() == Some(node_id)
             && let Role::Follower(following) = &mut self.role
         {
@@ -354,11 +384,45 @@ impl TotalOrder for OrderingManager {
         entries
     }
 
+    fn on_read(&mut self, token: u64, from: LogIndex, records: Vec<Message>) {
+        let read = self.journal.on_read(token, from, records);
+        self.catchup.read.extend(read);
+    }
+
+    fn forgets(&self) -> bool {
+        true
+    }
+
+    fn may_forget_up_to(&self, bytes: Option<u64>, step: &Step) -> Seq {
+        let kept = bytes.map(|bytes| self.journal.last_before(step.log.first_within(bytes)));
+        self.forgettable().min(kept.unwrap_or(Seq::MAX))
+    }
+
+    fn forget(&mut self, seq: Seq, state: Arc<str>, step: &Step) -> bool {
+        self.forget_entries(seq, state, step)
+    }
+
+    fn recall(&mut self, first: Seq, step: &Step) {
+        self.recall_entries(first, step);
+    }
+
+    fn take_recalled(&mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.catchup.recalled)
+    }
+
+    fn take_snapshot(&mut self) -> Option<(Seq, Arc<[u8]>)> {
+        let due = std::mem::take(&mut self.base.due);
+        let state = self.base.state.as_ref().filter(|_| due)?;
+        Some((self.journal.log().base(), state.as_bytes().into()))
+    }
+
     fn settle(&mut self, step: &Step) {
+        self.journal.release(self.taken, self.tail_bytes);
         self.answer_synced(step);
         self.advance();
         self.membership.note_committed(self.committed);
         self.membership.settle(step);
+        self.send_what_was_read(step);
         self.pump(step);
         self.acknowledge_leader(step);
     }
@@ -426,14 +490,21 @@ impl TotalOrder for OrderingManager {
         self.membership.members().map(|members| members.cluster_id.as_str())
     }
 
+    fn members(&self) -> (Vec<MemberView>, bool) {
+        (self.member_views(), true)
+    }
+
     fn status(&self) -> OrderStatus {
         let members = self.membership.members();
         let voters = members.map(|members| members.voters.keys().cloned().collect());
+        let learners = members.map(|members| members.learners.keys().cloned().collect());
         OrderStatus {
             committed: self.committed,
             last: self.journal.last(),
             starts_after: self.history_starts_at(),
             voters: voters.unwrap_or_default(),
+            learners: learners.unwrap_or_default(),
+            wiped: Vec::new(),
             waits_for: self.membership.waits_for(self.leader_id().as_ref()),
         }
     }

@@ -33,6 +33,10 @@ pub enum Planted {
     AckOnAnyConnection,
     /// A message is acknowledged when it is passed on to the leader.
     AckBeforeCommit,
+    /// A leader takes what is passed on whether it is the next one or not.
+    AnyForwardTaken,
+    /// What has to be passed on again is passed on from the last message to the first.
+    LatestForwardedFirst,
     /// A leader counts an entry of an earlier term as committed when a majority has it.
     CommitsEarlierTerm,
     /// A promise counts before it is on disk.
@@ -59,6 +63,10 @@ pub enum Planted {
     ChangeWhileUncommitted,
     /// Raft: a leader answers reads without asking whether it still leads.
     ReadUnconfirmed,
+    /// Raft: a server that follows answers reads from what it has.
+    ReadFromFollower,
+    /// Raft: a follower takes entries without having the one before them.
+    AppendsWithoutMatch,
 }
 
 impl Planted {
@@ -79,8 +87,10 @@ impl Planted {
     ];
 
     /// Those of the design `sequencer` that whole clusters show.
-    pub const SEQUENCER: [Self; 4] = [
+    pub const SEQUENCER: [Self; 6] = [
         Self::AckBeforeCommit,
+        Self::AnyForwardTaken,
+        Self::LatestForwardedFirst,
         Self::NoDuplicateCheck,
         Self::AckOnAnyConnection,
         Self::CutsByLength,
@@ -91,7 +101,7 @@ impl Planted {
         [Self::CommitsEarlierTerm, Self::PromiseBeforeSync, Self::CutsByLength, Self::CountsWiped];
 
     /// Those of [`RaftNode`](super::raft::RaftNode), which its own simulation must catch.
-    pub const RAFT: [Self; 9] = [
+    pub const RAFT: [Self; 11] = [
         Self::VoteBeforeSync,
         Self::VoteTwice,
         Self::OldTermCommitted,
@@ -101,6 +111,19 @@ impl Planted {
         Self::WipedVoterVotes,
         Self::ChangeWhileUncommitted,
         Self::ReadUnconfirmed,
+        Self::ReadFromFollower,
+        Self::AppendsWithoutMatch,
+    ];
+
+    /// Those of the design `raft` that whole clusters show.
+    pub const RAFT_CLUSTERS: [Self; 7] = [
+        Self::AckBeforeCommit,
+        Self::NoDuplicateCheck,
+        Self::VoteTwice,
+        Self::VoteWithoutLogCheck,
+        Self::AppendsWithoutMatch,
+        Self::ReadUnconfirmed,
+        Self::ReadFromFollower,
     ];
 }
 
@@ -115,10 +138,23 @@ pub fn plant(fault: Option<Planted>) {
     PLANTED.set(fault);
 }
 
+/// The fault of the whole process, for a real server.
+#[cfg(any(test, feature = "planted-faults"))]
+static EVERYWHERE: std::sync::OnceLock<Planted> = std::sync::OnceLock::new();
+
+/// Plants the fault called `name` for all threads of this process, for good. False when there is none of that name.
+#[cfg(any(test, feature = "planted-faults"))]
+pub fn plant_everywhere(name: &str) -> bool {
+    let lists: [&[Planted]; 4] =
+        [&Planted::ALL, &Planted::SEQUENCER, &Planted::ORDERING, &Planted::RAFT];
+    let found = lists.concat().into_iter().find(|fault| format!("{fault:?}") == name);
+    found.is_some_and(|fault| EVERYWHERE.set(fault).is_ok())
+}
+
 /// Whether this thread's servers have `fault`.
 #[cfg(any(test, feature = "planted-faults"))]
 pub fn is_planted(fault: Planted) -> bool {
-    PLANTED.get() == Some(fault)
+    PLANTED.get() == Some(fault) || EVERYWHERE.get() == Some(&fault)
 }
 
 /// Never: this build has no planted faults.

@@ -11,8 +11,8 @@
 use std::time::Instant;
 
 use super::ServerNode;
+use super::dials::Dials;
 use super::failure_detector::{DetectorEvent, TimerType};
-use super::peers::Dials;
 use super::step::Step;
 use crate::domain::content::{Hello, Liveness};
 use crate::domain::{Incarnation, NodeId};

@@ -22,17 +22,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::ServerState;
 use super::connections::{Conn, Hindrance, LocalClient, Role};
+use super::dials::Dials;
 use super::election::{Election, ElectionKind, ElectionTiming};
 use super::failover::Failover;
 use super::failure_detector::{DetectorTiming, FailureDetector};
 use super::metadata::MetadataStore;
 use super::multicast::CausalMulticastHandler;
 use super::ordering::OrderingTiming;
-use super::peers::Dials;
 use super::presence::Presence;
 use super::raft::RaftTiming;
 use super::replay::Replay;
@@ -40,8 +41,8 @@ use super::ring::{RingNeighbor, ServerInfo};
 use super::step::{Flow, Step};
 use super::time_sync::TimeSync;
 use super::total_order::logins::Admission;
-use super::total_order::{Ordered, order_of};
-use crate::config::AckRule;
+use super::total_order::{Ordered, Seq, order_of, snapshot_unreadable};
+use crate::config::{AckRule, Retain};
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term, VectorClock};
 use crate::error::RequestError;
 use crate::network::ConnId;
@@ -93,6 +94,11 @@ pub struct NodeConfig {
     pub ack: AckRule,
     /// Entries that are applied before a snapshot replaces them (design `raft`).
     pub compact_after: u64,
+    /// How much of the log is kept (design `sequencer`).
+    pub retain: Retain,
+    /// How much of the log's end stays in memory, in bytes; see
+    /// [`TAIL_BYTES`](super::ordering::TAIL_BYTES) (design `sequencer`).
+    pub log_tail_bytes: usize,
     /// Where this life's chance comes from.
     pub seed: u64,
 }
@@ -224,6 +230,20 @@ impl ServerNode {
         self.causal_multicast_handler.recover(msg, room);
     }
 
+    /// Takes the newest snapshot beside the log, as it was saved, before the log.
+    pub fn recover_snapshot(&mut self, seq: Seq, file: &Arc<[u8]>) {
+        let Some(ordered) = &mut self.ordered else { return };
+        if let Err(reason) = ordered.order.recover_snapshot(file) {
+            self.fatal = Some(snapshot_unreadable(seq, &reason));
+        }
+    }
+
+    /// The log was taken. The error says what is missing of what this server has told others that it holds: it may
+    /// not be started so, but only empty and with another disk id, as a wiped one.
+    pub fn recovered(&mut self) -> Result<(), String> {
+        self.ordered.as_mut().map_or(Ok(()), |ordered| ordered.order.recovered())
+    }
+
     /// The leader that this server follows, or itself; `None` while none is known.
     pub fn leader_id(&self) -> Option<NodeId> {
         match &self.ordered {
@@ -288,12 +308,18 @@ impl ServerNode {
 
     /// A connection ended, for the reason in words.
     pub fn handle_closed(&mut self, conn: ConnId, reason: &str, step: &Step) {
+        if let Some(trace) = step.cm.trace() {
+            trace.closed(conn);
+        }
         let Some(ended) = self.conns.remove(&conn) else { return };
         log::debug!("connection {conn} from {} ended: {reason}", ended.addr);
         if let Some(address) = ended.dialled {
             self.dials.failed(&address, step.now);
         }
         self.forget_login(conn);
+        if let Some(ordered) = &mut self.ordered {
+            ordered.forget_operator(conn);
+        }
         match ended.role {
             Role::New => {}
             Role::Peer(node_id) => self.link_down(&node_id, conn, reason, step),
@@ -317,6 +343,14 @@ impl ServerNode {
     /// Takes a message from `conn`. [`Flow::Wait`] leaves everything as it was: the same message is
     /// handed in again later.
     pub fn process_message(&mut self, conn: ConnId, msg: &Message, step: &Step) -> Flow {
+        let Some(trace) = step.cm.trace() else { return self.take_message(conn, msg, step) };
+        trace.received(conn, msg);
+        let flow = self.take_message(conn, msg, step);
+        trace.taken(conn, flow, &self.standing());
+        flow
+    }
+
+    fn take_message(&mut self, conn: ConnId, msg: &Message, step: &Step) -> Flow {
         let Some(role) = self.conns.get(&conn).map(|conn| conn.role.clone()) else {
             return Flow::Close;
         };
@@ -342,6 +376,7 @@ impl ServerNode {
             MessageType::Hello => self.handle_hello(conn, msg, step)?,
             MessageType::ClientJoin => return self.handle_client_join(conn, msg, step),
             MessageType::Status => self.answer_status(conn, msg, step),
+            MessageType::Member => return self.handle_member_request(conn, msg, step),
             MessageType::Discovery => self.answer_discovery(conn, msg, step),
             // The other side of a dialled connection says why it does not want it.
             MessageType::Error => self.handle_refusal(conn, msg, step),
@@ -357,7 +392,16 @@ impl ServerNode {
     /// by another event than `Synced`, and looks at [`Storage::fault`](crate::storage::Storage::fault) itself.
     pub fn on_log_event(&mut self, event: LogEvent) {
         if let LogEvent::Synced(index) = event {
-            self.on_synced(index);
+            return self.on_synced(index);
+        }
+        if let Some(ordered) = &mut self.ordered {
+            ordered.note_log_event(&event);
+            match event {
+                LogEvent::Read { token, from, records } => {
+                    ordered.order.on_read(token, from, records);
+                }
+                event => ordered.order.on_log_event(&event),
+            }
         }
     }
 
@@ -371,6 +415,9 @@ impl ServerNode {
 
     /// The tick of the heartbeat monitor.
     pub fn tick_heartbeat(&mut self, step: &Step) {
+        if let Some(trace) = step.cm.trace() {
+            trace.timer("heartbeat");
+        }
         let term = self.election_module.term();
         self.failure_detector.send_heartbeat(step.cm, &self.metadata_store, term);
         if let Some(ordered) = &mut self.ordered {
@@ -381,6 +428,9 @@ impl ServerNode {
 
     /// The tick of the timeout checker: silence, elections, dials, anti-entropy, requests that wait.
     pub fn tick_timeouts(&mut self, step: &Step) {
+        if let Some(trace) = step.cm.trace() {
+            trace.timer("timeouts");
+        }
         self.check_silence(step);
         self.election_module.tick(step.now, step.cm);
         self.check_leadership(step);

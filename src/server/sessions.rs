@@ -9,6 +9,7 @@
 //! What a server does with its sessions it announces to all others ([`super::presence`] keeps it).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::ServerNode;
 use super::connections::WAIT_MAX;
@@ -20,6 +21,10 @@ use crate::domain::ids::name_fault;
 use crate::domain::{Message, MessageType, NodeId};
 use crate::error::RequestError;
 use crate::network::ConnId;
+
+/// How long a room is kept up here after a client last asked for it. Longer than a request waits: when it is looked at for
+/// the last time the copy must be there still, or the client is told that it is not, instead of what it lacks.
+const WANTED_MAX: Duration = WAIT_MAX.saturating_mul(2);
 
 impl ServerNode {
     /// Tells the other servers what a session of this one does.
@@ -142,7 +147,7 @@ impl ServerNode {
             }
         }
         let now = step.now;
-        let over = self.wanted_rooms.iter().filter(|(_, at)| now >= **at + WAIT_MAX);
+        let over = self.wanted_rooms.iter().filter(|(_, at)| now >= **at + WANTED_MAX);
         let over: Vec<String> = over.map(|(room_id, _)| room_id.clone()).collect();
         for room_id in over {
             self.wanted_rooms.remove(&room_id);

@@ -4,11 +4,25 @@ use std::collections::BTreeSet;
 
 use super::ServerNode;
 use super::step::Step;
-use crate::domain::content::{Liveness, RoomStatus, ServerStatus, Status, StorageStatus};
+use crate::domain::content::{HeldBack, Liveness, RoomStatus, ServerStatus, Status, StorageStatus};
 use crate::domain::{Message, MessageType, Room};
 use crate::network::ConnId;
+use crate::trace::Standing;
 
 impl ServerNode {
+    /// Where this server stands, for its trace.
+    pub fn standing(&self) -> Standing {
+        let live = self.servers.iter().filter(|(_, info)| info.is_live());
+        Standing {
+            state: self.state(),
+            leader: self.leader_id(),
+            term: self.term().cloned(),
+            ready: self.is_ready(),
+            live: live.map(|(node_id, _)| node_id.clone()).collect(),
+            cluster_id: self.cluster_id().map(str::to_string),
+        }
+    }
+
     /// Answers STATUS; with a `room_id` only that room is told.
     pub(super) fn answer_status(&self, conn: ConnId, msg: &Message, step: &Step) {
         let room_id = (!msg.room_id.is_empty()).then_some(msg.room_id.as_str());
@@ -39,6 +53,23 @@ impl ServerNode {
             }),
             time: self.time_sync.state(step.now),
             order: self.ordered.as_ref().map(|ordered| ordered.order.status()),
+            disk_fault: step.log.fault(),
+            syncs: step.log.syncs(),
+            not_ready: self.takes_no_clients(step),
+        }
+    }
+
+    /// Why a client would have to wait here, `None` when it would not. What asks regularly whether this server is of
+    /// use (a load balancer, the probe of a container) goes by it.
+    fn takes_no_clients(&self, step: &Step) -> Option<String> {
+        if let Some(fault) = step.log.fault() {
+            return Some(format!("its log cannot be written: {fault}"));
+        }
+        let waits_for = || self.ordered.as_ref()?.order.status().waits_for;
+        match self.leader_id() {
+            Some(_) if self.ready => None,
+            Some(_) => Some("it is starting".into()),
+            None => Some(waits_for().unwrap_or_else(|| "no leader is elected".into())),
         }
     }
 
@@ -77,6 +108,12 @@ impl ServerNode {
     }
 
     fn room_status(&self, room_id: &str) -> RoomStatus {
+        let owed = match &self.ordered {
+            Some(ordered) => {
+                ordered.forwards.messages().filter(|msg| msg.room_id == room_id).count()
+            }
+            None => self.causal_multicast_handler.owed_acks(room_id),
+        };
         RoomStatus {
             room_id: room_id.into(),
             host: self.metadata_store.room_locations().get(room_id).cloned(),
@@ -86,6 +123,28 @@ impl ServerNode {
                 Some(ordered) => ordered.storage.message_storage().count(room_id),
                 None => self.managed_rooms.get(room_id).map_or(0, Room::message_count),
             },
+            held_back: self.managed_rooms.get(room_id).map(held_back).unwrap_or_default(),
+            unacknowledged: Some(owed as u64).filter(|owed| *owed > 0),
         }
     }
+}
+
+/// How many messages that wait for others a status tells of.
+const HELD_BACK_TOLD: usize = 5;
+
+fn held_back(room: &Room) -> Vec<HeldBack> {
+    let waiting = room.hold_back_queue.awaited().flat_map(|(awaited, awaited_count, messages)| {
+        messages.iter().filter_map(move |msg| {
+            let (origin, count) = msg.stamp()?;
+            Some(HeldBack {
+                sender: msg.sender_id.clone(),
+                origin: origin.clone(),
+                count,
+                awaited: awaited.clone(),
+                awaited_count,
+                here: room.clock.get(awaited),
+            })
+        })
+    });
+    waiting.take(HELD_BACK_TOLD).collect()
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::network::Network;
-use crate::storage::Storage;
+use crate::storage::{LogEvent, Storage};
 
 /// The outside world during one step. The shell makes one per lock of the node, the simulator one per event.
 #[derive(Clone, Copy)]
@@ -17,6 +17,15 @@ pub struct Step<'a> {
     pub cm: &'a dyn Network,
     /// The log; every call only queues.
     pub log: &'a dyn Storage,
+}
+
+impl Step<'_> {
+    /// The log said so: the trace hears of what is on disk.
+    pub fn trace_log(&self, event: &LogEvent) {
+        if let (Some(trace), LogEvent::Synced(index)) = (self.cm.trace(), event) {
+            trace.synced(*index);
+        }
+    }
 }
 
 /// What becomes of a frame that a connection brought, and of the connection.

@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::election::ElectionKind;
+use super::ordering::TAIL_BYTES;
 use super::server_node::{NodeConfig, Timing};
 use super::total_order::logins::Admission;
 use super::{Flow, ServerNode, Step};
-use crate::config::AckRule;
+use crate::config::{AckRule, Retain};
 use crate::domain::content::{ClientJoin, ErrorContent, JoinRoom};
 use crate::domain::{Content, Incarnation, Message, MessageType, NodeId};
 use crate::network::transport::Sent;
@@ -80,6 +81,8 @@ pub(super) fn config(id: &str, peers: &[&str], start: u64) -> NodeConfig {
         bootstrap_expect: 1 + peers.iter().filter(|peer| **peer != id).count(),
         ack: AckRule::default(),
         compact_after: 20_000,
+        retain: Retain::Everything,
+        log_tail_bytes: TAIL_BYTES,
         seed: start,
     }
 }
@@ -103,7 +106,7 @@ impl TestCluster {
     pub(super) fn start_with_log(&mut self, config: NodeConfig, records: Vec<Message>) {
         let id = config.server_id.clone();
         let mut node = ServerNode::new(config, self.now());
-        let log = MemoryLog::new();
+        let log = MemoryLog::that_syncs();
         for record in records {
             log.append(&record);
             node.recover(record);
@@ -121,8 +124,9 @@ impl TestCluster {
         let id = NodeId::from(id);
         let mut dead = self.nodes.remove(&id).expect("a running server");
         self.down.insert(id.clone());
-        let mut records = dead.log.records();
-        records.truncate(usize::try_from(dead.synced).unwrap());
+        let mut records = dead.log.kept();
+        let lost = usize::try_from(dead.log.appended() - dead.synced).unwrap();
+        records.truncate(records.len() - lost);
         dead.peers.clear();
         let ends: Vec<(End, End)> = self
             .ends
@@ -375,15 +379,19 @@ impl TestCluster {
         let ids: Vec<NodeId> = self.nodes.keys().cloned().collect();
         for id in ids {
             let node = self.nodes.get_mut(&id).unwrap();
-            let appended = node.log.records().len() as u64;
+            let appended = node.log.appended();
             if node.syncs && appended > node.synced && !self.asleep.contains(&id) {
                 let before = usize::try_from(node.synced).unwrap();
                 node.synced = appended;
+                node.log.synced(appended);
                 if let Some(story) = &mut self.story {
                     let records = node.log.records().into_iter().skip(before);
                     story.extend(records.map(|msg| Event::Synced(id.clone(), msg)));
                 }
                 self.step(&id, |node, _| node.on_synced(appended));
+            }
+            for event in self.nodes[&id].log.take_events() {
+                self.step(&id, |node, _| node.on_log_event(event));
             }
         }
     }

@@ -143,6 +143,8 @@ pub struct TimeSync {
     chosen: Option<Chosen>,
     /// Why no time is known, in words.
     reason: String,
+    /// What a rehearsal adds to the system clock, in milliseconds.
+    clock_error_ms: i64,
 }
 
 impl Default for TimeSync {
@@ -171,6 +173,7 @@ impl TimeSync {
             next_at: None,
             chosen: None,
             reason: "no server was asked yet".into(),
+            clock_error_ms: 0,
         }
     }
 
@@ -184,7 +187,12 @@ impl TimeSync {
         let offset_ns = self.chosen.as_ref().map_or(0, |chosen| chosen.offset_ns);
         // Rounded, so that a microsecond too few does not cost a whole millisecond.
         let offset_ms = (offset_ns + offset_ns.signum() * 500_000) / 1_000_000;
-        system_wall_ms.saturating_add_signed(offset_ms)
+        system_wall_ms.saturating_add_signed(offset_ms + self.clock_error_ms)
+    }
+
+    /// From now on the system clock is taken to show `error_ms` milliseconds too much.
+    pub fn set_clock_error(&mut self, error_ms: i64) {
+        self.clock_error_ms = error_ms;
     }
 
     /// Where time comes from; `None` when no time server is named.

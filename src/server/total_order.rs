@@ -22,13 +22,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::ServerState;
+use super::raft::ChangeRefused;
 use super::step::Step;
 use crate::domain::content::OrderStatus;
 use crate::domain::{Message, NodeId, Term};
 use crate::error::RequestError;
-use crate::storage::LogIndex;
+use crate::storage::{LogEvent, LogIndex};
 
 mod entry_log;
+
+pub mod record_index;
 
 pub mod replicated;
 
@@ -42,22 +45,32 @@ mod history;
 
 mod glue;
 
+mod members;
+
 mod make;
 
 mod raft_order;
 
 mod compaction;
 
+mod retention;
+
 pub use compaction::SnapshotCounts;
+pub(super) use compaction::snapshot_unreadable;
 pub use entry_log::{EntryLog, size_of_entry};
 pub use glue::Ordered;
 pub(in crate::server) use glue::is_passed_on;
 pub(super) use make::order_of;
+pub use members::MemberView;
+pub use record_index::RecordIndex;
 pub use replicated::ReplicatedStorage;
 
 /// Entries that are applied before a snapshot replaces them. A restart reads so many at most beyond the state, which takes a
 /// fraction of a second; and a follower that was away for a moment still finds what it lacks in the log.
 pub const COMPACT_AFTER: u64 = 20_000;
+
+/// Makes the bytes of a state, of which it owns a copy, where nobody waits for it.
+pub type MakeState = Box<dyn FnOnce() -> Vec<u8> + Send>;
 
 /// A place in the one order, from 1; 0 stands before the first.
 pub type Seq = u64;
@@ -72,6 +85,17 @@ pub type Entry = Arc<Message>;
 pub trait TotalOrder: Debug + Send {
     /// Takes a record of the journal, in the order of writing, before the server is started. All of them are synced.
     fn recover(&mut self, record: Message);
+
+    /// Takes the newest sound snapshot that the disk has, before the first record. The error says why it cannot be read.
+    fn recover_snapshot(&mut self, _file: &Arc<[u8]>) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// All records were taken. The error says what is missing of what this server has told others that it holds: it may not be
+    /// started so, but only empty and as a wiped one.
+    fn recovered(&mut self) -> Result<(), String> {
+        Ok(())
+    }
 
     /// A message of another server that is not the caller's business: elections, entries, votes.
     /// Stale terms are dropped here, before any handler sees them.
@@ -92,6 +116,12 @@ pub trait TotalOrder: Debug + Send {
     /// [`settle`](Self::settle).
     fn on_synced(&mut self, index: LogIndex);
 
+    /// What else the log has to say. What follows from it is done by the next [`settle`](Self::settle).
+    fn on_log_event(&mut self, _event: &LogEvent) {}
+    /// The answer to [`request_read`](crate::storage::Storage::request_read), if the order asked for one. What waited for that
+    /// is sent by the next [`settle`](Self::settle).
+    fn on_read(&mut self, _token: u64, _from: LogIndex, _records: Vec<Message>) {}
+
     /// A connection to `node_id` stands: what was under way to it before is lost.
     fn link_up(&mut self, node_id: &NodeId, step: &Step);
 
@@ -105,14 +135,15 @@ pub trait TotalOrder: Debug + Send {
     /// first one that is kept, and repeats what was committed before the start.
     fn take_committed(&mut self) -> Vec<Entry>;
 
-    /// Whether the log can be [compacted](Self::compact).
-    fn takes_snapshots(&self) -> bool {
+    /// Whether the log can be [compacted](Self::compact) now.
+    fn may_compact(&self) -> bool {
         false
     }
 
-    /// Forgets the log up to `seq`, in memory and on disk: from now on `state` stands for it, the state above after the
-    /// entry at `seq`, which has been taken. False, and nothing happens, where that is not done.
-    fn compact(&mut self, _seq: Seq, _state: Arc<[u8]>, _step: &Step) -> bool {
+    /// Begins to replace the log up to `seq`, in memory and on disk, by the state above after the entry at `seq`, which has been
+    /// taken. `make` makes the bytes of that state, later and elsewhere; when they are durable, the log says
+    /// [`SnapshotSaved`](LogEvent::SnapshotSaved). False, and nothing happens, where that is not done.
+    fn compact(&mut self, _seq: Seq, _make: MakeState, _step: &Step) -> bool {
         false
     }
 
@@ -120,6 +151,33 @@ pub trait TotalOrder: Debug + Send {
     /// start from a snapshot, and when the leader sent one.
     fn take_snapshot(&mut self) -> Option<(Seq, Arc<[u8]>)> {
         None
+    }
+
+    /// Whether old entries are [forgotten](Self::forget) for good. Then a state that it hands out has no messages.
+    fn forgets(&self) -> bool {
+        false
+    }
+
+    /// The last place that this server may [forget](Self::forget): applied, on its disk and on those of all members that are
+    /// connected; with `bytes` so that about so many of the log's last bytes are kept. 0 where nothing can be forgotten.
+    fn may_forget_up_to(&self, _bytes: Option<u64>, _step: &Step) -> Seq {
+        0
+    }
+
+    /// Forgets the log up to `seq`, in memory and on disk: `state` stands for it from now on, the state above after the entry at
+    /// `seq`, without messages. It is handed out by [`take_snapshot`](Self::take_snapshot) after a restart, and to servers that need more
+    /// than is kept. False, and nothing happens, when `seq` may not be forgotten.
+    fn forget(&mut self, _seq: Seq, _state: Arc<str>, _step: &Step) -> bool {
+        false
+    }
+
+    /// Asks for committed entries from `first` on once more, unless it was asked already; a part of them is handed out by
+    /// [`take_recalled`](Self::take_recalled) some time later.
+    fn recall(&mut self, _first: Seq, _step: &Step) {}
+
+    /// Entries that were asked for with [`recall`](Self::recall), in order.
+    fn take_recalled(&mut self) -> Vec<Entry> {
+        Vec::new()
     }
 
     /// Sends what the steps since the last call gathered, in as few messages as possible. Once a batch.
@@ -176,6 +234,42 @@ pub trait TotalOrder: Debug + Send {
 
     /// Whether `node_id` counts for majorities.
     fn is_voter(&self, node_id: &NodeId) -> bool;
+
+    /// Whether voters come and go: [`add_member`](Self::add_member), [`remove_member`](Self::remove_member).
+    fn changes_members(&self) -> bool {
+        false
+    }
+
+    /// Leader: lets `node_id`, which keeps its log on `disk`, in as a voter, when it has caught up. Returns the place of
+    /// the change.
+    fn add_member(
+        &mut self,
+        _node_id: &NodeId,
+        _disk: &str,
+        _step: &Step,
+    ) -> Result<Seq, ChangeRefused> {
+        Err(ChangeRefused::NotLeader)
+    }
+
+    /// Leader: `node_id` takes part no more. Returns the place of the change.
+    fn remove_member(&mut self, _node_id: &NodeId, _step: &Step) -> Result<Seq, ChangeRefused> {
+        Err(ChangeRefused::NotLeader)
+    }
+
+    /// Who takes part, as far as this server knows, and whether that is committed.
+    fn members(&self) -> (Vec<MemberView>, bool) {
+        (Vec::new(), true)
+    }
+
+    /// Whether `node_id`, with this disk, was removed, for all that is committed.
+    fn has_removed(&self, _node_id: &NodeId, _disk: &str) -> bool {
+        false
+    }
+
+    /// Whether this server was removed from the cluster: it will hear of nothing any more.
+    fn is_removed(&self) -> bool {
+        false
+    }
 
     /// The random id of the cluster that this server is a member of, once that is known: servers of another one are no peers,
     /// whatever it is called.

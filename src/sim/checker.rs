@@ -1,4 +1,5 @@
-//! Judges a run by what its users saw. It knows nothing of servers.
+//! Judges a run by what its users saw. It knows nothing of servers, so that runs of real processes are judged here, too: the
+//! tests of processes write down what their clients saw as a [`History`].
 //!
 //! A *view* is one stay of one session in one room, across reconnects: from entering to leaving. The checks:
 //!
@@ -13,21 +14,28 @@
 //! * **equal**: in the end all fresh readers are shown the same set;
 //! * **missing**: in the end each view contains all that was written since it began (since ever, if it asked for everything);
 //! * **order** (designs with one order): all views of a room show parts of one sequence, without a hole;
-//! * **refused**, **gap**, **ended**: nobody in a room is refused there, asked to accept a gap, or thrown out.
+//! * **stale**, **late**, **part** (where reads are linearizable): a read ends no earlier than the room was known when it
+//!   was asked, a message stands after what was known when it was written, nobody is shown less than asked for without need;
+//! * **refused**, **gap**, **ended**: nobody in a room is refused there, asked to accept a gap, or thrown out;
+//! * **answered**: whoever stays to the end has an answer to each message ([`check_answered`]).
+//!
+//! A design may forget the beginning of a room's history. Then whoever asks for it is told up to which place, and all of
+//! this holds from there on.
 //!
 //! Resuming without gap or repeat, reading one's own writes and reading monotonically across a reconnect all follow from
 //! *twice*, *causal*, *own words* and *missing*, since a view spans reconnects.
 //!
-//! Reading order: [`texts`] (messages as numbers), [`view`], [`causal`], [`total`]; the rest is here.
+//! Reading order: [`texts`] (messages as numbers), [`view`], [`causal`], [`total`], [`linear`]; the rest is here.
 
 mod causal;
+mod linear;
 mod texts;
 mod total;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::history::{Act, History};
+use super::history::{Act, History, SessionHistory};
 use crate::config::Design;
 use texts::{Text, Texts};
 use view::{View, views_of};
@@ -58,6 +66,8 @@ pub struct Promise {
     pub shown_survives: bool,
     /// Whether the network was never cut.
     pub whole: bool,
+    /// Whether a JOIN_ROOM shows all that was known anywhere when it was asked.
+    pub linearizable: bool,
 }
 
 /// A promise that was broken.
@@ -80,8 +90,18 @@ impl Violation {
 
 type Checked = Result<(), Violation>;
 
-/// What each room holds in the end.
-type Finals<'a> = BTreeMap<&'a str, BTreeSet<Text>>;
+/// What a room holds in the end.
+#[derive(Debug)]
+struct Final<'a> {
+    /// The one who was shown most.
+    reader: &'a str,
+    set: BTreeSet<Text>,
+    /// Up to this place nothing is kept.
+    starts: u64,
+}
+
+/// That of each room.
+type Finals<'a> = BTreeMap<&'a str, Final<'a>>;
 
 /// Checks everything that `promise` says.
 pub fn check(history: &History, promise: Promise) -> Checked {
@@ -104,26 +124,63 @@ pub fn check(history: &History, promise: Promise) -> Checked {
     if promise.order == Order::Total {
         total::check(&views, readers, &texts)?;
     }
+    if promise.linearizable {
+        linear::check(history, readers, &texts)?;
+    }
     Ok(())
 }
 
-/// What each room holds in the end, as all readers see it.
-fn final_sets<'a>(readers: &[View<'a>], texts: &Texts) -> Result<Finals<'a>, Violation> {
+/// Checks that whoever stayed to the end has an answer to each message. For runs that end when everything has come to rest.
+pub fn check_answered(history: &History) -> Checked {
+    for session in history.sessions.iter().filter(|session| session.stays()) {
+        let mut open = BTreeSet::new();
+        for (_, act) in &session.acts {
+            match act {
+                Act::Wrote { text, .. } => drop(open.insert(text)),
+                Act::Acked { text } | Act::Refused { text, .. } => drop(open.remove(text)),
+                _ => {}
+            }
+        }
+        if let Some(text) = open.first() {
+            let detail = format!("{text} of {} was never answered", session.session);
+            return Err(Violation::new("answered", detail, &[text]));
+        }
+    }
+    Ok(())
+}
+
+/// What each room holds in the end, as all readers see it, from where the history starts that each of them was shown.
+fn final_sets<'a>(readers: &'a [View<'a>], texts: &Texts) -> Result<Finals<'a>, Violation> {
     let mut sets = Finals::new();
     for view in readers {
         let set: BTreeSet<Text> = view.shown.iter().copied().collect();
-        let Some(first) = sets.get(view.room) else {
-            sets.insert(view.room, set);
+        let this = Final { reader: view.name(), set, starts: view.starts };
+        let Some(other) = sets.get(view.room) else {
+            sets.insert(view.room, this);
             continue;
         };
-        if let Some(text) = first.symmetric_difference(&set).next() {
-            let has = if set.contains(text) { "has" } else { "lacks" };
+        let starts = this.starts.max(other.starts);
+        let mut differ = this.set.symmetric_difference(&other.set);
+        if let Some(text) = differ.find(|text| !texts[**text].is_forgotten(starts)) {
+            let has = if this.set.contains(text) { "has" } else { "lacks" };
             let (room, reader, text) = (view.room, view.name(), texts[*text].text);
-            let detail = format!("{reader} {has} {text} of {room}, unlike another reader");
+            let detail = format!("{reader} {has} {text} of {room}, unlike {}", other.reader);
             return Err(Violation::new("equal", detail, &[text]));
+        }
+        if this.starts < other.starts {
+            sets.insert(view.room, this);
         }
     }
     Ok(sets)
+}
+
+/// Whether `session` was told, after it had written `text`, that the history of the room starts later: the message may have been
+/// committed, and forgotten, while it was away.
+fn may_be_forgotten(session: &SessionHistory, text: &str) -> bool {
+    let wrote =
+        |(_, act): &(_, Act)| matches!(act, Act::Wrote { text: wrote, .. } if wrote == text);
+    let told = |(_, act): &(_, Act)| matches!(act, Act::Starts { .. });
+    session.acts.iter().skip_while(|act| !wrote(act)).any(told)
 }
 
 fn check_nothing_lost(
@@ -137,9 +194,14 @@ fn check_nothing_lost(
     }
     let kept = |text: &str| {
         texts.number(text).is_some_and(|number| {
-            finals.get(texts[number].room).is_some_and(|set| set.contains(&number))
+            let room = finals.get(texts[number].room);
+            room.is_some_and(|room| {
+                room.set.contains(&number) || texts[number].is_forgotten(room.starts)
+            })
         })
     };
+    let has_place =
+        |text: &str| texts.number(text).is_some_and(|number| texts[number].place.is_some());
     let acts = || {
         let sessions = history.sessions.iter();
         sessions.flat_map(|session| session.acts.iter().map(move |(_, act)| (session, act)))
@@ -147,6 +209,7 @@ fn check_nothing_lost(
     for (session, act) in acts() {
         if let Act::Acked { text } = act
             && !kept(text)
+            && (has_place(text) || !may_be_forgotten(session, text))
         {
             let detail = format!("{text} was acknowledged to {} and is gone", session.session);
             return Err(Violation::new("lost", detail, &[text]));
@@ -165,9 +228,9 @@ fn check_nothing_lost(
 
 /// A view that lasts has all that it must have.
 fn check_complete(view: &View, finals: &Finals, texts: &Texts) -> Checked {
-    for number in finals.get(view.room).into_iter().flatten() {
+    for number in finals.get(view.room).iter().flat_map(|room| &room.set) {
         let message = &texts[*number];
-        if view.must_have(message.at) && view.place_of(*number).is_none() {
+        if view.must_have(message) && view.place_of(*number).is_none() {
             let (name, text) = (view.name(), message.text);
             let detail = format!("{name} is in {} and was never shown {text}", view.room);
             return Err(Violation::new("missing", detail, &[text, name]));

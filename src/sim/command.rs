@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crossbeam_channel::{bounded, unbounded};
@@ -43,7 +44,7 @@ pub struct SimArgs {
     /// The first seed
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
-    /// What may go wrong: all, none, or some of crash,sleep,wipe,cut,reset,udp,disk,client
+    /// What may go wrong: all, none, or some of crash,sleep,wipe,cut,reset,udp,disk,client,member
     #[arg(long, value_name = "LIST", default_value = "all")]
     pub faults: String,
     /// After so many events nothing more goes wrong; 0 leaves it to the seed
@@ -59,16 +60,18 @@ pub struct SimArgs {
     #[cfg(feature = "planted-faults")]
     #[arg(long, value_name = "NAME")]
     pub plant: Option<String>,
-    /// Print every event of the first seed
-    #[arg(long)]
-    pub trace: bool,
+    /// Print every event of the first seed; with FILE write what its servers trace, for `roundtable trace`
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    pub trace: Option<Option<PathBuf>>,
 }
 
 /// Runs the seeds; [`Outcome::Failed`] when a promise was broken, or when the run proves nothing.
 pub fn run(args: &SimArgs) -> Result<Outcome, StartError> {
     let options = options(args)?;
-    if args.trace {
-        return Ok(trace(args.seed, options));
+    match &args.trace {
+        None => {}
+        Some(None) => return Ok(trace(args.seed, options)),
+        Some(Some(file)) => return write_trace(file, args.seed, options),
     }
     let totals = run_all(args, &options)?;
     totals.print();
@@ -92,6 +95,10 @@ fn options(args: &SimArgs) -> Result<Options, StartError> {
         ))
     })?;
     let design: Design = args.design.parse()?;
+    if design == Design::Raft && args.election.is_some() {
+        let reason = "the design raft elects its leader by votes of its own; leave --election out";
+        return Err(StartError::Usage(reason.into()));
+    }
     Ok(Options {
         design,
         election: args.election.unwrap_or(design.election()),
@@ -127,6 +134,23 @@ fn trace(seed: u64, options: Options) -> Outcome {
     outcome(report.violation.is_none())
 }
 
+/// Writes to `file` what the servers of `seed` trace.
+fn write_trace(file: &Path, seed: u64, options: Options) -> Result<Outcome, StartError> {
+    let report = run_seed(seed, &Options { traced: true, ..options });
+    let lines: String = report.traced.iter().map(|event| event.to_line() + "\n").collect();
+    std::fs::write(file, lines).map_err(|source| StartError::Data {
+        path: file.into(),
+        problem: "cannot write the trace".into(),
+        source: Some(source),
+    })?;
+    let (count, seconds) = (report.traced.len(), report.lasted as f64 / SECOND as f64);
+    println!("{count} events of {seconds:.1} s of virtual time in {}", file.display());
+    if let Some(violation) = &report.violation {
+        println!("seed {seed} breaks the promise {:?}: {}", violation.invariant, violation.detail);
+    }
+    Ok(outcome(report.violation.is_none()))
+}
+
 /// Why a run with every fault proves nothing, if so. A few seeds, or a part of the faults, need not prove anything, and
 /// a server alone cannot be cut off.
 fn complaint(coverage: &Coverage, options: &Options) -> Option<String> {
@@ -147,7 +171,7 @@ fn parse_election(name: &str) -> Result<ElectionKind, String> {
 fn planted(args: &SimArgs) -> Result<Option<crate::server::planted::Planted>, StartError> {
     use crate::server::planted::Planted;
     let Some(name) = &args.plant else { return Ok(None) };
-    let all = [&Planted::ALL[..], &Planted::SEQUENCER, &Planted::ORDERING].concat();
+    let all = [&Planted::ALL[..], &Planted::SEQUENCER, &Planted::ORDERING, &Planted::RAFT].concat();
     let found = all.iter().find(|fault| format!("{fault:?}") == *name);
     let usage = || StartError::Usage(format!("--plant knows {all:?}, not {name:?}"));
     Ok(Some(*found.ok_or_else(usage)?))
@@ -184,7 +208,7 @@ impl Totals {
 
     fn print(&self) {
         let Self { acked, events, virtual_s, seconds, .. } = self;
-        let Coverage { seeds, busy, counters } = &self.coverage;
+        let Coverage { seeds, busy, counters, .. } = &self.coverage;
         println!(
             "{seeds} seeds in {seconds:.1} s ({:.1}/s): {events} events, {virtual_s} s of virtual time, \
              {acked} messages acknowledged, {BUSY} or more in {busy} seeds",

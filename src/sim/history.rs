@@ -2,6 +2,8 @@
 //!
 //! Every message has a text of its own, so that the text names it.
 
+use std::collections::BTreeMap;
+
 use super::agenda::Micros;
 
 /// Something that a session did or saw.
@@ -14,10 +16,19 @@ pub enum Act {
         /// Whether everything that was ever said there is to be shown.
         all: bool,
     },
+    /// The session asked a server to be let into `room`, which shows it the room's past: a read.
+    Asked {
+        /// The room.
+        room: String,
+        /// How many of the last messages it wants; `None` when it resumes from what it was shown last.
+        history: Option<u32>,
+    },
     /// The cluster let the session into `room`.
     Joined {
         /// The room.
         room: String,
+        /// How many messages of its past follow.
+        history: u32,
     },
     /// The user left `room`.
     Left {
@@ -64,6 +75,13 @@ pub enum Act {
         /// The room.
         room: String,
     },
+    /// The session was told that what stood in `room` up to a place is not kept any more.
+    Starts {
+        /// The room.
+        room: String,
+        /// The place.
+        after: u64,
+    },
     /// The cluster ended the session.
     Ended {
         /// Why.
@@ -98,4 +116,6 @@ pub struct History {
     pub sessions: Vec<SessionHistory>,
     /// When all was over: one fresh reader at each server, who asked for everything.
     pub readers: Vec<SessionHistory>,
+    /// The places of messages in the one order, as servers told them, in designs that have one.
+    pub places: BTreeMap<String, u64>,
 }

@@ -13,6 +13,7 @@ use crate::server::ServerNode;
 use crate::server::planted::{Planted, is_planted};
 use crate::server::total_order::SnapshotCounts;
 use crate::storage::{LogEvent, LogIndex, Storage};
+use crate::trace::Tracer;
 
 /// What a step asked of the network.
 #[derive(Clone, Debug)]
@@ -165,15 +166,38 @@ impl Disk {
         Incarnation::new(id, self.starts, rng.u16(..))
     }
 
-    /// The records, to recover from.
-    pub(super) fn records(&self) -> Vec<Frame> {
-        self.records.borrow().clone()
-    }
-
     /// The newest snapshot, with its place.
     #[cfg(test)]
     fn snapshot(&self) -> Option<(u64, Arc<[u8]>)> {
         self.snapshots.last().cloned()
+    }
+
+    /// Whether the newest of two snapshots is damaged. Draws only when there are two.
+    pub(super) fn is_newest_damaged(&self, rng: &mut fastrand::Rng) -> bool {
+        self.snapshots.len() == 2 && rng.u8(0..4) == 0
+    }
+
+    /// Hands what is on the disk to a server that starts, the newest `damaged` snapshots left out. The error says what is
+    /// missing of what the server once had.
+    pub(super) fn recover(&self, node: &mut ServerNode, damaged: usize) -> Result<(), String> {
+        if let Some((seq, file)) = self.snapshots.iter().rev().nth(damaged) {
+            node.recover_snapshot(*seq, file);
+        }
+        for record in self.records.borrow().iter() {
+            // What is on a disk was written there by a server.
+            node.recover(Message::decode(record).expect("a record that was written"));
+        }
+        node.recovered()
+    }
+
+    /// The newest `damaged` snapshots are set aside.
+    pub(super) fn set_aside(&mut self, damaged: usize) {
+        self.snapshots.truncate(self.snapshots.len() - damaged);
+    }
+
+    /// How many records there are to recover from.
+    pub(super) fn kept(&self) -> usize {
+        self.records.borrow().len()
     }
 
     /// Takes what the server has to be told, in a step of its own.
@@ -332,6 +356,8 @@ pub(super) struct Running {
     pub(super) told: String,
     /// How often snapshots were of use, as far as that was counted.
     pub(super) snapshots: SnapshotCounts,
+    /// Its trace, if it has one.
+    pub(super) tracer: Option<Tracer>,
 }
 
 /// A machine with a disk.
@@ -457,7 +483,7 @@ mod tests {
         disk.forget_before(20);
         sync(&mut disk);
         disk.crash(&mut fastrand::Rng::with_seed(1));
-        assert_eq!(disk.records().len(), 24);
+        assert_eq!(disk.kept(), 24);
         assert_eq!(disk.append(&record(41)), 25);
         assert_eq!(read(&disk, 24, usize::MAX), (24, vec![40]));
     }

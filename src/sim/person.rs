@@ -42,6 +42,8 @@ pub(super) struct Person {
     pub(super) record: SessionHistory,
     /// The rooms.
     pub(super) rooms: BTreeMap<String, Stay>,
+    /// Rooms that the user leaves only to come back, and of how many messages of the past it wants to read then.
+    pub(super) comes_back: BTreeMap<String, u32>,
     /// The connection.
     pub(super) line: Line,
     /// Counts attempts to connect: what was meant for an earlier one is void.
@@ -78,6 +80,7 @@ impl Person {
             session: Session::new("", ""),
             record: SessionHistory::default(),
             rooms: BTreeMap::new(),
+            comes_back: BTreeMap::new(),
             line: Line::Down,
             attempt: 0,
             online_since: None,
@@ -103,10 +106,22 @@ impl Person {
         self.session.addresses().learn(self.addresses.iter().map(String::as_str));
         self.backoff = Backoff::new(self.rng.u64(..));
         self.rooms.clear();
+        self.comes_back.clear();
         self.texts.clear();
         self.online_since = None;
         let record = SessionHistory { session: id, user: self.user.clone(), acts: Vec::new() };
         std::mem::replace(&mut self.record, record)
+    }
+
+    /// One of the rooms that the user is in; it is in one.
+    pub(super) fn some_room(&mut self) -> String {
+        let rooms: Vec<&String> = self
+            .rooms
+            .iter()
+            .filter(|(_, stay)| **stay == Stay::In)
+            .map(|(room, _)| room)
+            .collect();
+        rooms[self.rng.usize(0..rooms.len())].clone()
     }
 
     /// The connection, when there is one.

@@ -1,8 +1,13 @@
 //! What a seed decides before anything runs: how big the cluster is, how bad the network and the disks are,
 //! which faults come when.
 
+use std::time::Duration;
+
 use super::Options;
 use super::agenda::{Host, MS, Micros, SECOND};
+use super::checker::{Order, order_of};
+use crate::config::{Design, Retain};
+use crate::server::ordering::TAIL_BYTES;
 
 /// What is promised under the faults of a run, and so what is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +91,9 @@ pub struct Habits {
     pub quit: u32,
     /// How many of a thousand messages are sent twice at once by an impatient program.
     pub repeats: u32,
+    /// How many of a thousand are readings of a room's past, here again or at another server, where reads are
+    /// linearizable.
+    pub reads: u32,
 }
 
 /// Everything that a seed decides in advance.
@@ -117,6 +125,10 @@ pub struct Plan {
     pub drift: Vec<i64>,
     /// Entries that are applied before a snapshot replaces them.
     pub compact_after: u64,
+    /// How much of its log the sequencer keeps.
+    pub retain: Retain,
+    /// How much of the log's end the sequencer keeps in memory, in bytes.
+    pub log_tail_bytes: usize,
 }
 
 /// A generator for one purpose of a seed, so that one part can change without changing the luck of the others.
@@ -163,8 +175,11 @@ impl Plan {
             habits: Self::habits(&mut rng, options),
             drift: (0..nodes).map(|_| rng.i64(-10_000..=10_000)).collect(),
             compact_after: [1, 10, 50, 20_000][stream(seed, "compaction", 0).usize(0..4)],
+            retain: Self::retain(seed, options),
+            log_tail_bytes: [0, 2_000, 20_000, TAIL_BYTES][stream(seed, "log tail", 0).usize(0..4)],
         };
         plan.habits.repeats = Self::repeats(seed, options);
+        plan.habits.reads = Self::reads(seed, options);
         let mut rng = stream(seed, "faults", 0);
         plan.faults = match class {
             Class::OneAtATime => plan.failures(&mut rng, options),
@@ -201,6 +216,7 @@ impl Plan {
             wander: if rng.bool() { rng.u32(0..150) } else { 0 },
             quit,
             repeats: 0,
+            reads: 0,
         }
     }
 
@@ -208,6 +224,23 @@ impl Plan {
     fn repeats(seed: u64, options: &Options) -> u32 {
         let mut rng = stream(seed, "repeats", 0);
         if options.faults.client && rng.u32(0..4) == 0 { rng.u32(50..300) } else { 0 }
+    }
+
+    /// How often users read a room's past; of its own luck.
+    fn reads(seed: u64, options: &Options) -> u32 {
+        let mut rng = stream(seed, "reads", 0);
+        if options.design == Design::Raft && rng.bool() { rng.u32(50..400) } else { 0 }
+    }
+
+    /// How much of its log a server keeps; of its own luck.
+    fn retain(seed: u64, options: &Options) -> Retain {
+        let mut rng = stream(seed, "retention", 0);
+        match rng.u32(0..4) {
+            _ if options.design != Design::Sequencer => Retain::Everything,
+            0 => Retain::Bytes(rng.u64(1_000..40_000)),
+            1 => Retain::Age(Duration::from_secs(rng.u64(1..20))),
+            _ => Retain::Everything,
+        }
     }
 
     /// Leaves out what `options` leave out.
@@ -225,6 +258,9 @@ impl Plan {
     /// Crashes, sleeps and lost disks, one after the other.
     fn failures(&self, rng: &mut fastrand::Rng, options: &Options) -> Vec<Fault> {
         let count = rng.usize(0..=8);
+        // Where a majority decides, one of two voters that lost its disk does not count for ever, and the other one is no
+        // majority: nothing goes on, and nothing is promised.
+        let wipe_from = if order_of(options.design) == Order::Total { 3 } else { 2 };
         let mut faults = Vec::new();
         for _ in 0..count {
             let node = rng.usize(0..self.nodes);
@@ -235,7 +271,9 @@ impl Plan {
             let options = options.faults;
             let fault = match rng.u32(0..10) {
                 // A wiped server that is back before its old connections are known to be dead is taken for a namesake.
-                0 if options.wipe && self.nodes > 1 => (FaultKind::Wipe(node), lasts + SECOND),
+                0 if options.wipe && self.nodes >= wipe_from => {
+                    (FaultKind::Wipe(node), lasts + SECOND)
+                }
                 1..5 if options.sleep => (FaultKind::Sleep(node), sleeps),
                 _ if options.crash => (FaultKind::Crash(node), lasts),
                 _ => continue,

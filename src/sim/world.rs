@@ -1,10 +1,11 @@
 //! The loop: takes the next event and lets it happen.
 //!
 //! The methods that concern one matter stand together: [`servers`](self) (steps, ticks, disks, lives), `network`
-//! (packets, dials, datagrams, cuts), `people` (clients and their users), `faults` (the plan, and the end).
+//! (packets, dials, datagrams, cuts), `people` (clients and their users), `operator` (who takes part), `faults` (the plan, and the end).
 
 mod faults;
 mod network;
+mod operator;
 mod people;
 mod servers;
 
@@ -21,6 +22,7 @@ use super::machine::{Disk, Machine};
 use super::person::Person;
 use super::plan::{Plan, stream};
 use super::trace::Trace;
+use super::tracing::Tracing;
 use super::{Options, Report};
 use crate::config::Design;
 use crate::domain::NodeId;
@@ -51,6 +53,7 @@ pub(super) struct World {
     people: Vec<Person>,
     history: History,
     trace: Trace,
+    tracing: Option<Tracing>,
     counters: BTreeMap<&'static str, u64>,
     violation: Option<Violation>,
     stage: Stage,
@@ -58,6 +61,7 @@ pub(super) struct World {
     /// Who led in each term of Raft, whose terms are numbers.
     leaders: BTreeMap<u64, NodeId>,
     injector: faults::Injector,
+    operator: operator::Operator,
     /// The luck of messages, per direction.
     routes: Vec<fastrand::Rng>,
     /// The luck of what concerns no single machine.
@@ -114,12 +118,17 @@ impl World {
             people,
             history: History::default(),
             trace: Trace::new(options.detail),
+            tracing: options.traced.then(|| {
+                let (design, election) = (options.design.to_string(), options.election.to_string());
+                Tracing::new(seed, &design, election)
+            }),
             counters: BTreeMap::new(),
             violation: None,
             stage: Stage::Faults,
             design: options.design,
             leaders: BTreeMap::new(),
             injector: faults::Injector::new(&plan),
+            operator: operator::Operator::new(seed, options.design, nodes, options.faults.member),
             routes,
             rng: stream(seed, "world", 0),
             events: 0,
@@ -171,12 +180,14 @@ impl World {
         }
         Report {
             seed: self.seed,
+            makes_snapshots: self.design == Design::Raft,
             acked: self.history.sessions.iter().map(acked).sum(),
             violation: self.violation,
             counters: self.counters,
             events: self.events,
             lasted: now,
             trace: self.trace.into_lines(),
+            traced: self.tracing.map(Tracing::into_events).unwrap_or_default(),
         }
     }
 

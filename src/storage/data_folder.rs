@@ -5,6 +5,7 @@
 //!     lock        held while a server runs, empty
 //!     node.json   {"node_id":"n1","cluster":…,"design":…,"cluster_id":…,"disk_id":…,"starts":3}
 //!     log/        00000001.jsonl, 00000002.jsonl, …, 00000420.snapshot
+//!     log.incomplete-3/    what the third start set aside, because it did not fit together
 //! ```
 //!
 //! The number of starts and a random part name the [`Incarnation`] of this start. The number is synced before
@@ -171,6 +172,18 @@ impl DataFolder {
             other => other?,
         };
         Ok((log, made, recovery))
+    }
+
+    /// Moves the log and its snapshots aside, since together they do not give what this server once had. The next
+    /// [`open_log`](Self::open_log) finds nothing, and the server counts as wiped. Returns where they are now.
+    pub fn set_log_aside(&mut self, rng: &mut fastrand::Rng) -> Result<PathBuf, StartError> {
+        // First: a crash from here on must not leave an empty log under the old disk id.
+        self.new_disk_id(rng)?;
+        let path = self.log_path();
+        let aside = self.path.join(format!("log.incomplete-{}", self.starts()));
+        let moved = fs::rename(&path, &aside).and_then(|()| segment::sync_folder(&self.path));
+        moved.map_err(|error| not_writable(&self.path, error))?;
+        Ok(aside)
     }
 
     /// Whether there is not one segment. The first one is made before the first record is acknowledged.

@@ -181,6 +181,20 @@ fn a_log_that_is_gone_makes_a_wiped_server() {
 }
 
 #[test]
+fn a_log_that_is_set_aside_makes_a_wiped_server() {
+    let (folder, disk_id) = started();
+    let mut open = open(folder.path(), "n1", "c", "raft").unwrap();
+    let aside = open.set_log_aside(&mut fastrand::Rng::with_seed(8)).unwrap();
+    assert_ne!(open.disk_id(), disk_id, "drawn first");
+    assert_eq!(aside, folder.path().join("log.incomplete-2"));
+    assert!(aside.join("00000001.jsonl").exists() && !open.log_path().exists());
+    drop(open);
+    let (read, wiped, _) = start(folder.path(), OnDamage::Refuse).unwrap();
+    assert_eq!(read, []);
+    assert_ne!(wiped, disk_id);
+}
+
+#[test]
 fn a_log_that_cannot_be_read_is_not_damage() {
     let (folder, disk_id) = started();
     let file = folder.path().join("log/00000002.jsonl");

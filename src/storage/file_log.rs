@@ -35,7 +35,7 @@ use super::places::{Place, Places};
 use super::recovery::{self, OnDamage, Recovery};
 use super::segment::{self, Disk, SystemDisk, Tail, WriteError};
 use super::snapshot::{self, Saving};
-use super::{LogEvent, LogIndex, Storage, record};
+use super::{LogEvent, LogIndex, MakeSnapshot, Storage, record};
 use crate::domain::Message;
 use crate::error::StartError;
 
@@ -202,11 +202,6 @@ impl FileLog {
     /// The index up to which all is durable.
     pub fn synced(&self) -> LogIndex {
         self.queue.lock().synced
-    }
-
-    /// How often the writer has synced.
-    pub fn syncs(&self) -> u64 {
-        self.syncs.load(Ordering::Relaxed)
     }
 
     /// The body of the thread `log-writer`: writes and syncs what was appended, removes what was forgotten, saves
@@ -440,6 +435,10 @@ impl Queue {
 }
 
 impl Storage for FileLog {
+    fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
     fn append(&self, msg: &Message) -> LogIndex {
         let mut queue = self.queue.lock();
         queue.appended += 1;
@@ -475,6 +474,10 @@ impl Storage for FileLog {
 
     fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>) {
         self.queue.lock().tasks.push_back(Task::Save(seq, bytes));
+    }
+
+    fn make_snapshot(&self, seq: u64, make: MakeSnapshot) {
+        self.reads.push_make(seq, make);
     }
 }
 

@@ -9,9 +9,13 @@
 //! reads only what [`Places`](super::places) knows, hence what is durable. A segment that the writer
 //! removes meanwhile stays readable for who has it open; who comes too late begins with the first one that is kept.
 //!
+//! The same thread makes the bytes of snapshots and hands them to the writer: it is the one for whom nobody waits with an
+//! ACK in hand.
+//!
 //! A line that was sound at the start and is not now, or a disk that cannot be read, ends the node: the next start
 //! finds the damage and treats it.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Seek, SeekFrom};
 use std::path::Path;
@@ -19,16 +23,27 @@ use std::path::Path;
 use crossbeam_channel::{Receiver, Sender, select, unbounded};
 
 use super::places::Span;
-use super::{FileLog, LogEvent, LogIndex, record, segment};
+use super::{FileLog, LogEvent, LogIndex, MakeSnapshot, Storage, record, segment};
 use crate::domain::Message;
 
 /// What the reader is asked for, in the order of asking.
-#[derive(Debug)]
 pub(super) struct ReadQueue {
-    requests: (Sender<Request>, Receiver<Request>),
+    requests: (Sender<Task>, Receiver<Task>),
 }
 
-/// See [`Storage::request_read`](super::Storage::request_read).
+enum Task {
+    Read(Request),
+    /// See [`Storage::make_snapshot`].
+    Make(u64, MakeSnapshot),
+}
+
+impl fmt::Debug for ReadQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadQueue").field("waiting", &self.requests.1.len()).finish()
+    }
+}
+
+/// See [`Storage::request_read`].
 #[derive(Clone, Copy, Debug)]
 struct Request {
     token: u64,
@@ -43,7 +58,11 @@ impl ReadQueue {
 
     pub(super) fn push(&self, token: u64, from: LogIndex, bytes_max: usize) {
         // Unbounded, and `self` holds the other end: it neither waits nor fails.
-        let _ = self.requests.0.send(Request { token, from, bytes_max });
+        let _ = self.requests.0.send(Task::Read(Request { token, from, bytes_max }));
+    }
+
+    pub(super) fn push_make(&self, seq: u64, make: MakeSnapshot) {
+        let _ = self.requests.0.send(Task::Make(seq, make));
     }
 }
 
@@ -65,10 +84,14 @@ impl FileLog {
         loop {
             select! {
                 recv(stop) -> _ => return Ok(()),
-                recv(self.reads.requests.1) -> request => {
-                    let Ok(request) = request else { return Ok(()) };
-                    on_event(self.answer(request)?);
-                }
+                recv(self.reads.requests.1) -> task => match task {
+                    Ok(Task::Read(request)) => on_event(self.answer(request)?),
+                    Ok(Task::Make(seq, make)) => {
+                        self.save_snapshot(seq, make());
+                        self.wake();
+                    }
+                    Err(_) => return Ok(()),
+                },
             }
         }
     }

@@ -169,10 +169,24 @@ fn the_reader_answers_in_order_beside_the_writer_until_the_stop() {
             assert_eq!(events.recv_timeout(DEADLINE).unwrap(), wanted);
         }
     }
+    // Whoever asks for a snapshot has returned long before its bytes are made.
+    let (go, wait) = bounded::<()>(0);
+    let make = move || {
+        wait.recv().unwrap();
+        Arc::from(*b"state")
+    };
+    log.make_snapshot(150, Box::new(make));
+    log.append(&chat(151));
+    log.wake();
+    assert_eq!(events.recv_timeout(DEADLINE).unwrap(), LogEvent::Synced(151));
+    go.send(()).unwrap();
+    assert_eq!(events.recv_timeout(DEADLINE).unwrap(), LogEvent::SnapshotSaved(150));
     threads.stop();
     ended.recv_timeout(DEADLINE).unwrap().unwrap();
     log.close();
     assert!(threads.join(DEADLINE));
+    let saved = super::super::snapshot::load(folder.path()).unwrap().newest.unwrap();
+    assert_eq!((saved.seq, saved.bytes.as_slice()), (150, b"state".as_slice()));
     let (_, kept, _) = reopen(folder.path(), OnDamage::Refuse).unwrap();
     assert!(kept.len() < 10, "{} are left", kept.len());
 }

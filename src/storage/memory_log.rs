@@ -22,6 +22,8 @@ struct Inner {
     records: Vec<Message>,
     /// How many of them are forgotten, from the first on.
     forgotten: usize,
+    /// What is not needed any more when all records up to the first index are synced; `None` when that is not waited for.
+    forgettable: Option<Vec<(LogIndex, LogIndex)>>,
     fault: Option<String>,
     events: VecDeque<LogEvent>,
     snapshots: Vec<(u64, Arc<[u8]>)>,
@@ -33,9 +35,32 @@ impl MemoryLog {
         Self::default()
     }
 
+    /// An empty log that forgets nothing before the test says that it has [`synced`](Self::synced) all that was appended before.
+    pub fn that_syncs() -> Self {
+        let log = Self::default();
+        log.inner.lock().forgettable = Some(Vec::new());
+        log
+    }
+
+    /// All records up to `index` count as synced: what waited for that is forgotten.
+    pub fn synced(&self, index: LogIndex) {
+        let inner = &mut *self.inner.lock();
+        for (appended, before) in inner.forgettable.iter_mut().flatten() {
+            if *appended <= index {
+                inner.forgotten = inner.forgotten.max(usize::try_from(*before - 1).unwrap_or(0));
+            }
+        }
+        inner.forgettable.iter_mut().for_each(|all| all.retain(|(appended, _)| *appended > index));
+    }
+
     /// Everything that was appended, in order; also what is forgotten.
     pub fn records(&self) -> Vec<Message> {
         self.inner.lock().records.clone()
+    }
+
+    /// How many were appended: the index of the last one.
+    pub fn appended(&self) -> LogIndex {
+        self.inner.lock().records.len() as LogIndex
     }
 
     /// What a start would find: everything that is not forgotten, in order.
@@ -73,6 +98,11 @@ impl Storage for MemoryLog {
 
     fn forget_before(&self, index: LogIndex) {
         let mut inner = self.inner.lock();
+        let appended = inner.records.len() as LogIndex;
+        if let Some(forgettable) = &mut inner.forgettable {
+            forgettable.push((appended, index.clamp(1, appended + 1)));
+            return;
+        }
         let before = usize::try_from(index.saturating_sub(1)).unwrap_or(usize::MAX);
         inner.forgotten = inner.forgotten.max(before.min(inner.records.len()));
     }

@@ -40,6 +40,9 @@ pub use file_log::{FileLog, LogOptions};
 pub use memory_log::MemoryLog;
 pub use recovery::{OnDamage, Recovery};
 
+/// Makes the bytes of a snapshot, when and where that disturbs nobody.
+pub type MakeSnapshot = Box<dyn FnOnce() -> Arc<[u8]> + Send>;
+
 /// Counts records, from 1; a record is durable when the log has synced up to its index.
 ///
 /// It holds for one life of the process. At a start the log numbers anew what it finds: the nth record handed
@@ -87,6 +90,7 @@ pub enum LogEvent {
 /// ```text
 ///   append, forget_before, save_snapshot ──▶ log-writer, in the order of the calls ──▶ Synced, SnapshotSaved, …
 ///   request_read                         ──▶ log-reader, in the order of the calls ──▶ Read
+///   make_snapshot                        ──▶ log-reader makes the bytes ──▶ then as save_snapshot
 /// ```
 ///
 /// Both hand their [`LogEvent`]s to the node in a step. Nothing orders the events of one against those of
@@ -100,6 +104,11 @@ pub trait Storage: Debug {
     /// Why the log cannot be written now (a full disk), in the operating system's words; `None` when it
     /// can. What was appended meanwhile is kept and written as soon as there is space.
     fn fault(&self) -> Option<String>;
+
+    /// How often the disk was made to sync in this life of the process; 0 where there is no disk.
+    fn syncs(&self) -> u64 {
+        0
+    }
 
     /// Queues that no record below `index` is needed any more. When everything queued before is synced, the log
     /// writer removes the segments that hold nothing else; the open one stays. So some records below
@@ -128,4 +137,10 @@ pub trait Storage: Debug {
     /// [`forget_before`](Self::forget_before) is told the place of the older one. Records that are appended later can be
     /// durable earlier: the writer lets them go first, so that a large snapshot holds up no ACK.
     fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>);
+
+    /// The same for a snapshot whose bytes have yet to be made: a large state takes a second, for which the caller's
+    /// lock must not be held. `make` owns a copy of the state as of now. Where there are no threads it is called at once.
+    fn make_snapshot(&self, seq: u64, make: MakeSnapshot) {
+        self.save_snapshot(seq, make());
+    }
 }

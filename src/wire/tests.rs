@@ -11,8 +11,8 @@ use crate::domain::content::{
 };
 use crate::domain::content::{
     ClientJoin, Coordinator, Deletion, DiscoveryContent, ElectionContent, ElectionOk, ErrorContent,
-    Heartbeat, Held, Hello, HistoryPage, HistoryRequest, JoinRoom, Joined, MetadataContent,
-    Presence, Question, Registration, Statistics, Status, SyncContent, Welcome,
+    Heartbeat, Held, Hello, HistoryPage, HistoryRequest, JoinRoom, Joined, MemberContent,
+    MetadataContent, Presence, Question, Registration, Statistics, Status, SyncContent, Welcome,
 };
 use crate::domain::{Content, Message, MessageType, raft_content};
 use crate::error::RequestError;
@@ -52,6 +52,7 @@ fn rewrite_as(content_type: &str, content: &Content) -> Content {
         "ErrorContent" => rewrite::<ErrorContent>(content),
         "DiscoveryContent" => rewrite::<DiscoveryContent>(content),
         "Status" => rewrite::<Status>(content),
+        "MemberContent" => rewrite::<MemberContent>(content),
         "Deletion" => rewrite::<Deletion>(content),
         "HistoryRequest" => rewrite::<HistoryRequest>(content),
         "HistoryPage" => rewrite::<HistoryPage>(content),
@@ -125,6 +126,7 @@ fn every_kind_of_content_has_an_example() {
         include_str!("../domain/content.rs"),
         include_str!("../domain/content/election.rs"),
         include_str!("../domain/content/chat_store.rs"),
+        include_str!("../domain/content/member.rs"),
         include_str!("../domain/content/ordering.rs"),
     ];
     let parts = [
@@ -137,8 +139,15 @@ fn every_kind_of_content_has_an_example() {
         "Side",
     ];
     let more = ["MetadataVersion", "RoomClock", "SessionPresence", "TimeState"];
-    let ordering = ["Place", "SeqChatKind", "Member", "Members"];
-    let kept = ["RoomStatistics", "StorageStatus"];
+    let ordering = ["Place", "SeqChatKind", "Member", "Members", "StateHere", "StatePiece"];
+    let kept = [
+        "HistoryStart",
+        "RoomStatistics",
+        "StorageStatus",
+        "MemberList",
+        "MemberStatus",
+        "MemberRole",
+    ];
     let parts = [&parts[..], &more, &ordering, &kept].concat();
     let names = sources.iter().flat_map(|source| source.lines()).filter_map(|line| {
         let rest = line.strip_prefix("pub struct ").or_else(|| line.strip_prefix("pub enum "))?;
@@ -170,7 +179,7 @@ fn every_error() -> Vec<RequestError> {
         RequestError::InvalidName { message_id: message_id(), what: "", fault: String::new() },
         RequestError::JoinFirst { message_id: message_id(), message_type },
         RequestError::UnexpectedType { message_id: message_id(), message_type },
-        RequestError::HelloTimeout { seconds: 10 },
+        RequestError::HelloTimeout { seconds: 10, dialled: None },
         RequestError::ClientTimeout { seconds: 30 },
         RequestError::NameInUse { message_id: message_id(), name: String::new(), node: reason() },
         RequestError::SessionMoved { node: String::new() },
@@ -178,6 +187,7 @@ fn every_error() -> Vec<RequestError> {
         RequestError::NotFound { message_id: message_id(), target: String::new() },
         RequestError::NotYours { message_id: message_id(), target: String::new() },
         RequestError::Unsupported { message_id: message_id(), what: "", design: String::new() },
+        RequestError::ChangeRefused { message_id: message_id(), reason: reason(), later: false },
         RequestError::SessionExpired { message_id: message_id() },
         RequestError::PasswordNeeded { message_id: message_id(), name: String::new() },
         RequestError::WrongPassword { message_id: message_id() },

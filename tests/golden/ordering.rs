@@ -10,10 +10,12 @@ use roundtable::domain::content::{Member, Members, MembersContent, Place, SeqCha
 use roundtable::domain::{Incarnation, Message, MessageType, NodeId, Term};
 use roundtable::network::transport::Outbox;
 use roundtable::server::membership::MembershipManager;
-use roundtable::server::ordering::{AckRule, OrderingConfig, OrderingManager, OrderingTiming};
+use roundtable::server::ordering::{
+    AckRule, OrderingConfig, OrderingManager, OrderingTiming, TAIL_BYTES,
+};
 use roundtable::server::total_order::{EntryLog, TotalOrder};
 use roundtable::server::{ServerState, Step};
-use roundtable::storage::{MemoryLog, Storage};
+use roundtable::storage::{LogEvent, MemoryLog, Storage};
 
 use crate::ordering_words::{describe, is_routine, name};
 use crate::wires::{Flight, Wires};
@@ -63,6 +65,8 @@ pub(crate) enum Verb {
     },
     /// The connection is gone, with what was on its way; it does not come back.
     Cut(String, String),
+    /// The first finds out that its connection to the second is gone.
+    Miss(String, String),
     /// All connections stand again.
     Heal,
     /// The server is gone, with what it had sent and not synced.
@@ -73,6 +77,8 @@ pub(crate) enum Verb {
     Wipe(String),
     /// The server stops cleanly: it hands over first.
     Resign(String),
+    /// Servers that start from now on keep so many bytes of their logs in memory.
+    Memory(usize),
     /// It forgets entries up to this place.
     Forget(String, u64),
     /// So many ms pass; everything arrives within a tick. Heartbeats and their answers are not told.
@@ -92,6 +98,7 @@ struct Server {
     starts: u64,
     expect: usize,
     ack_rule: AckRule,
+    tail_bytes: usize,
 }
 
 /// Servers that know nothing but the order.
@@ -102,6 +109,8 @@ pub(crate) struct Play {
     cut: BTreeSet<(NodeId, NodeId)>,
     wires: Wires,
     quiet: bool,
+    /// How much of its log a server that starts keeps in memory.
+    tail_bytes: usize,
     output: String,
 }
 
@@ -115,6 +124,7 @@ impl Play {
             cut: BTreeSet::new(),
             wires: Wires::default(),
             quiet: false,
+            tail_bytes: TAIL_BYTES,
             output: String::new(),
         }
     }
@@ -134,17 +144,29 @@ impl Play {
         act(manager, &step);
         manager.settle(&step);
         loop {
-            let written = server.disk.records().len() as u64;
+            let written = server.disk.appended();
             if server.slow || written == server.synced {
                 break;
             }
             server.synced = written;
+            server.disk.synced(written);
             manager.on_synced(written);
             manager.settle(&step);
+        }
+        for event in server.disk.take_events() {
+            if let LogEvent::Read { token, from, records } = event {
+                let _ = writeln!(self.output, "{id} reads {} from its disk", records.len());
+                manager.on_read(token, from, records);
+                manager.settle(&step);
+            }
         }
         let after = describe_state(manager);
         if before != after {
             _ = writeln!(self.output, "{id} {before} => {after}");
+        }
+        if let Some((seq, state)) = manager.take_snapshot() {
+            let state = String::from_utf8_lossy(&state);
+            _ = writeln!(self.output, "{id} starts after {seq} with {state:?}");
         }
         for entry in manager.take_committed() {
             _ = writeln!(self.output, "{id} takes {} {}", entry.seq.unwrap(), name(&entry));
@@ -164,13 +186,14 @@ impl Play {
     fn add(&mut self, name: &str, expect: usize, ack_rule: AckRule) {
         let server = Server {
             manager: None,
-            disk: MemoryLog::new(),
+            disk: MemoryLog::that_syncs(),
             synced: 0,
             slow: false,
             disk_number: 1,
             starts: 0,
             expect,
             ack_rule,
+            tail_bytes: self.tail_bytes,
         };
         self.servers.insert(name.into(), server);
     }
@@ -187,8 +210,15 @@ impl Play {
             ack_rule: server.ack_rule,
             membership,
             rng,
+            tail_bytes: server.tail_bytes,
+            piece_bytes: 8,
         });
-        server.disk.records().into_iter().for_each(|record| manager.recover(record));
+        let disk = MemoryLog::that_syncs();
+        for record in server.disk.kept() {
+            disk.append(&record);
+            manager.recover(record);
+        }
+        (server.synced, server.disk) = (disk.appended(), disk);
         server.manager = Some(manager);
         self.step(id, TotalOrder::tick);
         self.connect(|a, b| a == id || b == id);
@@ -244,9 +274,11 @@ impl Play {
     fn crash(&mut self, id: &NodeId) {
         let Some(server) = self.servers.get_mut(id) else { return };
         server.manager = None;
-        let disk = MemoryLog::new();
-        for record in server.disk.records().into_iter().take(server.synced as usize) {
-            disk.append(&record);
+        let disk = MemoryLog::that_syncs();
+        let lost = (server.disk.appended() - server.synced) as usize;
+        let kept = server.disk.kept();
+        for record in &kept[..kept.len() - lost] {
+            disk.append(record);
         }
         server.disk = disk;
         server.slow = false;
@@ -284,7 +316,7 @@ impl Play {
             };
             let mut log = EntryLog::new();
             for record in server.disk.records().into_iter().filter(|record| record.seq.is_some()) {
-                if log.last() == 0 && record.seq > Some(1) {
+                if record.seq > Some(log.last() + 1) {
                     log.reset_to(record.seq.unwrap() - 1, None);
                 }
                 log.insert(record.into());
@@ -314,6 +346,7 @@ impl Play {
         server.slow = records.is_some();
         server.synced += records.unwrap_or_default();
         let synced = server.synced;
+        server.disk.synced(synced);
         self.step(&id, |manager, _| manager.on_synced(synced));
         Ok(())
     }
@@ -330,6 +363,16 @@ impl Play {
         Ok(())
     }
 
+    fn forget(&mut self, name: &str, seq: u64) {
+        let mut done = false;
+        self.step(&name.into(), |manager, step| {
+            done = manager.forget(seq, format!("all up to {seq}").into(), step);
+        });
+        if !done {
+            _ = writeln!(self.output, "{name} must not forget {seq}");
+        }
+    }
+
     fn seq_chat(&mut self, name: &str, seq: u64) {
         let term = |seq| (seq > 0).then(|| Term { counter: 1, leader: "n9.1-0000".into() });
         let mut entry = Message::new(MessageType::Chat, "alice").with_id(format!("m{seq}"));
@@ -341,6 +384,8 @@ impl Play {
             committed: u64::MAX,
             active: true,
             history_starts: false,
+            state: None,
+            members: None,
         };
         let mut msg = Message::new(MessageType::SeqChat, "n9").saying(&batch);
         msg.term = term(1);
@@ -410,6 +455,10 @@ impl Runner for Play {
                 self.wires.lose(lost);
                 self.cut.insert(pair(&a, &b));
             }
+            Verb::Miss(name, other) => {
+                let other = other.as_str().into();
+                self.step(&name.as_str().into(), |manager, step| manager.node_failed(&other, step));
+            }
             Verb::Heal => {
                 let cut = std::mem::take(&mut self.cut);
                 self.connect(|a, b| cut.contains(&pair(a, b)));
@@ -420,16 +469,15 @@ impl Runner for Play {
                 let id = name.as_str().into();
                 self.crash(&id);
                 let server = self.servers.get_mut(&id).ok_or("no such server")?;
-                (server.disk, server.synced) = (MemoryLog::new(), 0);
+                (server.disk, server.synced) = (MemoryLog::that_syncs(), 0);
                 server.disk_number += 1;
                 self.boot(&id);
             }
             Verb::Resign(name) => {
                 self.step(&name.as_str().into(), TotalOrder::resign);
             }
-            Verb::Forget(name, seq) => {
-                self.step(&name.as_str().into(), |manager, step| manager.forget_up_to(*seq, step));
-            }
+            Verb::Memory(bytes) => self.tail_bytes = *bytes,
+            Verb::Forget(name, seq) => self.forget(name, *seq),
             Verb::Wait(ms) => self.wait(*ms),
             Verb::Show => self.show(),
             Verb::Elections(names) => self.elections(names)?,

@@ -48,7 +48,10 @@ pub(crate) fn describe(msg: &Message) -> String {
                 SeqChatKind::Committed => " committed ones",
                 SeqChatKind::Base => " base",
             };
-            let starts = if batch.history_starts { ", history starts" } else { "" };
+            let piece = batch.state.map(|piece| {
+                format!(", piece {} of {}: {:?}", piece.number + 1, piece.of, piece.text)
+            });
+            let starts = piece.unwrap_or_default();
             let prev = place(&batch.prev);
             format!("prev={prev} [{}] committed={}{kind}{starts}", names.join(" "), batch.committed)
         }
@@ -57,12 +60,15 @@ pub(crate) fn describe(msg: &Message) -> String {
             format!("prev={} committed={}", place(&beat.prev), beat.committed)
         }
         MessageType::CatchupReq => {
-            format!("after {}", place(&msg.content.parse::<CatchupReq>().unwrap().after))
+            let CatchupReq { after, state } = msg.content.parse().unwrap();
+            let here =
+                state.map(|here| format!(", {} of the base {}", here.pieces, place(&here.base)));
+            format!("after {}{}", place(&after), here.unwrap_or_default())
         }
         MessageType::Ack => match msg.content.parse().unwrap() {
             OrderingAck::Synced { seq, disk_id } if disk_id == "disk1" => format!("synced={seq}"),
             OrderingAck::Synced { seq, disk_id } => format!("synced={seq} on {disk_id}"),
-            OrderingAck::Joined { members, leader } => {
+            OrderingAck::Joined { members, leader, .. } => {
                 let leader = leader.map_or("nobody".into(), |leader| leader.id.to_string());
                 format!("{}, {leader} leads", list(members.as_ref()))
             }

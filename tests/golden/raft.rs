@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use goldenscript::{Command, Context, Runner};
@@ -15,18 +16,25 @@ use roundtable::network::transport::Outbox;
 use roundtable::server::Step;
 use roundtable::server::raft::{MembershipChange, RaftNode, RaftTiming};
 use roundtable::server::total_order::TotalOrder;
-use roundtable::storage::{LogIndex, Storage};
+use roundtable::storage::{LogEvent, LogIndex, Storage};
 
 use crate::wires::{Flight, Wires};
 
+/// How many entries stay behind a snapshot.
+const ENTRIES_KEPT: u64 = 2;
+
 const TIMING: RaftTiming = RaftTiming { election_timeout: Duration::from_millis(500) };
+
+/// Bytes of a message that leaves no room for another one in its request.
+const LONG: usize = 256 * 1024;
 
 /// What can happen.
 #[derive(Command)]
 pub(crate) enum Verb {
     /// These are the first voters; entry 1, of term 0, says so in each log.
     Cluster(Vec<String>),
-    /// The first name's server starts again with a log whose entries after entry 1 have these terms.
+    /// The first name's server starts again with a log whose entries after entry 1 have these terms. With `-long` it is
+    /// a message that fills a request alone.
     Log(Vec<String>),
     /// These time out: they begin an election, with the question of pre-vote.
     Stand(Vec<String>),
@@ -42,6 +50,8 @@ pub(crate) enum Verb {
     Lose(String, String),
     /// What the first has sent the second will arrive twice.
     Double(String, String),
+    /// In the piece of a snapshot that is on its way from the first to the second one bit changes.
+    Damage(String, String),
     /// The connection of the two breaks, with what is on its way, and stands again.
     Reset(String, String),
     /// The server is gone, with what its disk has not synced.
@@ -68,8 +78,16 @@ pub(crate) enum Verb {
     Compact(String),
     /// The leader adds a server, as a learner that becomes a voter when it has caught up.
     Add(String, String),
+    /// The leader takes a stranger for a learner, which stays one.
+    Learn(String, String),
     /// The leader removes a server.
     Remove(String, String),
+    /// A server with a long log, of which the others never heard, and which takes them for its voters.
+    Stranger(String),
+    /// The first sends the second its vote in this term, unasked.
+    Vote(String, String, u64),
+    /// The same, with the answer to pre-vote.
+    PreVote(String, String, u64),
     /// The leader hands over to the second.
     Transfer(String, String),
     /// The server is about to stop.
@@ -84,6 +102,9 @@ struct Disk {
     records: RefCell<Vec<Message>>,
     synced: Cell<usize>,
     slow: bool,
+    /// What waits for the records before it, and is done when they are synced.
+    saving: RefCell<Option<(u64, Arc<[u8]>)>>,
+    snapshot: Option<Arc<[u8]>>,
 }
 
 impl Storage for Disk {
@@ -104,7 +125,9 @@ impl Storage for Disk {
 
     fn request_read(&self, _token: u64, _from: LogIndex, _bytes_max: usize) {}
 
-    fn save_snapshot(&self, _seq: u64, _bytes: std::sync::Arc<[u8]>) {}
+    fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>) {
+        self.saving.replace(Some((seq, bytes)));
+    }
 }
 
 struct Server {
@@ -146,20 +169,31 @@ impl Play {
         let before = told(node);
         act(node, &step);
         node.settle(&step);
+        let mut saved = None;
         loop {
             let appended = server.disk.records.borrow().len();
-            if server.disk.slow || server.disk.synced.get() == appended {
+            let is_idle = server.disk.synced.get() == appended;
+            if server.disk.slow || is_idle && server.disk.saving.borrow().is_none() {
                 break;
             }
             server.disk.synced.set(appended);
             node.on_synced(appended as LogIndex);
+            if let Some((seq, bytes)) = server.disk.saving.take() {
+                saved = Some((seq, bytes));
+                node.on_log_event(&LogEvent::SnapshotSaved(seq));
+            }
             node.settle(&step);
+        }
+        if let Some((seq, bytes)) = saved {
+            _ = writeln!(self.output, "{id} has a snapshot up to {seq} on its disk");
+            server.disk.snapshot = Some(bytes);
         }
         let after = told(node);
         if before != after {
             _ = writeln!(self.output, "{id} {before} => {after}");
         }
-        if let Some((seq, ..)) = node.take_snapshot() {
+        if let Some(snapshot) = node.take_snapshot() {
+            let seq = snapshot.seq();
             server.applied = seq;
             _ = writeln!(self.output, "{id} takes over a snapshot up to {seq}");
         }
@@ -200,13 +234,16 @@ impl Play {
         let records = server.disk.records.get_mut();
         records.truncate(1);
         for (seq, term) in (2..).zip(terms) {
-            let counter = term.parse()?;
+            let counter = term.trim_end_matches("-long").parse()?;
             let mut entry = Message::new(MessageType::Chat, "alice").with_id(format!("{counter}"));
+            if term.ends_with("-long") {
+                entry.content = "x".repeat(LONG).as_str().into();
+            }
             entry.seq = Some(seq);
             entry.term = Some(Term { counter, leader: format!("leader{counter}.1-0000").into() });
             records.push(entry);
         }
-        let term = terms.last().map_or(Ok(0), |term| term.parse())?;
+        let term = terms.last().map_or(Ok(0), |term| term.trim_end_matches("-long").parse())?;
         let voted = RequestVote::Voted { term, voted_for: None };
         records.push(Message::new(MessageType::RequestVote, name).saying(&voted));
         server.disk.synced.set(records.len());
@@ -242,6 +279,21 @@ impl Play {
         }
     }
 
+    fn damage(&mut self, from: &str, to: &str) {
+        let turn = self.wires.take();
+        for Flight { from: sender, to: receiver, mut msg } in turn {
+            if sender.as_str() == from && receiver.as_str() == to {
+                let content = msg.content.parse().expect("readable");
+                if let InstallSnapshot::Request { term, leader, head, offset, mut data } = content {
+                    data.0[0] ^= 1;
+                    let content = InstallSnapshot::Request { term, leader, head, offset, data };
+                    msg = msg.saying(&content);
+                }
+            }
+            self.wires.send(&sender, &receiver, msg);
+        }
+    }
+
     fn reset(&mut self, a: &str, b: &str) {
         for (x, y) in [(a, b), (b, a)] {
             self.lose(x, y);
@@ -254,6 +306,9 @@ impl Play {
         server.node = None;
         let synced = server.disk.synced.get();
         let lost = server.disk.records.get_mut().split_off(synced);
+        if server.disk.saving.take().is_some() {
+            _ = writeln!(self.output, "{name} loses the snapshot that it was writing");
+        }
         for record in lost {
             let what = record.seq.map_or_else(|| "a vote".into(), |_| entry_text(&record));
             _ = writeln!(self.output, "{name} loses {what}");
@@ -297,6 +352,21 @@ impl Play {
         if let Err(why) = refused {
             _ = writeln!(self.output, "{leader} refuses: {why}");
         }
+    }
+
+    fn add(&mut self, leader: &str, name: &str, promote: bool) {
+        let node_id = NodeId::from(name);
+        let server = self.servers.entry(node_id.clone()).or_insert_with(|| Server::new(&node_id));
+        let disk = server.disk_id.clone();
+        self.change(leader, MembershipChange::AddLearner { node_id, disk, promote });
+    }
+
+    fn vote(&mut self, from: &str, to: &str, asked: u64, pre_vote: bool) {
+        let term = asked - u64::from(pre_vote);
+        let vote = RequestVote::Answer { term, asked, vote_granted: true, pre_vote };
+        let msg = Message::new(MessageType::RequestVote, from).saying(&vote);
+        _ = writeln!(self.output, "{from} -> {to} {}", describe(&msg));
+        self.wires.send(&from.into(), &to.into(), msg);
     }
 
     fn show(&mut self) {
@@ -343,10 +413,15 @@ impl Server {
         // Each its own luck, the same in each run.
         let seed = id.as_str().bytes().map(u64::from).sum();
         let rng = fastrand::Rng::with_seed(seed);
-        let mut node = RaftNode::new(id.clone(), incarnation, &*self.disk_id, rng, TIMING);
+        let mut node = RaftNode::new(id.clone(), incarnation, &*self.disk_id, rng, TIMING)
+            .keeping_entries(ENTRIES_KEPT);
+        if let Some(file) = &self.disk.snapshot {
+            node.recover_snapshot(file).expect("it was written like this");
+        }
         for record in self.disk.records.borrow().iter() {
             node.recover(record.clone());
         }
+        node.recovered().expect("disks lose nothing that they have synced");
         node.on_synced(self.disk.synced.get() as LogIndex);
         self.node = Some(node);
     }
@@ -365,7 +440,7 @@ fn entry_text(entry: &Message) -> String {
     let (seq, term) = (entry.seq.unwrap_or(0), entry.term.as_ref().map_or(0, |term| term.counter));
     let what = match entry.message_type {
         MessageType::Members => {
-            let Configuration { voters, learners } =
+            let Configuration { voters, learners, .. } =
                 entry.content.parse().expect("members are written by servers");
             let names =
                 |ids: Vec<&NodeId>| ids.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(" ");
@@ -394,7 +469,7 @@ fn describe(msg: &Message) -> String {
                 head.total
             ),
             InstallSnapshot::Answer { offset, .. } => format!("has {offset} bytes of the snapshot"),
-            InstallSnapshot::Saved { .. } => "a record".into(),
+            InstallSnapshot::Installed { .. } => "a record".into(),
         },
         MessageType::TimeoutNow => {
             let TimeoutNow { term } = msg.content.parse().expect("readable");
@@ -477,6 +552,7 @@ impl Runner for Play {
             Verb::Double(from, to) => {
                 self.doubled.insert((from.as_str().into(), to.as_str().into()));
             }
+            Verb::Damage(from, to) => self.damage(from, to),
             Verb::Reset(a, b) => self.reset(a, b),
             Verb::Crash(name) => self.crash(name)?,
             Verb::Restart(name) => self.restart(name, false)?,
@@ -511,22 +587,25 @@ impl Runner for Play {
             Verb::Compact(name) => {
                 let id = NodeId::from(name.as_str());
                 let seq = self.servers.get(&id).ok_or("no such server")?.applied;
-                let state: Vec<u8> = vec![7; 300 * 1024];
-                self.step(name, |node, step| _ = node.compact(seq, state.into(), step));
+                let make = Box::new(|| vec![7; 300 * 1024]);
+                self.step(name, |node, step| _ = node.compact(seq, make, step));
             }
-            Verb::Add(leader, name) => {
-                let id = NodeId::from(name.as_str());
-                let server = self.servers.entry(id.clone()).or_insert_with(|| Server::new(&id));
-                let disk = server.disk_id.clone();
-                self.change(
-                    leader,
-                    MembershipChange::AddLearner { node_id: id, disk, promote: true },
-                );
-            }
+            Verb::Add(leader, name) => self.add(leader, name, true),
+            Verb::Learn(leader, name) => self.add(leader, name, false),
             Verb::Remove(leader, name) => {
                 let node_id = name.as_str().into();
                 self.change(leader, MembershipChange::Remove { node_id });
             }
+            Verb::Stranger(name) => {
+                self.servers.insert(name.as_str().into(), Server::new(&name.as_str().into()));
+                let disks = |(id, server): (&NodeId, &Server)| (id.clone(), server.disk_id.clone());
+                let voters: BTreeMap<_, _> = self.servers.iter().map(disks).collect();
+                self.step(name, |node, step| _ = node.set_first_members(&voters, step));
+                let terms = ["1", "4", "7", "7", "7"].map(String::from);
+                self.log(&[std::slice::from_ref(name), &terms[..]].concat())?;
+            }
+            Verb::Vote(from, to, term) => self.vote(from, to, *term, false),
+            Verb::PreVote(from, to, term) => self.vote(from, to, *term, true),
             Verb::Transfer(from, to) => {
                 let to = to.as_str().into();
                 self.step(from, |node, step| _ = node.transfer_leadership(&to, step));

@@ -1,15 +1,16 @@
-//! The checker: did everyone see what the promise says?
+//! What members of a room did and saw at real clients, brought before the simulator's [`checker`]: the rules stand there, once.
 //!
-//! Each member of a room keeps a log of what it did and saw, in the order in which it happened to it. From
-//! these logs alone follows what must hold:
-//!
-//! * *exactly once*: each member was shown each message once, and nothing that nobody wrote;
-//! * *acknowledged*: each message was, and not before its writer was shown it;
-//! * *causal order*: whoever is shown a message was shown before it everything that its writer had written or been
-//!   shown before writing it;
-//! * *one order*, where a design promises it: all members were shown all messages in the same order.
+//! Each member keeps a log in the order in which things happened to it. All are there from the first message to the last,
+//! so that each of them must have been shown everything, like a reader who comes in the end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+
+use roundtable::sim::Micros;
+use roundtable::sim::checker::{Order, Promise, check, check_answered};
+use roundtable::sim::history::{Act, History, SessionHistory};
+
+/// The room that all are in.
+const ROOM: &str = "the room";
 
 /// One thing that happened to a member. Messages are named by a text that is used once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,147 +30,72 @@ pub(crate) struct MemberLog {
     pub(crate) steps: Vec<Step>,
 }
 
-/// Complaints that one kind of fault may raise; after that nobody reads them.
-const COMPLAINTS_MAX: usize = 20;
-
-/// What is wrong with the history of members who were all there from the first message to the last; empty when
-/// the promise was kept.
-pub(crate) fn complaints(members: &[MemberLog]) -> Vec<String> {
-    let mut all = not_exactly_once(members);
-    all.extend(not_acknowledged(members));
-    all.extend(out_of_order(members));
-    all
+/// What is wrong with what `members` saw; empty when the promise was kept, with messages in `order`.
+pub(crate) fn complaints(members: &[MemberLog], order: Order) -> Vec<String> {
+    let history = history_of(members);
+    let promise = Promise { order, shown_survives: true, whole: true, linearizable: false };
+    let broken = [check(&history, promise).err(), check_answered(&history).err()];
+    let tell = |broken: roundtable::sim::checker::Violation| {
+        format!("{}: {}", broken.invariant, broken.detail)
+    };
+    broken.into_iter().flatten().map(tell).collect()
 }
 
-fn written(members: &[MemberLog]) -> BTreeSet<&str> {
-    let steps = members.iter().flat_map(|member| &member.steps);
-    steps
-        .filter_map(|step| match step {
-            Step::Wrote(id) => Some(id.as_str()),
-            _ => None,
-        })
-        .collect()
-}
-
-/// Messages that a member was not shown, or twice, or that nobody wrote.
-pub(crate) fn not_exactly_once(members: &[MemberLog]) -> Vec<String> {
-    let written = written(members);
-    let mut complaints = Vec::new();
+fn history_of(members: &[MemberLog]) -> History {
+    let mut writers: BTreeMap<&str, &str> = BTreeMap::new();
     for MemberLog { name, steps } in members {
-        let mut times: BTreeMap<&str, u32> = written.iter().map(|id| (*id, 0)).collect();
         for step in steps {
-            if let Step::Shown(id) = step {
-                *times.entry(id).or_default() += 1;
-            }
-        }
-        for (id, count) in times {
-            if !written.contains(id) {
-                complaints.push(format!("{name} was shown {id:?}, which nobody wrote"));
-            } else if count != 1 {
-                complaints.push(format!("{name} was shown {id:?} {count} times"));
+            if let Step::Wrote(text) = step {
+                writers.insert(text, name);
             }
         }
     }
-    complaints.truncate(COMPLAINTS_MAX);
-    complaints
-}
-
-/// Messages without an acknowledgement, and acknowledgements that came too early or for nothing.
-pub(crate) fn not_acknowledged(members: &[MemberLog]) -> Vec<String> {
-    let mut complaints = Vec::new();
+    let mut history = History::default();
     for MemberLog { name, steps } in members {
-        let mut open = BTreeSet::new();
-        let (mut wrote, mut shown) = (BTreeSet::new(), BTreeSet::new());
+        let mut member = Scribe::new(name, &writers);
+        let mut reader = Scribe::new(&format!("{name}, who reads"), &writers);
         for step in steps {
-            match step {
-                Step::Wrote(id) => {
-                    if wrote.insert(id) {
-                        open.insert(id);
-                    }
-                }
-                Step::Shown(id) => drop(shown.insert(id)),
-                Step::Acked(id) => {
-                    open.remove(id);
-                    if !wrote.contains(id) {
-                        complaints.push(format!("{name} got an ACK for {id:?}, never written"));
-                    } else if !shown.contains(id) {
-                        complaints.push(format!("{name} got the ACK of {id:?} before seeing it"));
-                    }
-                }
+            member.note(step);
+            if matches!(step, Step::Shown(_)) {
+                reader.note(step);
             }
         }
-        complaints.extend(open.iter().map(|id| format!("{id:?} of {name} was not acknowledged")));
+        history.sessions.push(member.record);
+        history.readers.push(reader.record);
     }
-    complaints.truncate(COMPLAINTS_MAX);
-    complaints
+    history
 }
 
-/// Members who were shown messages in another order than the first member, where one order for all is promised.
-pub(crate) fn several_orders(members: &[MemberLog]) -> Vec<String> {
-    let orders = members.iter().map(|MemberLog { name, steps }| {
-        let shown = steps.iter().filter_map(|step| match step {
-            Step::Shown(id) => Some(id.as_str()),
-            _ => None,
-        });
-        (name, shown.collect::<Vec<_>>())
-    });
-    let orders: Vec<_> = orders.collect();
-    let Some((first, order)) = orders.first() else { return Vec::new() };
-    let differing = orders.iter().filter_map(|(name, other)| {
-        let at = (0..order.len().max(other.len())).find(|at| order.get(*at) != other.get(*at))?;
-        let (a, b) = (order.get(at), other.get(at));
-        Some(format!("as number {} {first} was shown {a:?}, {name} {b:?}", at + 1))
-    });
-    differing.take(COMPLAINTS_MAX).collect()
+/// Writes down a log as the checker reads it. The number of an act is its time.
+struct Scribe<'a> {
+    record: SessionHistory,
+    writers: &'a BTreeMap<&'a str, &'a str>,
 }
 
-/// Effects that were shown before their causes.
-pub(crate) fn out_of_order(members: &[MemberLog]) -> Vec<String> {
-    let mut complaints = Vec::new();
-    for receiver in members {
-        // Where the receiver was shown what; of a message that came twice the first time counts.
-        let shown = receiver.steps.iter().filter_map(|step| match step {
-            Step::Shown(id) => Some(id.as_str()),
-            _ => None,
-        });
-        let mut places: BTreeMap<&str, usize> = BTreeMap::new();
-        for (place, id) in shown.enumerate() {
-            places.entry(id).or_insert(place);
-        }
-        for writer in members {
-            complaints.extend(effects_before_causes(receiver, &places, writer));
-        }
+impl<'a> Scribe<'a> {
+    /// Of someone who comes in before anything is said.
+    fn new(name: &str, writers: &'a BTreeMap<&str, &str>) -> Self {
+        let record = SessionHistory { session: name.into(), user: name.into(), acts: Vec::new() };
+        let mut scribe = Self { record, writers };
+        scribe.write(Act::Entered { room: ROOM.into(), all: true });
+        scribe.write(Act::Joined { room: ROOM.into(), history: 0 });
+        scribe
     }
-    complaints.truncate(COMPLAINTS_MAX);
-    complaints
-}
 
-/// Messages of `writer` that the receiver, who saw everything at `places`, was shown before what the writer knew
-/// when writing them. A cause that it never saw counts as seen too late.
-fn effects_before_causes(
-    receiver: &MemberLog,
-    places: &BTreeMap<&str, usize>,
-    writer: &MemberLog,
-) -> Vec<String> {
-    let mut complaints = Vec::new();
-    let mut wrote = BTreeSet::new();
-    // Of all that the writer knows so far: what the receiver saw last.
-    let mut last_cause: Option<(usize, &str)> = None;
-    for step in &writer.steps {
-        let (Step::Wrote(id) | Step::Shown(id)) = step else { continue };
-        let place = places.get(id.as_str()).copied().unwrap_or(usize::MAX);
-        if matches!(step, Step::Wrote(_))
-            && wrote.insert(id)
-            && let Some((_, cause)) = last_cause.filter(|(at, _)| *at > place)
-        {
-            complaints.push(format!(
-                "{} was shown {id:?} before {cause:?}, which {} knew when writing it",
-                receiver.name, writer.name
-            ));
-        }
-        if last_cause.is_none_or(|(at, _)| at < place) {
-            last_cause = Some((place, id));
+    fn write(&mut self, act: Act) {
+        self.record.acts.push((self.record.acts.len() as Micros, act));
+    }
+
+    fn note(&mut self, step: &Step) {
+        let room = ROOM.to_string();
+        match step.clone() {
+            Step::Wrote(text) => self.write(Act::Wrote { room, text }),
+            Step::Acked(text) => self.write(Act::Acked { text }),
+            Step::Shown(text) => {
+                let sender = self.writers.get(text.as_str()).copied().unwrap_or("nobody").into();
+                self.write(Act::Got { room: room.clone(), text: text.clone() });
+                self.write(Act::Shown { room, text, sender });
+            }
         }
     }
-    complaints
 }

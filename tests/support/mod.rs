@@ -4,6 +4,7 @@
 //! * [`wire`] speaks to them byte by byte,
 //! * [`chatter`] runs real `roundtable client` processes through pipes,
 //! * [`talk`] lets clients of the library talk without a pause while servers die,
+//! * [`disks`] fills and damages logs,
 //! * [`faults`] kills leaders under them,
 //! * [`proxy`] cuts servers off from each other,
 //! * [`history`] checks what all of them saw.
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) mod chatter;
 pub(crate) mod cluster;
+pub(crate) mod disks;
 pub(crate) mod faults;
 pub(crate) mod history;
 pub(crate) mod proxy;

@@ -10,9 +10,10 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use parking_lot::Mutex;
 use roundtable::client::event::Event;
 use roundtable::client::{ChatClient, ClientSettings};
+use roundtable::sim::checker::Order;
 
 use super::cluster::Cluster;
-use super::history::{MemberLog, Step, complaints, several_orders};
+use super::history::{MemberLog, Step, complaints};
 use super::wait_within;
 use super::wire::RawClient;
 
@@ -48,8 +49,8 @@ pub(crate) struct Talk {
     stop: Option<Sender<()>>,
     /// Dropped to end the listening.
     quit: Option<Sender<()>>,
-    /// Whether all must be shown the same order.
-    one_order: bool,
+    /// In which order they must be shown what is said.
+    order: Order,
 }
 
 impl Talk {
@@ -57,8 +58,8 @@ impl Talk {
     pub(crate) fn start(cluster: &Cluster, count: usize, pause: Duration) -> Self {
         let (stop, stopped) = bounded(0);
         let (quit, quitted) = bounded(0);
-        let one_order = cluster.has_one_order();
-        let mut talk = Self { talkers: Vec::new(), stop: Some(stop), quit: Some(quit), one_order };
+        let order = if cluster.has_one_order() { Order::Total } else { Order::Causal };
+        let mut talk = Self { talkers: Vec::new(), stop: Some(stop), quit: Some(quit), order };
         for number in 0..count {
             let mut settings = ClientSettings::new(&format!("talker{number}"));
             settings.cluster.clone_from(&cluster.name);
@@ -146,11 +147,7 @@ impl Talk {
             let steps = std::mem::take(&mut talker.record.lock().steps);
             logs.push(MemberLog { name: talker.name, steps });
         }
-        let mut all = complaints(&logs);
-        if self.one_order {
-            all.extend(several_orders(&logs));
-        }
-        (all, written)
+        (complaints(&logs, self.order), written)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::room_view::Past;
 use super::{Gone, Phase, Request, Resume, Session, Step};
 use crate::client::event::Event;
-use crate::domain::content::{ErrorContent, Joined, Position, Status, Welcome};
+use crate::domain::content::{ErrorContent, HistoryStart, Joined, Position, Status, Welcome};
 use crate::domain::{Message, MessageType};
 
 impl Session {
@@ -137,6 +137,10 @@ impl Session {
         let joined: Joined = msg.content.parse().unwrap_or_default();
         view.joined(past, joined.history, msg.position.as_ref());
         let room = room.to_string();
+        if let Some(HistoryStart { after, until }) = joined.starts {
+            let (room, missed) = (room.clone(), past == Past::Missed);
+            step.events.push(Event::HistoryStarts { room, after, until, missed });
+        }
         match past {
             Past::First => {
                 let Joined { members, history, .. } = joined;

@@ -4,7 +4,7 @@
 
 use super::{Request, Session, Step};
 use crate::client::event::{Delivery, Event};
-use crate::domain::content::{Deletion, HistoryPage, HistoryRequest, Statistics};
+use crate::domain::content::{Deletion, HistoryPage, HistoryRequest, HistoryStart, Statistics};
 use crate::domain::{Message, MessageType};
 
 impl Session {
@@ -58,6 +58,10 @@ impl Session {
         };
         let page: HistoryPage = msg.content.parse().unwrap_or_default();
         let (count, more) = (page.messages.len(), page.next.is_some());
+        if let Some(HistoryStart { after, until }) = page.starts {
+            let room = room.clone();
+            step.events.push(Event::HistoryStarts { room, after, until, missed: false });
+        }
         step.events.push(Event::Since { room: room.clone(), count, more });
         let told = page.messages.iter().map(|chat| Event::Delivered(self.delivery(chat, true)));
         step.events.extend(told);

@@ -50,7 +50,7 @@ impl Play {
 
     fn ack_join(&mut self, join: &Message, history: u32) -> Step {
         assert_eq!(join.message_type, MessageType::JoinRoom);
-        let joined = Joined { history, members: 2, gap: None };
+        let joined = Joined { history, members: 2, ..Joined::default() };
         self.receive(&ack(&join.message_id).in_room(&join.room_id).saying(&joined))
     }
 
@@ -229,7 +229,7 @@ fn a_stopping_server_is_left_and_a_taken_name_ends_the_session() {
     for (refusal, next) in [
         (RequestError::ServerStopping, "move"),
         (RequestError::SlowConsumer { bytes_max: 1 }, "move"),
-        (RequestError::HelloTimeout { seconds: 10 }, "move"),
+        (RequestError::HelloTimeout { seconds: 10, dialled: None }, "move"),
         (RequestError::SessionMoved { node: "n2".into() }, "end"),
         (RequestError::WrongCluster { reason: "other".into() }, "end"),
     ] {
@@ -314,7 +314,7 @@ fn a_server_that_is_behind_is_left_and_the_gap_accepted_when_nobody_has_more() {
     assert_eq!(fate(&step), "stay");
     assert!(content(&step.send[0]).accept_gap, "nobody else is left to ask");
     let gap = Some(Position::Sequence(5));
-    let joined = Joined { history: 0, members: 1, gap };
+    let joined = Joined { members: 1, gap, ..Joined::default() };
     let step = play.receive(&ack(&step.send[0].message_id).saying(&joined));
     assert_eq!(step.events[0], Event::Gap { room: "lobby".into(), missing: "up to 5".into() });
     assert!(matches!(step.events[1], Event::Moved { .. }));
@@ -377,6 +377,7 @@ fn questions_are_answered_and_survive_a_reconnect() {
         replicas: Vec::new(),
         members: vec!["alice".into(), "bob".into()],
         messages: 1,
+        ..RoomStatus::default()
     };
     let status = Status {
         node: "n1".into(),
@@ -391,6 +392,9 @@ fn questions_are_answered_and_survive_a_reconnect() {
         storage: None,
         time: None,
         order: None,
+        disk_fault: None,
+        not_ready: None,
+        syncs: 0,
     };
     let answer = Message::new(MessageType::Status, "n1").with_id(&asked.message_id).saying(&status);
     let names = vec!["alice".to_string(), "bob".to_string()];

@@ -33,6 +33,18 @@ pub struct HistoryPage {
     /// There is more: ask again with this as `after`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
+    /// There was more before these messages, which is not kept any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts: Option<HistoryStart>,
+}
+
+/// Where the history of a room starts, when its beginning is not kept any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryStart {
+    /// The last place of the room that is gone.
+    pub after: u64,
+    /// What is gone was said until then at the latest, in milliseconds since 1970.
+    pub until: u64,
 }
 
 /// STATS, the answer: what is kept.

@@ -62,7 +62,7 @@ pub enum SeqChatKind {
     Adoption,
     /// From anyone, when no leader is there: committed entries only.
     Committed,
-    /// As a record of the log: what stands up to `prev` is kept elsewhere, or nowhere any more.
+    /// What stands up to `prev` is not kept any more, but for the state and the members after it. Also a record of the log.
     Base,
 }
 
@@ -82,9 +82,26 @@ pub struct SeqChat {
     /// Whether the sender leads actively: an entry of its term is committed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub active: bool,
-    /// The sender keeps no entries up to `prev` any more: the receiver's history starts after it.
+    /// With [`SeqChatKind::Base`]: whatever the log held, it starts anew after `prev`. Else it goes on, only its beginning is gone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub history_starts: bool,
+    /// With [`SeqChatKind::Base`]: a piece of the state after `prev`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StatePiece>,
+    /// With [`SeqChatKind::Base`]: the members after `prev`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<Members>,
+}
+
+/// A piece of what the entries up to a place did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatePiece {
+    /// Which one, from 0.
+    pub number: u32,
+    /// How many there are.
+    pub of: u32,
+    /// One after the other they are the state.
+    pub text: String,
 }
 
 /// HEARTBEAT from the leader of the message's `term`.
@@ -96,6 +113,9 @@ pub struct LeaderHeartbeat {
     pub committed: u64,
     /// Whether the sender leads actively.
     pub active: bool,
+    /// Every member that the sender is connected to has the log up to here: so far it may be forgotten.
+    #[serde(default)]
+    pub held: u64,
 }
 
 /// CATCHUP_REQ: send me what comes after `after`. The `term` is the leader's, or the asking nominee's.
@@ -103,6 +123,18 @@ pub struct LeaderHeartbeat {
 pub struct CatchupReq {
     /// A place in the sender's log.
     pub after: Place,
+    /// How much it has of the state that stands for what is not kept any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateHere>,
+}
+
+/// The first pieces of a state that are here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateHere {
+    /// After which place.
+    pub base: Place,
+    /// How many.
+    pub pieces: u32,
 }
 
 /// ACK between servers with one order.
@@ -122,7 +154,32 @@ pub enum OrderingAck {
         members: Option<Members>,
         /// The active leader, if one is known.
         leader: Option<ServerAddress>,
+        /// Whether the receiver, with the disk that it has, was removed (design `raft`).
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        removed: bool,
     },
+}
+
+/// How far the one order is on a server, in [`Status`](super::Status).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderStatus {
+    /// The last place that is known to be committed.
+    pub committed: u64,
+    /// The last place in this server's log, committed or not.
+    pub last: u64,
+    /// The place after which the entries begin that are kept here; 0 when all are.
+    pub starts_after: u64,
+    /// Who counts for majorities. None before the cluster is founded.
+    pub voters: Vec<NodeId>,
+    /// Who gets the log and does not count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learners: Vec<NodeId>,
+    /// Voters that lost their disks: they count for majorities and cannot say yes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wiped: Vec<NodeId>,
+    /// What this server, or the cluster, waits for, in a sentence for its operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
 }
 
 /// TIMEOUT_NOW: stand at once. The `term` is the leader's that hands over.
@@ -227,6 +284,8 @@ mod tests {
             committed: 3,
             active: true,
             history_starts: false,
+            state: None,
+            members: None,
         };
         let message = Message::new(MessageType::SeqChat, "n1").saying(&batch);
         let read = Message::deserialize(&message.serialize()).unwrap();

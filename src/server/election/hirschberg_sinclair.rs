@@ -45,7 +45,9 @@
 //!   round. A server that only passed probes on stops following the old leader then, so that its caller elects.
 //! * **No endless collisions.** Starting together is harmless: it is the same round, and the highest id wins
 //!   it. What hurts is to cut a round short by the next one. Hence the patience starts anew with each
-//!   round that is heard of, doubles while no round ends, and differs from server to server.
+//!   round that is heard of, doubles while no round ends, and differs from server to server. And whoever passes
+//!   on the probes of a round waits for its outcome, too, before it stands itself: in a ring of 16, where a round takes
+//!   longer than it takes servers to look for a leader, they kept cutting each other short for ever.
 //!
 //! Leaves out: rings of more than 4,096 servers; who is alive and when to elect, which
 //! [`ServerNode`](crate::server) decides. A lost announcement is not sent again: heartbeats carry the term.
@@ -370,7 +372,14 @@ impl Election for ElectionModule {
         (self.left, self.right) = (left, right);
         if self.standing {
             self.start_election(now, cm);
+        } else {
+            // What a round's candidate sent may be lost with the neighbour: whoever looks for a leader elects.
+            self.deadline = None;
         }
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.deadline.is_some()
     }
 
     fn tick(&mut self, now: Instant, cm: &dyn Transport) {

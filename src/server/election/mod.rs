@@ -58,6 +58,12 @@ pub trait Election: Debug + Send {
     /// Where this server stands.
     fn state(&self) -> ServerState;
 
+    /// Whether an election is under way that this server has a part in, as a candidate or by passing on what others
+    /// say, and whose outcome may still come in time. Another one would only cut it short.
+    fn is_under_way(&self) -> bool {
+        self.state() == ServerState::ElectionInProgress
+    }
+
     /// The last election that ended, as far as is known here.
     fn term(&self) -> Option<&Term>;
 

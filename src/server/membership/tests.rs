@@ -26,7 +26,7 @@ impl Stage {
     fn hear(&mut self, from: &str, msg: &Message) -> Result<(), RequestError> {
         let from = from.into();
         self.step(|manager, step| match msg.message_type {
-            MessageType::Join => manager.handle_join(&from, msg, None, step),
+            MessageType::Join => manager.handle_join(&from, msg, None, false, step),
             _ => manager.handle_members(&from, msg, step),
         })
     }

@@ -1,12 +1,9 @@
 //! The follower: takes the leader's log in order, says what it has, asks for what it lacks.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use super::{BATCH_BYTES, BUFFER_MAX, COUNTER_MAX, OrderingManager, Role};
-use crate::domain::content::{
-    CatchupReq, LeaderHeartbeat, OrderingAck, Place, SeqChat, SeqChatKind,
-};
+use super::{BUFFER_MAX, COUNTER_MAX, OrderingManager, Role};
+use crate::domain::content::{LeaderHeartbeat, OrderingAck, Place, SeqChat, SeqChatKind};
 use crate::domain::{Message, MessageType, NodeId, Term};
 use crate::error::RequestError;
 use crate::server::membership::content_of;
@@ -69,7 +66,10 @@ impl OrderingManager {
                 committed: beat.committed,
                 active: beat.active,
                 history_starts: false,
+                state: None,
+                members: None,
             };
+            self.held = beat.held;
             self.take_batch(from, term, batch, step);
             if let Role::Follower(following) = &mut self.role {
                 following.ack_due = true;
@@ -102,14 +102,14 @@ impl OrderingManager {
             }
             (SeqChatKind::Adoption, term) => self.adopt(from, term.as_ref(), batch, step),
             (SeqChatKind::Committed, _) => self.take_committed_batch(from, batch, step),
-            (SeqChatKind::Order | SeqChatKind::Base, _) => {}
+            (SeqChatKind::Base, term) => self.handle_base(from, term.as_ref(), batch, step),
+            (SeqChatKind::Order, _) => {}
         }
         Ok(())
     }
 
     /// A part of the leader's log.
     fn take_batch(&mut self, from: &NodeId, term: &Term, batch: SeqChat, step: &Step) {
-        self.start_history(&batch, step);
         if batch.active && self.active_term.as_ref() < Some(term) {
             self.active_term = Some(term.clone());
             self.failures = 0;
@@ -168,7 +168,7 @@ impl OrderingManager {
         let mut end = prev.seq;
         for entry in entries {
             end += 1;
-            let fits = self.journal.log().get(end).is_some_and(|known| known.term == entry.term);
+            let fits = self.journal.log().term_at(end) == Some(entry.term.as_ref());
             if end <= self.committed && !fits && end > self.journal.log().base() {
                 log::error!(
                     "{} names another committed entry {end} than this server has",
@@ -188,7 +188,6 @@ impl OrderingManager {
         if matches!(self.role, Role::Leader(_)) {
             return;
         }
-        self.start_history(&batch, step);
         if batch.prev.seq > self.journal.last() || !self.journal.holds(&batch.prev) {
             if let Some(after) = self.lower_place(&batch.prev) {
                 self.ask_for(from, None, after, step);
@@ -207,80 +206,6 @@ impl OrderingManager {
         if end > batch.prev.seq && batch.committed > end {
             self.ask_for(from, None, self.journal.end(), step);
         }
-    }
-
-    /// Nobody whom this server can ask keeps what stands before the batch: history starts with it.
-    fn start_history(&mut self, batch: &SeqChat, step: &Step) {
-        let known = batch.prev.seq <= self.committed || self.journal.holds(&batch.prev);
-        if !batch.history_starts || known && batch.prev.seq <= self.journal.last() {
-            return;
-        }
-        let node = self.membership.node_id().to_string();
-        self.journal.restart_after(batch.prev.clone(), &node, step);
-        self.membership.forget_up_to(batch.prev.seq);
-        self.committed = self.committed.max(batch.prev.seq);
-        self.taken = self.taken.max(batch.prev.seq);
-    }
-
-    /// A place below `place`, where this log differs, that may be common.
-    pub(super) fn lower_place(&self, place: &Place) -> Option<Place> {
-        let at = place.seq.min(self.journal.last());
-        let floor = self.committed.min(at);
-        if at == floor {
-            return self.journal.place_at(floor);
-        }
-        self.journal.place_at(self.journal.run_start(at, floor) - 1)
-    }
-
-    /// Where this log can go on for a server that holds `after`: there, or before it where the logs differ.
-    pub(super) fn common_place(&self, after: &Place) -> Place {
-        let last = self.journal.last();
-        let base = self.journal.log().base();
-        if after.seq < base || after.seq <= last && self.journal.holds(after) {
-            return after.clone();
-        }
-        let common = if after.seq > last {
-            self.journal.place_at(last)
-        } else {
-            self.journal.place_at(self.journal.run_start(after.seq, base).max(base + 1) - 1)
-        };
-        common.unwrap_or_default()
-    }
-
-    /// CATCHUP_REQ from `from`: a leader sends its log, the one with the longest log sends that to the nominee, and anyone
-    /// else sends what is committed.
-    pub(super) fn handle_catchup(
-        &mut self,
-        from: &NodeId,
-        msg: &Message,
-        step: &Step,
-    ) -> Result<(), RequestError> {
-        let CatchupReq { after } = content_of(msg)?;
-        if matches!(self.role, Role::Leader(_)) {
-            self.resume(from, &after);
-            return Ok(());
-        }
-        let nominee = msg.term.as_ref().filter(|term| term.leader.node_id() == *from);
-        let promised = nominee.is_some() && nominee == self.promised.as_ref();
-        let kind = if promised { SeqChatKind::Adoption } else { SeqChatKind::Committed };
-        let base = self.journal.log().base();
-        let history_starts = after.seq < base;
-        let end = if promised { self.journal.last() } else { self.committed };
-        let start = if history_starts { base } else { self.common_place(&after).seq.min(end) };
-        let Some(prev) = self.journal.place_at(start) else { return Ok(()) };
-        let mut entries = self.entries_from(start + 1, BATCH_BYTES);
-        entries.retain(|entry| entry.seq <= Some(end));
-        let (committed, active) = (self.committed, false);
-        let batch = SeqChat { kind, prev, entries, committed, active, history_starts };
-        let mut answer = self.message(MessageType::SeqChat).saying(&batch);
-        answer.term.clone_from(&msg.term);
-        step.cm.send_to_node(from, &answer);
-        Ok(())
-    }
-
-    /// The one place where entries are looked up to be sent.
-    pub(super) fn entries_from(&self, first: Seq, bytes_max: usize) -> Vec<Arc<Message>> {
-        self.journal.log().from(first, bytes_max)
     }
 
     /// Follower: tells the leader what is on disk, when there is news or it asked.

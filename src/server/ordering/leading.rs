@@ -12,7 +12,7 @@ use crate::domain::content::{
 use crate::domain::{Message, MessageType, NodeId, Term};
 use crate::server::planted::{Planted, is_planted};
 use crate::server::step::Step;
-use crate::server::total_order::{Seq, size_of_entry};
+use crate::server::total_order::{Entry, Seq, size_of_entry};
 
 /// A voter that lacks no more than this many entries is level with the leader: it gets them while it takes over.
 const LEVEL: Seq = 64;
@@ -49,6 +49,8 @@ pub(super) struct Follower {
     level_since: Option<Instant>,
     /// Since when it refuses this leader's term.
     refuses_since: Option<Instant>,
+    /// It lacks what is not kept any more, and asks for the base, a piece at a time.
+    starts_anew: bool,
 }
 
 impl Follower {
@@ -63,6 +65,7 @@ impl Follower {
             heard: now,
             level_since: None,
             refuses_since: None,
+            starts_anew: false,
         }
     }
 
@@ -71,6 +74,7 @@ impl Follower {
         self.next = next;
         self.in_flight.clear();
         self.in_flight_bytes = 0;
+        self.starts_anew = false;
     }
 
     fn acknowledge(&mut self, seq: Seq, disk_id: &str) {
@@ -86,6 +90,7 @@ impl Follower {
             self.in_flight_bytes -= bytes;
             self.in_flight.pop_front();
         }
+        self.starts_anew &= seq + 1 < self.next;
         self.next = self.next.max(seq + 1);
     }
 }
@@ -334,6 +339,7 @@ impl OrderingManager {
     /// CATCHUP_REQ from a follower: its log goes on after `after`, or after something before that.
     pub(super) fn resume(&mut self, from: &NodeId, after: &Place) {
         let start = self.common_place(after).seq + 1;
+        // What is not kept any more is settled when the next batch is due.
         if let Role::Leader(leading) = &mut self.role
             && let Some(follower) = leading.followers.get_mut(from)
         {
@@ -346,7 +352,8 @@ impl OrderingManager {
         let Role::Leader(leading) = &self.role else { return };
         let Some(follower) = leading.followers.get(id) else { return };
         let prev = self.journal.place_at(follower.next - 1).unwrap_or_else(|| self.journal.end());
-        let beat = LeaderHeartbeat { prev, committed: self.committed, active: leading.active };
+        let (committed, held) = (self.committed, self.held_by_all());
+        let beat = LeaderHeartbeat { prev, committed, active: leading.active, held };
         let mut msg = self.message(MessageType::Heartbeat).saying(&beat);
         msg.term = Some(leading.term.clone());
         step.cm.send_to_node(id, &msg);
@@ -369,26 +376,60 @@ impl OrderingManager {
         }
     }
 
-    /// Sends the next batch to `id`; false when there is none, or no room for it on the way.
+    /// Sends the next batch to `id`; false when there is none, no room for it on the way, or it has to be read first.
     fn send_batch(&mut self, id: &NodeId, step: &Step) -> bool {
         let (last, base, committed) =
             (self.journal.last(), self.journal.log().base(), self.committed);
-        let Role::Leader(leading) = &self.role else { return false };
-        let Some(follower) = leading.followers.get(id) else { return false };
-        let history_starts = follower.next <= base;
-        let next = follower.next.max(base + 1);
+        let Role::Leader(leading) = &mut self.role else { return false };
+        let Some(follower) = leading.followers.get_mut(id) else { return false };
+        if follower.next <= base {
+            // Heartbeats name the base; it does not have that, and asks.
+            follower.send_from(base + 1);
+            follower.starts_anew = true;
+        }
+        let next = follower.next;
         let more = next <= last && follower.in_flight_bytes < WINDOW_BYTES;
-        let news = follower.told < committed && follower.next > last;
-        if !more && !news && !history_starts {
+        let news = follower.told < committed && next > last;
+        if follower.starts_anew || !more && !news {
+            return false;
+        }
+        if more && self.journal.is_released(next) {
+            self.journal.request_read(id, next, BATCH_BYTES, step);
             return false;
         }
         let entries = if more { self.entries_from(next, BATCH_BYTES) } else { Vec::new() };
-        let Some(prev) = self.journal.place_at(next - 1) else { return false };
+        self.send_entries(id, next, entries, step)
+    }
+
+    /// `entries` were read for `id`. When it wants others by now, the next read brings those.
+    pub(super) fn send_read(&mut self, id: &NodeId, entries: Vec<Entry>, step: &Step) {
+        let Role::Leader(leading) = &self.role else { return };
+        let Some(follower) = leading.followers.get(id) else { return };
+        let next = follower.next;
+        let waits = self.membership.links().contains(id) && !follower.starts_anew;
+        if waits && entries.first().is_some_and(|entry| entry.seq == Some(next)) {
+            self.send_entries(id, next, entries, step);
+        }
+    }
+
+    /// Sends `entries`, which begin at `next`, to `id`. False when there are none: then only what is committed is said.
+    fn send_entries(&mut self, id: &NodeId, next: Seq, entries: Vec<Entry>, step: &Step) -> bool {
+        let (committed, prev) = (self.committed, self.journal.place_at(next - 1));
+        let (Role::Leader(leading), Some(prev)) = (&self.role, prev) else { return false };
         let bytes = entries.iter().map(|entry| size_of_entry(entry)).sum();
         let sent = entries.last().and_then(|entry| entry.seq);
         let kind = SeqChatKind::Order;
         let active = leading.active;
-        let batch = SeqChat { kind, prev, entries, committed, active, history_starts };
+        let batch = SeqChat {
+            kind,
+            prev,
+            entries,
+            committed,
+            active,
+            history_starts: false,
+            state: None,
+            members: None,
+        };
         let mut msg = self.message(MessageType::SeqChat).saying(&batch);
         msg.term = Some(leading.term.clone());
         step.cm.send_to_node(id, &msg);

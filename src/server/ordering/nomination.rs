@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use super::base::Gathering;
 use super::leading::Leading;
 use super::{Answer, COUNTER_MAX, OrderingManager, Role};
 use crate::domain::content::{
@@ -258,18 +259,26 @@ impl OrderingManager {
         batch: SeqChat,
         step: &Step,
     ) {
-        let Role::Nominee(nomination) = &mut self.role else { return };
+        let Role::Nominee(nomination) = &self.role else { return };
         let expected = nomination.adopting.as_ref().is_some_and(|(source, _)| source == from);
         if Some(&nomination.term) != term || !expected {
             return;
         }
         debug_assert_eq!(batch.kind, SeqChatKind::Adoption);
-        let deadline = step.now + self.timing.election_timeout;
         if self.journal.holds(&batch.prev) {
-            nomination.deadline = deadline;
             self.insert_all(&batch.prev, batch.entries, step);
+            self.fetch_on(step);
         } else {
             self.ask_after = self.lower_place(&batch.prev);
+            self.fetch(step);
+        }
+    }
+
+    /// A part of what it adopts has come: there is time for the next one.
+    pub(super) fn fetch_on(&mut self, step: &Step) {
+        let deadline = step.now + self.timing.election_timeout;
+        if let Role::Nominee(nomination) = &mut self.role {
+            nomination.deadline = deadline;
         }
         self.fetch(step);
     }
@@ -331,12 +340,14 @@ impl OrderingManager {
     /// CATCHUP_REQ to `to`. The same one is not repeated within a heartbeat interval.
     pub(super) fn ask_for(&mut self, to: &NodeId, term: Option<Term>, after: Place, step: &Step) {
         let again = self.timing.heartbeat_interval;
+        let state = self.gathering.as_ref().map(Gathering::here);
+        let wanted = CatchupReq { after, state };
         let asked = self.asked.as_ref();
-        if asked.is_some_and(|(last, at)| *last == after && step.now < *at + again) {
+        if asked.is_some_and(|(last, at)| *last == wanted && step.now < *at + again) {
             return;
         }
-        self.asked = Some((after.clone(), step.now));
-        let mut msg = self.message(MessageType::CatchupReq).saying(&CatchupReq { after });
+        self.asked = Some((wanted.clone(), step.now));
+        let mut msg = self.message(MessageType::CatchupReq).saying(&wanted);
         msg.term = term;
         step.cm.send_to_node(to, &msg);
     }

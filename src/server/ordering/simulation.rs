@@ -4,56 +4,20 @@
 //! synced, alone or all at once; disks are wiped, one at a time; servers are nominated at random. Then all is
 //! healed, and the cluster has a minute of virtual time to be as good as new.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
 use crate::domain::content::Member;
 use crate::network::transport::Outbox;
 use crate::server::planted::{Planted, plant};
-use crate::storage::{MemoryLog, Storage};
-
-/// A disk that forgets what was not synced.
-#[derive(Debug, Default)]
-struct Disk {
-    log: MemoryLog,
-    written: Cell<LogIndex>,
-}
-
-impl Disk {
-    fn of(records: impl IntoIterator<Item = Message>) -> Self {
-        let disk = Self::default();
-        records.into_iter().for_each(|record| _ = disk.append(&record));
-        disk
-    }
-}
-
-impl Storage for Disk {
-    fn append(&self, msg: &Message) -> LogIndex {
-        self.written.set(self.log.append(msg));
-        self.written.get()
-    }
-    fn fault(&self) -> Option<String> {
-        self.log.fault()
-    }
-    fn forget_before(&self, index: LogIndex) {
-        self.log.forget_before(index);
-    }
-    fn first_within(&self, bytes: u64) -> LogIndex {
-        self.log.first_within(bytes)
-    }
-    fn request_read(&self, token: u64, from: LogIndex, bytes_max: usize) {
-        self.log.request_read(token, from, bytes_max);
-    }
-    fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>) {
-        self.log.save_snapshot(seq, bytes);
-    }
-}
+use crate::storage::LogEvent;
 
 mod checks;
+mod disk;
 mod faults;
+
+use disk::Disk;
 
 #[derive(Debug)]
 enum Event {
@@ -61,6 +25,7 @@ enum Event {
     LinkUp { a: usize, b: usize, epoch: u64 },
     Tick { node: usize, life: u64 },
     Synced { node: usize, life: u64, index: LogIndex },
+    Read { node: usize, life: u64, token: u64, from: LogIndex, records: Vec<Message> },
     Chat,
     Fault,
     Restart { node: usize },
@@ -77,9 +42,12 @@ struct Server {
     life: u64,
     beat: bool,
     led_in: Option<Term>,
+    /// The last entry that it took in this life, or that the base stands for.
+    taken: Seq,
 }
 
 /// What a seed draws once.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 struct Habits {
     delay_ms: u64,
     sync_ms: u64,
@@ -87,12 +55,18 @@ struct Habits {
     fault_every_ms: u64,
     nominate: f64,
     wipes: bool,
+    /// Servers forget old entries.
+    forgets: bool,
+    /// How much of its log a server keeps in memory.
+    tail_bytes: usize,
     /// Three servers that stand whenever they like, leader or not, slow disks, and many short crashes.
     stormy: bool,
 }
 
 struct World {
     rng: fastrand::Rng,
+    /// The luck of reads, of which there are more or less with the memory that servers have.
+    reads_rng: fastrand::Rng,
     start: Instant,
     ms: u64,
     agenda: BTreeMap<(u64, u64), Event>,
@@ -125,6 +99,8 @@ impl World {
             fault_every_ms: [rng.u64(20..100), rng.u64(100..1500)][rng.usize(0..2)],
             nominate: [0.0, 0.002, 0.02][rng.usize(0..3)],
             wipes: rng.bool(),
+            forgets: seed % 4 > 1,
+            tail_bytes: [0, 1000, TAIL_BYTES][(seed % 3) as usize],
             stormy: false,
         };
         let stormy = storm || rng.u8(0..3) == 0;
@@ -151,6 +127,7 @@ impl World {
             life: 0,
             beat: false,
             led_in: None,
+            taken: 0,
         };
         let mut world = Self {
             start: crate::testing::start(),
@@ -168,6 +145,7 @@ impl World {
             agreed: Vec::new(),
             leaders: BTreeMap::new(),
             happened: BTreeMap::new(),
+            reads_rng: fastrand::Rng::with_seed(!seed),
             rng,
         };
         for node in 0..world.servers.len() {
@@ -232,7 +210,14 @@ impl World {
                 let server = &mut self.servers[node];
                 if server.life == life && server.manager.is_some() {
                     server.synced = server.synced.max(index);
+                    server.disk.synced(index);
                     self.step(node, |manager, _| manager.on_synced(index))?;
+                }
+            }
+            Event::Read { node, life, token, from, records } => {
+                if self.servers[node].life == life {
+                    self.note("read from the disk");
+                    self.step(node, |manager, _| manager.on_read(token, from, records))?;
                 }
             }
             Event::Chat => self.chat()?,
@@ -271,6 +256,38 @@ impl World {
         if handed_over {
             self.note("hand over");
         }
+        if self.habits.forgets && self.reads_rng.u8(0..16) == 0 {
+            self.forget(node)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What the entries up to `seq` did.
+    fn state_after(&self, seq: Seq) -> String {
+        let ids = self.agreed[..seq as usize].iter().map(|entry| entry.message_id.as_str());
+        let ids = ids.collect::<Vec<_>>().join(" ");
+        format!(
+            "{seq}: …{} {:08x}",
+            &ids[ids.len().saturating_sub(30)..],
+            crc32fast::hash(ids.as_bytes())
+        )
+    }
+
+    /// A server forgets some of what it may.
+    fn forget(&mut self, node: usize) -> Result<(), String> {
+        let Some(manager) = &self.servers[node].manager else { return Ok(()) };
+        let (base, last) = (manager.history_starts_at(), manager.forgettable());
+        if base >= last {
+            return Ok(());
+        }
+        let seq = self.reads_rng.u64(base + 1..=last);
+        let state = self.state_after(seq);
+        let mut done = false;
+        self.step(node, |manager, step| done = manager.forget(seq, state.into(), step))?;
+        if done {
+            self.note("forgot");
+        }
         Ok(())
     }
 
@@ -295,6 +312,12 @@ impl World {
             self.at(half, Event::Synced { node, life, index: part });
             let at = half + self.rng.u64(0..=self.habits.sync_ms);
             self.at(at, Event::Synced { node, life, index: written });
+        }
+        for event in self.servers[node].disk.log.take_events() {
+            if let LogEvent::Read { token, from, records } = event {
+                let at = self.ms + self.reads_rng.u64(0..=self.habits.sync_ms);
+                self.at(at, Event::Read { node, life, token, from, records });
+            }
         }
         for (to, msg) in outbox.take_to_nodes() {
             let to = to.expect("nothing is broadcast");
@@ -375,8 +398,11 @@ impl World {
             ack_rule: AckRule::Majority,
             membership,
             rng: fastrand::Rng::with_seed(seed_b),
+            tail_bytes: self.habits.tail_bytes,
+            piece_bytes: 16,
         });
         server.disk.log.records().into_iter().for_each(|record| manager.recover(record));
+        server.taken = 0;
         (server.synced, server.sync_asked) = (server.disk.written.get(), server.disk.written.get());
         server.manager = Some(manager);
         let synced = server.synced;
@@ -424,7 +450,9 @@ fn play_all(seeds: std::ops::Range<u64>) -> BTreeMap<&'static str, u64> {
 #[test]
 fn one_order_survives_every_fault() {
     let happened = play_all(0..100);
-    for what in ["chat placed", "crash", "wipe", "leader", "hand over", "committed"] {
+    let common = ["chat placed", "crash", "wipe", "leader", "hand over", "committed"];
+    let of_disks = ["read from the disk", "forgot", "started from a base"];
+    for what in common.into_iter().chain(of_disks) {
         assert!(happened.get(what).is_some_and(|times| *times > 20), "{what}: {happened:?}");
     }
 }

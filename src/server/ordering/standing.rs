@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use super::{OrderingManager, Role};
-use crate::domain::content::{Join, OrderingAck, PromiseContent, ServerAddress};
-use crate::domain::{Message, MessageType, NodeId, Term};
+use crate::domain::content::{Join, Member, MemberRole, OrderingAck, ServerAddress};
+use crate::domain::{Message, NodeId, Term};
 use crate::error::RequestError;
 use crate::server::membership::content_of;
 use crate::server::step::Step;
+use crate::server::total_order::MemberView;
 
 impl OrderingManager {
     /// Who leads actively, as far as is known here.
@@ -44,10 +45,7 @@ impl OrderingManager {
     /// A leader of a higher term was heard: lower ones are stale from now on, also after a crash.
     pub(super) fn promise_leader(&mut self, term: &Term, step: &Step) {
         self.promised = Some(term.clone());
-        let kept = PromiseContent::Kept { end: self.journal.end() };
-        let mut record = self.message(MessageType::Promise).saying(&kept);
-        record.term = Some(term.clone());
-        step.log.append(&record);
+        self.write_promise(term, step);
     }
 
     pub(super) fn handle_ack(
@@ -67,6 +65,31 @@ impl OrderingManager {
         }
     }
 
+    /// Who votes and who learns, and on a leader how far each is behind.
+    pub(super) fn member_views(&self) -> Vec<MemberView> {
+        let Some(members) = self.membership.members() else { return Vec::new() };
+        let last = self.journal.last();
+        let behind = |id: &NodeId| match &self.role {
+            Role::Leader(_) if id == self.membership.node_id() => Some(0),
+            Role::Leader(leading) => {
+                leading.followers.get(id).map(|known| last.saturating_sub(known.matched))
+            }
+            _ => None,
+        };
+        let view = |(id, member): (&NodeId, &Member)| MemberView {
+            id: id.clone(),
+            disk: member.disk_id.clone(),
+            address: Some(member.address.clone()),
+            role: if members.voters.contains_key(id) {
+                MemberRole::Voter
+            } else {
+                MemberRole::Learner
+            },
+            behind: behind(id),
+        };
+        members.all().map(view).collect()
+    }
+
     /// JOIN: whoever is asked answers; the leader also writes down what is new about the sender.
     pub(super) fn handle_join(
         &mut self,
@@ -78,7 +101,7 @@ impl OrderingManager {
             let address = self.membership.members()?.get(&id)?.address.clone();
             Some(ServerAddress { id, address })
         });
-        self.membership.handle_join(from, msg, leader, step)?;
+        self.membership.handle_join(from, msg, leader, false, step)?;
         let Join { member, .. } = content_of(msg)?;
         self.note_disk(from, &member.disk_id);
         if self.takes_messages()

@@ -8,7 +8,7 @@ use crate::domain::content::{
     CatchupReq, LeaderHeartbeat, Member, Members, MembersContent, OrderingAck, PromiseContent,
 };
 use crate::network::transport::Outbox;
-use crate::storage::MemoryLog;
+use crate::storage::{LogEvent, MemoryLog, Storage};
 
 /// n1 of three voters, with its network and disk. n2 and n3 are played by the test.
 struct Stage {
@@ -20,6 +20,11 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
+        Self::with_tail(TAIL_BYTES)
+    }
+
+    /// Of the log's end it keeps `tail_bytes` in memory.
+    fn with_tail(tail_bytes: usize) -> Self {
         let member =
             |id: &str| Member { address: format!("{id}:7000"), disk_id: format!("{id}-1") };
         let voters = ["n1", "n2", "n3"].map(|id| (id.into(), member(id)));
@@ -33,10 +38,15 @@ impl Stage {
             ack_rule: AckRule::Majority,
             membership,
             rng,
+            tail_bytes,
+            piece_bytes: PIECE_BYTES,
         });
         let valid = MembersContent::Valid { members };
-        manager.recover(Message::new(MessageType::Members, "").saying(&valid));
-        let mut stage = Self { ms: 0, outbox: Outbox::new(), log: MemoryLog::new(), manager };
+        let valid = Message::new(MessageType::Members, "").saying(&valid);
+        let log = MemoryLog::new();
+        log.append(&valid);
+        manager.recover(valid);
+        let mut stage = Self { ms: 0, outbox: Outbox::new(), log, manager };
         for id in ["n2", "n3"] {
             stage.step(|manager, step| manager.link_up(&id.into(), step));
         }
@@ -46,24 +56,34 @@ impl Stage {
 
     /// n1 leads in term 1, and n2 and n3 have its first entry.
     fn leading() -> Self {
-        let mut stage = Self::new();
+        Self::new().lead()
+    }
+
+    fn lead(mut self) -> Self {
+        let stage = &mut self;
         stage.step(TotalOrder::nominate);
         let disk_id = "n2-1".into();
         let granted = PromiseContent::Granted { end: Place::default(), disk_id };
         stage.hear("n2", MessageType::Promise, 1, &granted);
         stage.acks(1);
         assert_eq!(stage.manager.state(), ServerState::Leader);
-        stage
+        self
     }
 
     fn step<T>(&mut self, act: impl FnOnce(&mut OrderingManager, &Step) -> T) -> T {
         let now = crate::testing::start() + Duration::from_millis(self.ms);
         let step = Step { now, wall_ms: self.ms, cm: &self.outbox, log: &self.log };
         let answer = act(&mut self.manager, &step);
-        self.manager.on_synced(self.log.records().len() as LogIndex);
+        self.manager.on_synced(self.log.appended());
         self.manager.settle(&step);
-        self.manager.on_synced(self.log.records().len() as LogIndex);
+        self.manager.on_synced(self.log.appended());
         self.manager.settle(&step);
+        for event in self.log.take_events() {
+            if let LogEvent::Read { token, from, records } = event {
+                self.manager.on_read(token, from, records);
+                self.manager.settle(&step);
+            }
+        }
         answer
     }
 
@@ -73,6 +93,15 @@ impl Stage {
         msg.term = (counter > 0).then(|| Term { counter, leader: leader.into() });
         let from = from.into();
         self.step(|manager, step| manager.handle_message(&from, &msg, step)).unwrap();
+    }
+
+    /// Nobody says anything, until it neither leads nor follows.
+    fn is_left_alone(&mut self) {
+        for _ in 0..20 {
+            self.ms += 50;
+            self.step(TotalOrder::tick);
+        }
+        assert_eq!(self.manager.leader(), None);
     }
 
     fn acks(&mut self, seq: Seq) {
@@ -101,7 +130,7 @@ impl Stage {
 
     /// n3 leads in term `counter`, and says so.
     fn beat(&mut self, counter: u64, prev: Place, active: bool) {
-        let beat = LeaderHeartbeat { prev, committed: 0, active };
+        let beat = LeaderHeartbeat { prev, committed: 0, active, held: 0 };
         self.hear("n3", MessageType::Heartbeat, counter, &beat);
     }
 }
@@ -161,6 +190,8 @@ fn entries_ahead_of_their_turn_are_kept_up_to_a_bound() {
         committed: 0,
         active: true,
         history_starts: false,
+        state: None,
+        members: None,
     };
     n1.hear("n3", MessageType::SeqChat, 2, &batch);
     assert_eq!(n1.manager.buffered().len(), BUFFER_MAX);
@@ -199,7 +230,7 @@ fn a_term_without_its_leader_or_beyond_the_limit_is_refused() {
     let error = n1.step(|manager, step| manager.handle_message(&"n3".into(), &msg, step));
     assert_eq!(error.unwrap_err().code(), "INVALID_FIELD");
     // n2 cannot lead in n3's term, nor ask in its name.
-    let beat = LeaderHeartbeat { prev: Place::default(), committed: 0, active: true };
+    let beat = LeaderHeartbeat { prev: Place::default(), committed: 0, active: true, held: 0 };
     n1.hear("n2", MessageType::Heartbeat, 2, &beat);
     n1.hear("n2", MessageType::Promise, 2, &PromiseContent::Request { handover: false });
     assert_eq!((n1.manager.leader(), n1.manager.promised()), (None, None));
@@ -218,6 +249,8 @@ fn entries_that_do_not_follow_each_other_are_refused() {
         committed: 2,
         active: true,
         history_starts: false,
+        state: None,
+        members: None,
     };
     let mut msg = Message::new(MessageType::SeqChat, "n3").saying(&batch);
     msg.term = Some(term);
@@ -279,8 +312,143 @@ fn catching_up_finds_where_two_logs_part_in_a_few_steps() {
     // n2 has 20 entries of another term where this log has its own.
     let term = Some(Term { counter: 0, leader: "n2.1-0000".into() });
     let after = Place { term, seq: 20 };
-    n1.hear("n2", MessageType::CatchupReq, 1, &CatchupReq { after });
+    n1.hear("n2", MessageType::CatchupReq, 1, &CatchupReq { after, state: None });
     assert_eq!(n1.batches("n2"), [(1, 31)], "all of it is of one term, so it starts before that");
+}
+
+/// n1 leads, and 5,000 entries are committed, of which 1,000 bytes are in memory; n3 said nothing since the first.
+fn with_old_entries() -> Stage {
+    let mut n1 = Stage::with_tail(1000).lead();
+    n1.step(|manager, step| manager.node_failed(&"n3".into(), step));
+    for seq in 2..=5000 {
+        assert_eq!(n1.chat("x".repeat(500)), Some(seq));
+        let ack = OrderingAck::Synced { seq, disk_id: "n2-1".into() };
+        n1.hear("n2", MessageType::Ack, 1, &ack);
+        assert_eq!(n1.manager.take_committed().last().and_then(|entry| entry.seq), Some(seq));
+    }
+    n1.step(|_, _| ());
+    let log = n1.manager.journal.log();
+    assert!(log.released() > 4990 && log.get(4990).is_none(), "{}", log.released());
+    n1.outbox.take();
+    n1
+}
+
+/// The entries in the batches that were sent to `id`, each batch in its place, and how long they are on the wire.
+fn sent_to(n1: &Stage, id: &str) -> (Vec<Entry>, usize) {
+    let sent = n1.outbox.take_to_nodes().into_iter();
+    let mut bytes = 0;
+    let entries = sent.filter(|(to, msg)| {
+        to.as_ref() == Some(&id.into()) && msg.message_type == MessageType::SeqChat
+    });
+    let entries = entries.flat_map(|(_, msg)| {
+        bytes += msg.to_frame().len();
+        msg.content.parse::<SeqChat>().unwrap().entries
+    });
+    (entries.collect(), bytes)
+}
+
+#[test]
+fn a_follower_that_was_away_is_caught_up_from_the_disk_a_window_at_a_time() {
+    let mut n1 = with_old_entries();
+    n1.step(|manager, step| manager.link_up(&"n3".into(), step));
+    let mut here = 1;
+    let mut turns = 0;
+    while here < 5000 {
+        // Reads follow each other as long as there is room on the way; then an acknowledgement makes room.
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        loop {
+            n1.step(|_, _| ());
+            let (more, long) = sent_to(&n1, "n3");
+            if more.is_empty() {
+                break;
+            }
+            entries.extend(more);
+            bytes += long;
+        }
+        assert!(bytes < WINDOW_BYTES + 2 * BATCH_BYTES, "{bytes}");
+        let places: Vec<Seq> = entries.iter().filter_map(|entry| entry.seq).collect();
+        let wanted: Vec<Seq> = (here + 1..=here + places.len() as Seq).collect();
+        let ends = (places.first(), places.last());
+        assert!(!places.is_empty() && places == wanted, "{ends:?} after {here}");
+        here += places.len() as Seq;
+        turns += 1;
+        let ack = OrderingAck::Synced { seq: here, disk_id: "n3-1".into() };
+        n1.hear("n3", MessageType::Ack, 1, &ack);
+        // Meanwhile it goes on.
+        n1.chat("meanwhile".into()).unwrap();
+        let (entries, _) = sent_to(&n1, "n3");
+        here += entries.len() as Seq;
+    }
+    assert!(turns >= 3, "2.5 MB through a window of 1 MiB in {turns} turns");
+}
+
+#[test]
+fn a_server_without_a_leader_is_sent_committed_entries_from_the_disk_and_no_others() {
+    let mut n1 = with_old_entries();
+    // It does not lead any more, and has an entry that is not committed.
+    n1.chat("not committed".into()).unwrap();
+    n1.is_left_alone();
+    n1.outbox.take();
+    let mut here = 0;
+    while here < 5000 {
+        let after = Place { seq: here, term: n1.manager.journal.place_at(here).unwrap().term };
+        n1.hear("n3", MessageType::CatchupReq, 0, &CatchupReq { after, state: None });
+        let (entries, bytes) = sent_to(&n1, "n3");
+        assert!(bytes < 2 * BATCH_BYTES, "one batch: {bytes}");
+        for entry in entries {
+            here += 1;
+            assert_eq!(entry.seq, Some(here));
+        }
+    }
+    let after = n1.manager.journal.place_at(here).unwrap();
+    n1.hear("n3", MessageType::CatchupReq, 0, &CatchupReq { after, state: None });
+    assert!(sent_to(&n1, "n3").0.is_empty(), "the last one may still be cut");
+}
+
+#[test]
+fn what_is_read_back_are_the_entries_that_stand() {
+    let mut n1 = Stage::with_tail(0);
+    let term = |counter| Some(Term { counter, leader: "n3.1-0000".into() });
+    let entry = |seq, counter, text: &str| {
+        let mut entry = Message::new(MessageType::Chat, "alice").with_id(text);
+        (entry.seq, entry.term) = (Some(seq), term(counter));
+        Entry::from(entry)
+    };
+    let batch = |prev: Place, entries, committed| SeqChat {
+        kind: SeqChatKind::Order,
+        prev,
+        entries,
+        committed,
+        active: true,
+        history_starts: false,
+        state: None,
+        members: None,
+    };
+    // 2 and 3 of term 1 are cut by those of term 2, and a promise stands between.
+    let first = vec![entry(1, 1, "a"), entry(2, 1, "cut"), entry(3, 1, "cut, too")];
+    n1.hear("n3", MessageType::SeqChat, 9, &batch(Place::default(), first, 0));
+    let then = vec![entry(2, 2, "b"), entry(3, 2, "c")];
+    n1.hear("n3", MessageType::SeqChat, 10, &batch(Place { seq: 1, term: term(1) }, then, 3));
+    assert_eq!(n1.manager.take_committed().len(), 3);
+    n1.step(|_, _| ());
+    assert_eq!(n1.manager.journal.log().released(), 3);
+    n1.is_left_alone();
+    n1.outbox.take();
+    n1.hear("n2", MessageType::CatchupReq, 0, &CatchupReq::default());
+    let (entries, _) = sent_to(&n1, "n2");
+    let ids: Vec<&str> = entries.iter().map(|entry| entry.message_id.as_str()).collect();
+    assert_eq!(ids, ["a", "b", "c"]);
+    // After a restart, too.
+    let mut again = Stage::with_tail(0);
+    let records = n1.log.records().into_iter().skip(1);
+    for record in records {
+        again.log.append(&record);
+        again.manager.recover(record);
+    }
+    for seq in 1..=3 {
+        let record = again.manager.journal.record_of(seq).unwrap();
+        assert_eq!(again.log.records()[record as usize - 1], *entries[seq as usize - 1]);
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn committed_in_c() -> (Seq, Seq) {
     let voters: BTreeMap<NodeId, String> =
         voters.iter().map(|(id, disk)| (NodeId::from(*id), (*disk).to_string())).collect();
     let mut first = Message::new(MessageType::Members, "")
-        .saying(&Configuration { voters, learners: BTreeMap::new() });
+        .saying(&Configuration { voters, ..Configuration::default() });
     first.seq = Some(1);
     s1.recover(first);
     let mut old = Message::new(MessageType::Chat, "alice");

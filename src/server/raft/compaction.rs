@@ -2,226 +2,226 @@
 //! (section 7, Figure 13; thesis 5).
 //!
 //! ```text
-//!   before   [1][2][3][4][5][6][7]        committed up to 6, applied up to 5
-//!   compact(5, state)   [ state after 5 ][6][7]
-//!   to a follower that needs 3:  chunk 0 ▶ ◀ go on  chunk 1 ▶ ◀ go on … whole, checksum fits: installed
+//!   in memory   1 … 100 101 … 119 120 │ 121           committed and applied up to 120, a snapshot of 80 on the disk
+//!   compact(120): who makes the bytes has a copy of the state; the log goes on
+//!        make ─▶ save ─▶ SnapshotSaved(120)            durable: only now is anything forgotten
+//!   in memory   101 … 120 │ 121 122 …                 some entries behind it, for followers that are a little late
+//!   on disk     snapshots of 80 and 120, and the log from 80 on
 //! ```
 //!
 //! The state is bytes to Raft: the layer above makes them and takes them over. With them go the place, term and
-//! configuration of the last entry that they replace. Nothing is forgotten before the snapshot that replaces it is whole.
+//! configuration of the last entry that they replace.
+//!
+//! Promise: nothing is forgotten before the snapshot that replaces it survives a power cut. The disk has two snapshots, and
+//! the log from the older one on: if one bit of the newer is wrong, the older and the log give the same
+//! state. A full disk costs nothing but the space that the log takes until there is room for a snapshot.
+//!
+//! Price: the newest snapshot stays in memory as bytes, for followers that need it, beside the state itself. Making the bytes
+//! takes time proportional to all that is kept, in a thread of its own (see
+//! [`Storage::make_snapshot`](crate::storage::Storage::make_snapshot)). One snapshot at a time goes to the disk.
+//!
+//! How a follower gets one is in `install`, what a start makes of it in `recovery`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use super::progress::Flow;
-use super::{RaftNode, Role, Step};
-use crate::domain::raft_content::{HexBytes, InstallSnapshot, SnapshotHead};
-use crate::domain::{MessageType, NodeId, Term};
-use crate::server::total_order::Seq;
-use crate::storage::LogIndex;
-
-/// A piece of a snapshot, in bytes: in hex digits half a megabyte, below the limit of a frame.
-pub(super) const CHUNK_BYTES: usize = 256 * 1024;
+use super::{RaftNode, Step};
+use crate::domain::Term;
+use crate::domain::raft_content::SnapshotHead;
+use crate::server::total_order::{MakeState, Seq};
+use crate::storage::{LogEvent, LogIndex};
 
 /// What stands for the log up to a place.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
     head: SnapshotHead,
-    bytes: Arc<[u8]>,
+    /// The head as a line, then the state: as it is on disk.
+    file: Arc<[u8]>,
+    /// Where the state begins in it.
+    state_at: usize,
 }
 
 impl Snapshot {
+    /// The `state` that `head` tells of.
+    pub(super) fn new(head: SnapshotHead, state: &[u8]) -> Self {
+        let mut file = serde_json::to_vec(&head).expect("a head serialises");
+        file.push(b'\n');
+        let state_at = file.len();
+        file.extend_from_slice(state);
+        Self { head, file: file.into(), state_at }
+    }
+
+    /// Reads what was saved. The error says what is wrong with it.
+    pub(super) fn read(file: &Arc<[u8]>) -> Result<Self, String> {
+        let line = file.iter().position(|byte| *byte == b'\n').ok_or("it has no first line")?;
+        let head = serde_json::from_slice(&file[..line]).map_err(|error| error.to_string())?;
+        let snapshot = Self { head, file: file.clone(), state_at: line + 1 };
+        if is_whole(&snapshot.head, snapshot.state()) {
+            Ok(snapshot)
+        } else {
+            Err("its state is not the one that its first line tells of".into())
+        }
+    }
+
     /// The place of the last entry that it replaces.
     pub fn seq(&self) -> Seq {
         self.head.last_included_index
     }
 
-    /// The state machine's state after that entry, as the layer above wrote it.
-    pub fn bytes(&self) -> &Arc<[u8]> {
-        &self.bytes
+    /// The term of that entry.
+    pub fn term(&self) -> Option<&Term> {
+        self.head.last_included_term.as_ref()
     }
 
-    fn is_whole(&self) -> bool {
-        self.bytes.len() as u64 == self.head.total
-            && crc32fast::hash(&self.bytes) == self.head.checksum
+    /// The state machine's state after that entry, as the layer above wrote it.
+    pub fn state(&self) -> &[u8] {
+        self.file.get(self.state_at..).unwrap_or_default()
+    }
+
+    pub(super) fn head(&self) -> &SnapshotHead {
+        &self.head
     }
 }
 
-/// A snapshot of which not all is here yet.
+/// Whether `state` is all of the state that `head` tells of, unchanged.
+pub(super) fn is_whole(head: &SnapshotHead, state: &[u8]) -> bool {
+    state.len() as u64 == head.total && crc32fast::hash(state) == head.checksum
+}
+
+/// A snapshot on its way to the disk.
 #[derive(Debug)]
-pub(super) struct Incoming {
-    head: SnapshotHead,
-    bytes: Vec<u8>,
+pub(super) struct Saving {
+    seq: Seq,
+    /// There as soon as it is made: before it is saved.
+    snapshot: Arc<OnceLock<Snapshot>>,
+    /// Whether it came from the leader, and replaces the log when it is durable.
+    pub(super) installs: bool,
+    /// What became of it.
+    saved: Option<bool>,
+}
+
+impl Saving {
+    /// One that is here already.
+    fn ready(snapshot: Snapshot) -> Self {
+        let seq = snapshot.seq();
+        let snapshot = Arc::new(OnceLock::from(snapshot));
+        Self { seq, snapshot, installs: true, saved: None }
+    }
+
+    /// Whether it is the leader's snapshot `head`.
+    pub(super) fn is_of(&self, head: &SnapshotHead) -> bool {
+        self.installs && self.snapshot.get().is_some_and(|snapshot| snapshot.head == *head)
+    }
 }
 
 impl RaftNode {
-    /// Forgets the log up to `seq`, for which `state` stands from now on. False, and nothing happens, when that
-    /// was not applied yet ([`take_committed`](crate::server::total_order::TotalOrder::take_committed)), or was
-    /// forgotten before.
-    pub fn compact(&mut self, seq: Seq, state: Arc<[u8]>, step: &Step) -> bool {
-        if seq > self.last_applied || seq <= self.log.base() || self.snapshot_due {
+    /// Whether [`compact`](Self::compact) can begin: no snapshot is on its way to the disk, or to the layer above.
+    pub fn may_compact(&self) -> bool {
+        self.saving.is_none() && !self.snapshot_due
+    }
+
+    /// Begins to replace the log up to `seq` by a snapshot. `make` makes the bytes of the state after the entry at `seq`, later and
+    /// elsewhere. False, and nothing happens, when that entry was not applied yet
+    /// ([`take_committed`](crate::server::total_order::TotalOrder::take_committed)), when a snapshot replaces it already, or
+    /// another is on its way.
+    pub fn compact(&mut self, seq: Seq, make: MakeState, step: &Step) -> bool {
+        let replaced = self.snapshot.as_ref().map_or(0, Snapshot::seq);
+        if seq > self.last_applied || seq <= replaced || !self.may_compact() {
             return false;
         }
         let Some(last_included_term) = self.log.term_at(seq).map(Option::<&Term>::cloned) else {
             return false;
         };
-        let head = SnapshotHead {
-            last_included_index: seq,
-            last_included_term,
-            configuration: self.configurations.at(seq).clone(),
-            total: state.len() as u64,
-            checksum: crc32fast::hash(&state),
+        let configuration = self.configurations.at(seq).clone();
+        let snapshot = Arc::new(OnceLock::new());
+        let made = snapshot.clone();
+        let make = move || {
+            let state = make();
+            let (total, checksum) = (state.len() as u64, crc32fast::hash(&state));
+            let last_included_index = seq;
+            let head = SnapshotHead {
+                last_included_index,
+                last_included_term,
+                configuration,
+                total,
+                checksum,
+            };
+            made.get_or_init(|| Snapshot::new(head, &state)).file.clone()
         };
-        self.save_snapshot(Snapshot { head, bytes: state }, step);
+        step.log.make_snapshot(seq, Box::new(make));
+        self.saving = Some(Saving { seq, snapshot, installs: false, saved: None });
         true
     }
 
-    /// The state that the layer above has to take over before it takes committed entries, with the place and
-    /// term of its last entry: after a start from a snapshot, and when the leader's was installed.
-    pub fn take_snapshot(&mut self) -> Option<(Seq, Option<Term>, Arc<[u8]>)> {
-        if !std::mem::take(&mut self.snapshot_due) {
-            return None;
-        }
-        let Snapshot { head, bytes } = self.snapshot.as_ref()?;
-        Some((head.last_included_index, head.last_included_term.clone(), bytes.clone()))
+    /// Saves `snapshot`, which the leader sent. It replaces the log when it is durable.
+    pub(super) fn save_installed(&mut self, snapshot: Snapshot, step: &Step) {
+        step.log.save_snapshot(snapshot.seq(), snapshot.file.clone());
+        self.saving = Some(Saving::ready(snapshot));
     }
 
-    /// The one place where a snapshot goes to the disk: a record of the journal. What it replaces can be deleted
-    /// there when the record is synced, but for the last record of term and vote and the entries after it.
-    fn save_snapshot(&mut self, snapshot: Snapshot, step: &Step) {
-        let record = InstallSnapshot::Saved {
-            head: snapshot.head.clone(),
-            data: HexBytes(snapshot.bytes.to_vec()),
+    /// The state that the layer above has to take over before it takes committed entries: after a start from a snapshot, and
+    /// when the leader's was installed.
+    pub fn take_snapshot(&mut self) -> Option<Snapshot> {
+        if std::mem::take(&mut self.snapshot_due) { self.snapshot.clone() } else { None }
+    }
+
+    /// Takes note of what the log says about snapshots. What follows from it is done by the next
+    /// [`settle`](crate::server::total_order::TotalOrder::settle).
+    pub(super) fn note_log_event(&mut self, event: &LogEvent) {
+        let (seq, saved) = match event {
+            LogEvent::SnapshotSaved(seq) => (*seq, true),
+            LogEvent::SnapshotNotSaved { seq, .. } => (*seq, false),
+            _ => return,
         };
-        let record = self.message(MessageType::InstallSnapshot, &record);
-        let index = step.log.append(&record);
-        self.forgettable = Some(index);
-        self.start_from(snapshot);
-        self.journal.wrote_entry(index, self.log.base());
+        if let Some(saving) = self.saving.as_mut().filter(|saving| saving.seq == seq) {
+            saving.saved = Some(saved);
+        }
     }
 
-    /// After a snapshot was saved, once: appends fresh copies of what else must survive, which is the last record of term and
-    /// vote and the entries after the snapshot. Returns the record of the snapshot: none before it is needed any more.
+    /// Acts on what became of the snapshot that was on its way to the disk.
+    pub(super) fn finish_saving(&mut self, step: &Step) {
+        if let Some(saving) = self.saving.take_if(|saving| saving.saved.is_some()) {
+            let snapshot = saving.snapshot.get().cloned();
+            match snapshot {
+                Some(snapshot) if saving.saved == Some(true) => self.saved(snapshot, step),
+                // The leader waits for it: it is tried again. One of our own is asked for again from above.
+                Some(snapshot) if saving.installs => self.not_saved = Some(snapshot),
+                _ => {}
+            }
+        }
+        self.install_when_whole(step);
+    }
+
+    /// `snapshot` is durable: it may replace what came before it.
+    fn saved(&mut self, snapshot: Snapshot, step: &Step) {
+        if snapshot.seq() > self.commit_index {
+            self.install(&snapshot, step);
+        }
+        let seq = snapshot.seq();
+        self.configurations.starts_at(seq, snapshot.head.configuration.clone());
+        self.snapshots_kept.0 = self.snapshots_kept.1.replace(seq);
+        self.snapshot = Some(snapshot);
+        self.forget_entries();
+        // With one snapshot there is nothing to fall back on but the whole log.
+        if let Some(older) = self.snapshots_kept.0 {
+            let first = older.min(self.log.base());
+            self.forgettable = self.journal.record_of(first);
+            self.journal.forget_entries_before(first);
+        }
+    }
+
+    /// Forgets in memory what the snapshot replaces, but for what a follower may lack that is a little late.
+    pub(super) fn forget_entries(&mut self) {
+        let replaced = self.snapshot.as_ref().map_or(0, Snapshot::seq);
+        let up_to = replaced.saturating_sub(self.entries_kept).min(self.last_applied);
+        self.log.forget_up_to(up_to);
+    }
+
+    /// After a snapshot was saved, once: appends a fresh copy of what else must survive, the record of term and vote. Returns
+    /// the first record of the journal that is needed, which holds the last entry before what is kept.
     pub fn renew_journal(&mut self, step: &Step) -> Option<LogIndex> {
-        let snapshot = self.forgettable.take()?;
+        let first = self.forgettable.take()?;
         // What waits for the first copy of a record goes on waiting for that one: it is there until these are synced.
         step.log.append(&self.vote_record());
-        for seq in self.log.base() + 1..=self.log.last() {
-            if let Some(entry) = self.log.get(seq) {
-                step.log.append(entry);
-            }
-        }
-        Some(snapshot)
-    }
-
-    /// The log begins after `snapshot`; what follows there stays if it fits.
-    fn start_from(&mut self, snapshot: Snapshot) {
-        let seq = snapshot.seq();
-        if self.log.term_at(seq) != Some(snapshot.head.last_included_term.as_ref()) {
-            // What is on disk beyond the commit index belongs to a log that is given up.
-            self.journal.cut_after(self.commit_index);
-            self.configurations.cut_after(self.commit_index);
-        }
-        self.log.reset_to(seq, snapshot.head.last_included_term.clone());
-        self.configurations.starts_at(seq, snapshot.head.configuration.clone());
-        self.commit_index = self.commit_index.max(seq);
-        self.snapshot = Some(snapshot);
-    }
-
-    pub(super) fn recover_snapshot(&mut self, head: SnapshotHead, bytes: Vec<u8>) {
-        let snapshot = Snapshot { head, bytes: bytes.into() };
-        if snapshot.is_whole() && snapshot.seq() > self.log.base() {
-            self.last_applied = snapshot.seq();
-            self.start_from(snapshot);
-            self.snapshot_due = true;
-        }
-    }
-
-    /// Leader: the next chunk for `node_id`.
-    pub(super) fn send_chunk(&mut self, node_id: &NodeId, step: &Step) {
-        let (Role::Leader(leading), Some(snapshot)) = (&self.role, &self.snapshot) else { return };
-        let Some(progress) = leading.progress.get(node_id) else { return };
-        let Flow::Snapshot { offset, .. } = progress.flow else { return };
-        let rest = snapshot.bytes.get(offset..).unwrap_or_default();
-        let content = InstallSnapshot::Request {
-            term: self.current_term,
-            leader: self.incarnation.clone(),
-            head: snapshot.head.clone(),
-            offset: offset as u64,
-            data: HexBytes(rest[..rest.len().min(self.chunk_bytes)].to_vec()),
-        };
-        step.cm.send_to_node(node_id, &self.message(MessageType::InstallSnapshot, &content));
-    }
-
-    pub(super) fn handle_install_snapshot(
-        &mut self,
-        from: &NodeId,
-        content: InstallSnapshot,
-        step: &Step,
-    ) {
-        match content {
-            InstallSnapshot::Request { term, leader, head, offset, data } => {
-                let last_included_index = head.last_included_index;
-                let here = if self.hear_leader(from, term, &leader, step) {
-                    self.take_chunk(head, offset, &data.0, step)
-                } else {
-                    0
-                };
-                let content = InstallSnapshot::Answer {
-                    term: self.current_term,
-                    last_included_index,
-                    offset: here,
-                    disk: self.disk.clone(),
-                };
-                let msg = self.message(MessageType::InstallSnapshot, &content);
-                self.journal.say_when_durable(from, msg);
-            }
-            InstallSnapshot::Answer { term, last_included_index, offset, disk } => {
-                if !self.is_current(term, step) {
-                    return;
-                }
-                let total = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.head.total);
-                let Some(progress) = self.answered(from, &disk, step.now) else { return };
-                if let Flow::Snapshot { seq, offset: next, asked } = &mut progress.flow
-                    && *seq == last_included_index
-                {
-                    // When it has all, the acknowledgement of `seq` follows as soon as it is on its disk.
-                    *next = usize::try_from(offset).unwrap_or(0);
-                    *asked = offset == total;
-                }
-            }
-            // A record of a journal, which nobody sends.
-            InstallSnapshot::Saved { .. } => {}
-        }
-    }
-
-    /// Takes a chunk; returns how much of the snapshot is here now.
-    fn take_chunk(&mut self, head: SnapshotHead, offset: u64, data: &[u8], step: &Step) -> u64 {
-        let (seq, total) = (head.last_included_index, head.total);
-        if seq <= self.commit_index {
-            self.following.matched = self.following.matched.max(seq);
-            self.following.answer_due = true;
-            return total;
-        }
-        if offset == 0 || self.incoming.as_ref().is_none_or(|incoming| incoming.head != head) {
-            self.incoming = Some(Incoming { head, bytes: Vec::new() });
-        }
-        let Some(incoming) = &mut self.incoming else { return 0 };
-        if offset == incoming.bytes.len() as u64 {
-            incoming.bytes.extend_from_slice(data);
-        }
-        let here = incoming.bytes.len() as u64;
-        if here < total {
-            return here;
-        }
-        let Some(Incoming { head, bytes }) = self.incoming.take() else { return 0 };
-        let snapshot = Snapshot { head, bytes: bytes.into() };
-        if !snapshot.is_whole() {
-            return 0;
-        }
-        self.save_snapshot(snapshot, step);
-        self.last_applied = seq;
-        self.snapshot_due = true;
-        self.following.matched = self.following.matched.max(seq);
-        total
+        Some(first)
     }
 }

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use crate::domain::{Message, NodeId};
 use crate::server::planted::{Planted, is_planted};
-use crate::server::total_order::Seq;
+use crate::server::total_order::{RecordIndex, Seq};
 use crate::storage::LogIndex;
 
 /// Where the journal stands.
@@ -24,6 +24,10 @@ pub(super) struct Journal {
     unsynced: VecDeque<(LogIndex, Seq)>,
     /// The log is on disk up to this place.
     durable: Seq,
+    /// Which record holds which entry, as far as they are kept.
+    records: RecordIndex,
+    /// How many records were read at the start.
+    recovered: LogIndex,
     /// Messages that promise the vote of a record, in the order of records.
     waiting: VecDeque<(LogIndex, NodeId, Message)>,
 }
@@ -34,20 +38,49 @@ impl Journal {
         self.durable = last;
     }
 
+    /// The next record is read.
+    pub(super) fn recovers_record(&mut self) {
+        self.recovered += 1;
+    }
+
+    /// That record holds the entry at `seq`, or a snapshot up to it.
+    pub(super) fn recovers_entry(&mut self, seq: Seq) {
+        self.records.wrote(seq, self.recovered);
+    }
+
     /// Term and vote were written as record `index`.
     pub(super) fn wrote_vote(&mut self, index: LogIndex) {
         self.vote = index;
     }
 
-    /// The entry at `seq`, or a snapshot up to it, was written as record `index`.
+    /// The entry at `seq` was written as record `index`.
     pub(super) fn wrote_entry(&mut self, index: LogIndex, seq: Seq) {
         self.unsynced.push_back((index, seq));
+        self.records.wrote(seq, index);
+    }
+
+    /// A snapshot up to `seq` replaces the log, and record `index` says so. What is on disk beyond `committed` belongs to a log that
+    /// is given up.
+    pub(super) fn starts_anew(&mut self, index: LogIndex, seq: Seq, committed: Seq) {
+        self.cut_after(committed);
+        self.wrote_entry(index, seq);
+    }
+
+    /// The record that holds the entry at `seq`.
+    pub(super) fn record_of(&self, seq: Seq) -> Option<LogIndex> {
+        self.records.record_of(seq)
+    }
+
+    /// The records of entries before `seq` are needed no more.
+    pub(super) fn forget_entries_before(&mut self, seq: Seq) {
+        self.records.forget_up_to(seq.saturating_sub(1));
     }
 
     /// Entries after `seq` are no longer part of the log, whatever the disk holds.
     pub(super) fn cut_after(&mut self, seq: Seq) {
         self.durable = self.durable.min(seq);
         self.unsynced.retain(|(_, place)| *place <= seq);
+        self.records.cut_after(seq);
     }
 
     /// All records up to `index` are on disk.

@@ -170,11 +170,13 @@ impl RaftNode {
         let (commit_index, snapshot) = (self.commit_index, self.snapshot.as_ref());
         let Role::Leader(leading) = &mut self.role else { return };
         let Some(progress) = leading.progress.get_mut(node_id) else { return };
+        let goes_on =
+            |flow: &Flow| matches!(flow, Flow::Snapshot { snapshot, .. } if snapshot.seq() >= base);
         if progress.next_index <= base
             && let Some(snapshot) = snapshot
-            && !matches!(progress.flow, Flow::Snapshot { seq, .. } if seq == snapshot.seq())
+            && !goes_on(&progress.flow)
         {
-            progress.flow = Flow::Snapshot { seq: snapshot.seq(), offset: 0, asked: false };
+            progress.flow = Flow::Snapshot { snapshot: snapshot.clone(), offset: 0, asked: false };
         }
         match &mut progress.flow {
             Flow::Probe { asked, .. } => {

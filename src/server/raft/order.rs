@@ -1,5 +1,7 @@
 //! What the server above sees of Raft: the trait [`TotalOrder`], which sorts what arrives to the rules.
 
+use std::sync::Arc;
+
 use super::{RaftNode, Role};
 use crate::domain::raft_content::{
     AppendEntries, InstallSnapshot, ReadIndex, RequestVote, TimeoutNow,
@@ -9,7 +11,7 @@ use crate::error::RequestError;
 use crate::server::ServerState;
 use crate::server::step::Step;
 use crate::server::total_order::{Entry, Seq, TotalOrder};
-use crate::storage::LogIndex;
+use crate::storage::{LogEvent, LogIndex};
 
 /// Terms above this are refused: a damaged number must not use up all that come after it.
 /// 2^53 is also where JSON readers of other languages lose count.
@@ -31,27 +33,15 @@ fn parse<T: serde::de::DeserializeOwned>(
 
 impl TotalOrder for RaftNode {
     fn recover(&mut self, record: Message) {
-        match record.message_type {
-            MessageType::RequestVote => {
-                if let Ok(RequestVote::Voted { term, voted_for }) = record.content.parse() {
-                    (self.current_term, self.voted_for) = (term, voted_for);
-                }
-            }
-            MessageType::InstallSnapshot => {
-                if let Ok(InstallSnapshot::Saved { head, data }) = record.content.parse() {
-                    self.recover_snapshot(head, data.0);
-                }
-            }
-            _ if record.seq.is_some() => {
-                let entry = Entry::from(record);
-                if self.log.insert(entry.clone()) {
-                    self.configurations.cut_after(self.log.last() - 1);
-                    self.configurations.appended(&entry);
-                }
-            }
-            _ => {}
-        }
-        self.journal.recovered(self.log.last());
+        self.recover_record(record);
+    }
+
+    fn recover_snapshot(&mut self, file: &Arc<[u8]>) -> Result<(), String> {
+        RaftNode::recover_snapshot(self, file)
+    }
+
+    fn recovered(&mut self) -> Result<(), String> {
+        RaftNode::recovered(self)
     }
 
     fn handle_message(
@@ -81,7 +71,7 @@ impl TotalOrder for RaftNode {
                 let content = parse(msg, |content: &InstallSnapshot| match content {
                     InstallSnapshot::Request { term, .. }
                     | InstallSnapshot::Answer { term, .. } => *term,
-                    InstallSnapshot::Saved { .. } => 0,
+                    InstallSnapshot::Installed { .. } => 0,
                 })?;
                 self.handle_install_snapshot(from, content, step);
             }
@@ -110,6 +100,7 @@ impl TotalOrder for RaftNode {
             Role::Leader(_) => self.lead_on(step.now),
             _ => self.check_election_timeout(step),
         }
+        self.save_again(step);
         self.reads.retry(step.now, self.timing.election_timeout);
         self.ask_again(step);
     }
@@ -120,6 +111,10 @@ impl TotalOrder for RaftNode {
 
     fn on_synced(&mut self, index: LogIndex) {
         self.journal.on_synced(index);
+    }
+
+    fn on_log_event(&mut self, event: &LogEvent) {
+        self.note_log_event(event);
     }
 
     fn link_up(&mut self, node_id: &NodeId, step: &Step) {
@@ -157,6 +152,8 @@ impl TotalOrder for RaftNode {
     }
 
     fn settle(&mut self, step: &Step) {
+        self.write_due_marker(step);
+        self.finish_saving(step);
         self.count_own_vote(step);
         if self.is_leader() {
             self.advance_commit_index();

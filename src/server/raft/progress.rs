@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::Snapshot;
 use crate::server::total_order::Seq;
 
 /// Entries in one request, in bytes: small enough to leave room for heartbeats of other servers on a slow link.
@@ -22,15 +23,16 @@ pub(super) const BATCH_BYTES: usize = 256 * 1024;
 pub(super) const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 
 /// How the leader sends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Flow {
     /// It looks for the place where the logs agree; `asked` while an answer is awaited, to a request with entries up to
     /// `up_to`.
     Probe { asked: bool, up_to: Seq },
     /// It knows, and sends ahead.
     Replicate,
-    /// What comes next is in the log no longer: it sends the snapshot that ends at `seq`, now from `offset`.
-    Snapshot { seq: Seq, offset: usize, asked: bool },
+    /// What comes next is in the log no longer: it sends this snapshot, now from `offset`. A newer one does not take its
+    /// place as long as the log goes on from it.
+    Snapshot { snapshot: Snapshot, offset: usize, asked: bool },
 }
 
 /// One other server.
@@ -126,6 +128,11 @@ impl Progress {
             self.probe(next_index.min(prev_log_index));
         }
         meant
+    }
+
+    /// Catching up is judged from here on.
+    pub(super) fn begin_catch_up(&mut self, last: Seq, now: Instant) {
+        (self.caught_up, self.catch_up) = (false, (last, now));
     }
 
     /// Thesis 4.2.1: a learner is let in when it took what came during one round in less than an election

@@ -96,6 +96,8 @@ impl RaftNode {
     pub fn read_index(&mut self, token: u64, step: &Step) {
         if self.is_leader() {
             self.take_read(None, token, step);
+        } else if is_planted(Planted::ReadFromFollower) {
+            self.reads.answered.push((token, self.commit_index));
         } else {
             self.reads.ask(token);
             self.ask_again(step);

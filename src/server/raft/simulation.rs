@@ -2,7 +2,8 @@
 //!
 //! Messages are delayed, lost and doubled, links reset and cut, servers crash with the loss of what was not synced,
 //! sleep, lose their disks; leadership is handed over, servers join and leave, logs are compacted. After every event
-//! the properties of Figure 3 are checked, and at last everything heals and the cluster has to agree.
+//! the properties of Figure 3 are checked, and at last everything heals and the cluster has to agree. A quarter of the seeds
+//! are *storms*: leader follows leader, each is heard by few and crashes soon, at best as it commits. They bring about Figure 8.
 //!
 //! `SEEDS=20000 cargo test --release --lib raft::simulation -- --ignored --nocapture` runs many.
 
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::server::planted::{Planted, plant};
 use crate::server::total_order::TotalOrder;
-use crate::storage::LogIndex;
+use crate::storage::{LogEvent, LogIndex};
 use world::World;
 
 /// What came of a seed: what happened how often, or what was broken.
@@ -74,7 +75,7 @@ fn run_seeds(
 }
 
 /// What must have happened in a batch of seeds, or it proves nothing.
-const EXPECTED: [&str; 25] = [
+const EXPECTED: [&str; 30] = [
     "leader elected",
     "committed",
     "applied",
@@ -83,6 +84,7 @@ const EXPECTED: [&str; 25] = [
     "rivals",
     "short reign",
     "see-saw",
+    "turn",
     "lost tail",
     "wipe",
     "sleep",
@@ -93,6 +95,10 @@ const EXPECTED: [&str; 25] = [
     "doubled",
     "compaction",
     "snapshot restored",
+    "snapshot saved",
+    "snapshot not saved",
+    "snapshot damaged",
+    "snapshots lost",
     "read answered",
     "transfer",
     "learner added",
@@ -128,18 +134,30 @@ fn a_seed_is_one_run() {
     assert_eq!(run_seed(7), run_seed(7));
 }
 
+/// A fault is caught within so many seeds, wherever one begins, or mostly so: a few are rare.
+const SEEDS_MAX: u64 = 500;
+/// From so many places one begins.
+const BEGINNINGS: u64 = 9;
+
 #[test]
 #[ignore = "takes minutes: make soak"]
-fn every_planted_fault_is_caught() {
+fn every_planted_fault_is_caught_within_500_seeds() {
     let mut missed = Vec::new();
     for fault in Planted::RAFT {
-        // Figure 8 needs a chain of chances that seeds hardly ever draw: `commitment_tests` plays it.
-        if fault == Planted::OldTermCommitted {
-            continue;
+        let mut took = Vec::new();
+        let mut broken = BTreeMap::<String, u64>::new();
+        for first in (0..BEGINNINGS).map(|beginning| beginning * SEEDS_MAX) {
+            let (caught, _) = run_seeds(first..first + SEEDS_MAX, Some(fault));
+            took.push(caught.as_ref().map_or(u64::MAX, |(seed, _)| seed - first + 1));
+            // "log matching: 7 of term 3 on n2 (at 1234 ms)"
+            let words = caught.map(|(_, what)| what.split(':').next().unwrap_or("").to_string());
+            *broken.entry(words.unwrap_or_default()).or_default() += 1;
         }
-        let (broken, _) = run_seeds(0..1_000, Some(fault));
-        println!("{fault:?}: {broken:?}");
-        if broken.is_none() {
+        took.sort_unstable();
+        let median = took[took.len() / 2];
+        let most = took.last().filter(|most| **most <= SEEDS_MAX);
+        println!("{fault:?}: {broken:?}, after {median} seeds, {most:?} at the most");
+        if median > SEEDS_MAX {
             missed.push(fault);
         }
     }

@@ -12,15 +12,18 @@
 //!   log-reader ────┤
 //!   time-sync ─────┤  with --ntp
 //!   health-check ──┘  with the design raft
+//!   trace-writer      with --trace: writes what steps did (`tracing`)
 //! ```
 //!
 //! Every thread waits, steps and lets go; nothing else. The node is the only lock that is held while others
 //! are taken (the order is written in [`crate::server`]); while it is held nothing blocks, everything
 //! is only queued. After it is gone the thread that stepped writes the bytes, wakes the log writer, starts
-//! the dials. Messages of an election go through a channel to their own thread, as the reference asks.
+//! the dials. What takes long is done beside it: `log-reader` reads old records and makes the bytes of snapshots, a `hasher`
+//! hashes passwords. Messages of an election go through a channel to their own thread, as the reference asks.
 //!
 //! **Stop.** A leader of one order hands over first, and waits for its successor for [`HAND_OVER_LIMIT`] at most; clients are told; the stop channel is closed; `tcp-accept` is woken by a connection; the sockets
-//! are shut; all threads that step are joined, `log-reader` too; last the `log-writer`, which writes and syncs what is left. A
+//! are shut; all threads that step are joined, `log-reader` too; last the `log-writer`, which writes and syncs what is left, and the
+//! `trace-writer`. A
 //! panic, a failed sync or an id that is taken stops the node in the same way, with an exit code.
 
 use std::io::ErrorKind;
@@ -43,11 +46,14 @@ use crate::network::tcp_connection::ConnectionSettings;
 use crate::network::{ConnId, ConnectionManager, TCPConnection, UDPHandler};
 use crate::storage::{FileLog, LogEvent};
 use crate::threads::Threads;
+use crate::trace::TraceFile;
+use tracing::Tracing;
 
 mod hasher;
 mod health_check;
 mod run;
 mod time_sync;
+mod tracing;
 
 #[cfg(test)]
 mod tests;
@@ -76,6 +82,8 @@ pub struct Outside {
     pub discovery_port: Option<u16>,
     /// Who it is in the log of the process.
     pub label: NodeLabel,
+    /// Where its trace goes, if it has one.
+    pub trace: Option<TraceFile>,
 }
 
 /// A server that runs: the node with its connections, log and threads. The diagram's
@@ -105,6 +113,7 @@ struct Shell {
     /// Why the node has to end: the first reason counts.
     failures: (Sender<String>, Receiver<String>),
     label: NodeLabel,
+    trace: Option<Tracing>,
 }
 
 impl ServerNode {
@@ -120,6 +129,8 @@ impl ServerNode {
         let (elections, election_queue) = bounded(ELECTION_QUEUE);
         let (hashers, hash_wakes) = bounded(hasher::count());
         let heartbeat_interval = self.config.timing.detector.heartbeat_interval;
+        let trace = outside.trace.map(|file| Tracing::start(&self.config, file, &log_threads));
+        let trace = trace.transpose().map_err(|error| no_thread(&error))?;
         let shell = Arc::new(Shell {
             node: Mutex::new(self),
             stepped: Condvar::new(),
@@ -131,6 +142,7 @@ impl ServerNode {
             hashers,
             failures: bounded(1),
             label: outside.label,
+            trace,
         });
         let running = RunningServer { shell, threads, log_threads, address };
         let started = running
@@ -138,7 +150,7 @@ impl ServerNode {
             .and_then(|()| hasher::spawn(&running.shell, &hash_wakes));
         if let Err(error) = started {
             running.stop();
-            return Err(StartError::Other(format!("cannot start a thread: {error}")));
+            return Err(no_thread(&error));
         }
         Ok(running)
     }
@@ -195,6 +207,9 @@ impl RunningServer {
             log::warn!("threads that do not end: {}", threads.running().join(", "));
         }
         shell.log.close();
+        if let Some(trace) = &shell.trace {
+            trace.stop();
+        }
         log_threads.stop();
         if !log_threads.join(STOP_LIMIT) {
             log::warn!("the log writer does not end; what it had not synced may be lost");
@@ -259,17 +274,22 @@ impl Shell {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
         let mut node = self.node.lock();
+        // Read under the lock: time never runs backwards from one step to the next.
+        let now = Instant::now();
+        let traced = self.trace.as_ref().map(|trace| trace.begin(&*self.cm, now));
         let step = Step {
-            // Read under the lock: time never runs backwards from one step to the next.
-            now: Instant::now(),
+            now,
             wall_ms: node.time_sync.wall_ms(wall_ms),
-            cm: &*self.cm,
+            cm: traced.as_ref().map_or(&*self.cm, |traced| traced),
             log: &self.log,
         };
         let result = body(&mut node, &step);
         // Before settling: what is logged there happens in the new role already.
         self.label.set(node.state(), node.term());
         node.settle(&step);
+        if let Some(trace) = &self.trace {
+            trace.end(&node);
+        }
         let fatal = node.fatal().map(str::to_string);
         let hashes = node.has_hash_job();
         drop(node);
@@ -488,7 +508,10 @@ impl Shell {
                 LogEvent::Writable => log::info!("the log can be written again"),
                 _ => {}
             }
-            self.step(|node, _| node.on_log_event(event));
+            self.step(|node, step| {
+                step.trace_log(&event);
+                node.on_log_event(event);
+            });
         });
         if let Err(error) = written {
             // A failed sync may have lost data that a second one would report as safe: never retried.
@@ -520,6 +543,10 @@ fn watch_for_deadlocks(stop: &Receiver<()>) {
             threads.map(|thread| format!("{:?}", thread.backtrace())).collect();
         assert!(report.is_empty(), "deadlock of {} threads: {}", report.len(), report.join("\n"));
     }
+}
+
+fn no_thread(error: &std::io::Error) -> StartError {
+    StartError::Other(format!("cannot start a thread: {error}"))
 }
 
 fn local_address(listener: &TcpListener) -> Result<SocketAddr, StartError> {

@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use super::Outside;
-use crate::config::{Retain, ServerConfig};
+use crate::config::ServerConfig;
 use crate::error::StartError;
 use crate::logging::{self, NodeLabel};
 use crate::network::listener::bind_listener;
@@ -17,15 +17,21 @@ use crate::network::tcp_connection::ConnectionSettings;
 use crate::server::failure_detector::DetectorTiming;
 use crate::server::server_node::{NodeConfig, Timing};
 use crate::server::time_sync::TimeSyncTiming;
-use crate::server::total_order::COMPACT_AFTER;
 use crate::server::{Failover, ServerNode, TimeSync};
-use crate::storage::{DataFolder, LogOptions, OnDamage};
+use crate::storage::{DataFolder, FileLog, LogOptions, OnDamage, snapshot};
 use crate::threads::Threads;
+use crate::trace::TraceFile;
 
 /// Runs a server until ctrl-c or SIGTERM. Returns why it could not start, or why it had to end.
 pub fn run(config: ServerConfig) -> Result<(), StartError> {
     let label = NodeLabel::new(&config.id);
     logging::init(config.log, label.clone());
+    #[cfg(feature = "planted-faults")]
+    if let Some(name) = &config.rehearsal.plant
+        && !crate::server::planted::plant_everywhere(name)
+    {
+        return Err(StartError::Usage(format!("there is no fault {name:?} to be planted")));
+    }
     let signals = Threads::new("signals");
     let stop = stop_on_signals(&signals)?;
     let made = Made::new(&config, label)?;
@@ -73,30 +79,92 @@ impl Made {
                 timing: timing(config),
                 bootstrap_expect: config.bootstrap_expect,
                 ack: config.ack,
-                compact_after: COMPACT_AFTER,
+                compact_after: config.compact_after,
+                retain: config.retain,
+                log_tail_bytes: config.log_tail_bytes,
                 seed: fastrand::Rng::new().get_seed(),
             };
             let mut node = ServerNode::new(node_config, std::time::Instant::now());
             node.time_sync = TimeSync::new(&config.ntp, TimeSyncTiming::default());
+            node.time_sync.set_clock_error(config.rehearsal.clock_error_ms.unwrap_or(0));
             node.failover = config.design.checks_health().then(|| Failover::new(config.health));
             node
         };
         let options = LogOptions { segment_bytes: config.segment_bytes, ..LogOptions::default() };
-        if config.retain != Retain::Everything {
-            log::warn!("--retain {} is not applied: this version keeps everything", config.retain);
-        }
         // Where a majority has whatever counts, a damaged log is fetched again; the ring's operator has to say so.
         let repairs = config.repair || config.design.has_one_order();
         let on_damage = if repairs { OnDamage::SetAside } else { OnDamage::Refuse };
-        let (log, node, recovery) =
-            folder.open_log(&options, on_damage, &mut rng, make_node, ServerNode::recover)?;
-        log::info!("{recovery}");
+        let how = Opening { options, on_damage, can_repair: config.bootstrap_expect > 1 };
+        let (log, node) = how.open(&mut folder, &mut rng, make_node)?;
         let mut connections = ConnectionSettings::new(config.id.as_str());
         connections.frame_bytes_max = config.frame_bytes_max;
         connections.client_queue_bytes_max = config.client_queue_bytes;
         let discovery_port = config.discovery_port;
-        let outside = Outside { listener, log, connections, discovery_port, label };
+        let trace = config.trace.as_deref().map(TraceFile::open).transpose()?;
+        let outside = Outside { listener, log, connections, discovery_port, label, trace };
         Ok(Self { node, outside, _folder: folder })
+    }
+}
+
+/// How a log is opened.
+struct Opening {
+    options: LogOptions,
+    on_damage: OnDamage,
+    /// Whether other servers have what is missing here.
+    can_repair: bool,
+}
+
+impl Opening {
+    /// Opens the log of `folder` and recovers it, behind the newest sound snapshot, into what `make` makes. When the two do not
+    /// give what this server once had, it starts with an empty log, as a wiped one.
+    fn open(
+        &self,
+        folder: &mut DataFolder,
+        rng: &mut fastrand::Rng,
+        make: impl Fn(&DataFolder) -> ServerNode,
+    ) -> Result<(FileLog, ServerNode), StartError> {
+        let (log, mut node) = self.open_once(folder, rng, &make)?;
+        let Err(lost) = node.recovered() else { return Ok((log, node)) };
+        drop((log, node));
+        let path = folder.log_path();
+        if !self.can_repair {
+            let problem = format!(
+                "{lost}, and no other server has it; restore this folder from a copy, or choose another --data \
+                 to start empty"
+            );
+            return Err(StartError::Data { path, problem, source: None });
+        }
+        let aside = folder.set_log_aside(rng)?;
+        log::warn!(
+            "{lost}: this server counts as wiped and fetches everything from the others; what it had is set \
+             aside in {}",
+            aside.display()
+        );
+        let (log, mut node) = self.open_once(folder, rng, &make)?;
+        let lost = node.recovered();
+        lost.map_err(|problem| StartError::Data { path, problem, source: None })?;
+        Ok((log, node))
+    }
+
+    fn open_once(
+        &self,
+        folder: &mut DataFolder,
+        rng: &mut fastrand::Rng,
+        make: &impl Fn(&DataFolder) -> ServerNode,
+    ) -> Result<(FileLog, ServerNode), StartError> {
+        let snapshot = snapshot::load(&folder.log_path())?.newest;
+        let snapshot = snapshot.map(|found| (found.seq, Arc::<[u8]>::from(found.bytes)));
+        let make = |folder: &DataFolder| {
+            let mut node = make(folder);
+            if let Some((seq, file)) = &snapshot {
+                node.recover_snapshot(*seq, file);
+            }
+            node
+        };
+        let (log, node, recovery) =
+            folder.open_log(&self.options, self.on_damage, rng, make, ServerNode::recover)?;
+        log::info!("{recovery}");
+        Ok((log, node))
     }
 }
 

@@ -4,12 +4,13 @@ use std::net::UdpSocket;
 
 use super::*;
 use crate::client::{ChatClient, ClientSettings, Event, Password};
-use crate::config::AckRule;
+use crate::config::{AckRule, Retain};
 use crate::domain::NodeId;
 use crate::domain::content::{Status, TimeState};
 use crate::network::listener::bind_listener;
 use crate::server::election::ElectionKind;
 use crate::server::failover::{Failover, HealthTiming};
+use crate::server::ordering::TAIL_BYTES;
 use crate::server::ring::ServerInfo;
 use crate::server::server_node::{NodeConfig, Timing};
 use crate::server::tests::Alone;
@@ -44,6 +45,8 @@ fn server(prepare: impl FnOnce(&mut ServerNode)) -> (RunningServer, tempfile::Te
         bootstrap_expect: 1,
         ack: AckRule::default(),
         compact_after: 20_000,
+        retain: Retain::Everything,
+        log_tail_bytes: TAIL_BYTES,
         seed: 1,
     };
     let mut node = ServerNode::new(config, Instant::now());
@@ -57,6 +60,7 @@ fn server(prepare: impl FnOnce(&mut ServerNode)) -> (RunningServer, tempfile::Te
         connections: ConnectionSettings::new("n1"),
         discovery_port: None,
         label: NodeLabel::new("n1"),
+        trace: None,
     };
     (node.start(outside).unwrap(), folder)
 }

@@ -70,6 +70,29 @@ fn before_client_join_only_questions_are_answered() {
 }
 
 #[test]
+fn who_says_nothing_is_told_which_side_that_was() {
+    let mut cluster = TestCluster::of(&["n1"]);
+    let (caller, called) = (cluster.connect("n1"), cluster.connect("n1"));
+    // The second connection is one that n1 dialled.
+    cluster.step(&"n1".into(), |node, step| {
+        let addr = ([127, 0, 0, 1], 7009).into();
+        node.handle_join(called.1, addr, Some("n9:7009".into()), step);
+    });
+    assert_eq!(got(&mut cluster, &called), ["HELLO"]);
+    cluster.advance(11_000);
+    let mut reason = |end| {
+        let told = cluster.take(end);
+        let error: ErrorContent = told[0].content.parse().unwrap();
+        assert_eq!(error.code, "HELLO_TIMEOUT");
+        error.reason
+    };
+    let said = reason(&caller);
+    assert!(said.starts_with("the side that connected said neither CLIENT_JOIN"), "{said}");
+    let said = reason(&called);
+    assert!(said.starts_with("n9:7009 took the connection and did not answer HELLO"), "{said}");
+}
+
+#[test]
 fn a_frame_that_could_not_be_read_closes_the_connection_when_its_error_says_so() {
     let mut cluster = TestCluster::of(&["n1"]);
     let alice = cluster.member("n1", "alice", "lobby");
@@ -244,6 +267,25 @@ fn status_tells_the_cluster_and_one_room_when_asked() {
     cluster.say(&alice, Message::new(MessageType::Status, "").in_room("nowhere"));
     let none: Status = cluster.take(&alice)[0].content.parse().unwrap();
     assert!(none.rooms.is_empty());
+}
+
+#[test]
+fn a_server_that_takes_no_clients_says_why_in_its_status() {
+    let mut cluster = TestCluster::default();
+    let not_ready = |cluster: &mut TestCluster| {
+        let (mut why, id) = (None, "n1".into());
+        cluster.step(&id, |node, step| why = node.status(None, step).not_ready);
+        why
+    };
+    cluster.start(config("n1", &["n2"], 1));
+    assert_eq!(not_ready(&mut cluster).as_deref(), Some("no leader is elected"));
+    cluster.advance(1500);
+    assert_eq!(not_ready(&mut cluster), None);
+    cluster.nodes[&"n1".into()].log.set_fault(Some("No space left on device"));
+    let full = "its log cannot be written: No space left on device";
+    assert_eq!(not_ready(&mut cluster).as_deref(), Some(full));
+    cluster.nodes[&"n1".into()].log.set_fault(None);
+    assert_eq!(not_ready(&mut cluster), None);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod clients;
 mod kept;
 mod links;
+mod members;
 mod plays;
 mod rooms;
 

@@ -275,6 +275,20 @@ fn a_copy_that_was_not_kept_up_is_completed_before_a_client_is_told_that_it_join
 }
 
 #[test]
+fn a_server_that_fetched_the_room_for_the_client_says_behind_too() {
+    let mut cluster = TestCluster::of(&["n1", "n2", "n3"]);
+    let first = cluster.member("n1", "first", "lobby");
+    cluster.hang_up(&first);
+    cluster.advance(5000);
+    let carol = cluster.client(&outsider(&cluster), "carol");
+    let ghost: Position = serde_json::from_str(r#"{"n9.1-0000":4}"#).unwrap();
+    cluster.join(&carol, "lobby", JoinRoom { after: Some(ghost), ..JoinRoom::default() });
+    cluster.advance(5500);
+    // With NOT_READY she would not know that nobody else has to be asked.
+    assert_eq!(got(&mut cluster, &carol).last().unwrap(), "ERROR BEHIND");
+}
+
+#[test]
 fn the_rooms_of_a_dead_host_move_to_a_server_that_holds_them() {
     let (mut cluster, alice, bob) = alice_and_bob();
     cluster.chat(&alice, "lobby", "m1");

@@ -1,13 +1,16 @@
 //! The entries of one server, committed or not.
 //!
 //! ```text
-//!   base                     last
-//!    │  base+1  …             │        an entry that conflicts (same place, other term)
-//!    └──[ e ][ e ][ e ][ e ][ e ]      replaces the one that stood there and cuts all after it
+//!   base                released               last
+//!    │  base+1  …         │                     │        an entry that conflicts (same place, other term)
+//!    └── e   e   e   e   e ─[ e ][ e ][ e ][ e ]┘         replaces the one that stood there and cuts all after it
+//!        on disk alone:        in memory
+//!        terms are known
 //! ```
 //!
 //! It holds no disk: who accepts an entry appends it to the journal, too. Reading the journal from the start, in
-//! order, gives the same log again, cuts included.
+//! order, gives the same log again, cuts included. Who has a journal to read old entries from may
+//! [`release`](EntryLog::release) them: of each run of entries with one term only the first place is kept in mind.
 //!
 //! Source: Ongaro and Ousterhout (2014), section 5.3; design rule "tails are cut only where they conflict".
 
@@ -22,8 +25,16 @@ use crate::domain::{Message, Term};
 pub struct EntryLog {
     /// What stands before the first entry kept: 0, or the end of a snapshot or of what was forgotten.
     base: Seq,
+    /// `None` for place 0, and at a start for a base whose record was not read yet.
     base_term: Option<Term>,
+    /// Entries up to here are not in memory; `base` when all are.
+    released: Seq,
+    /// Where runs of one term begin among those that are not in memory.
+    released_terms: VecDeque<(Seq, Option<Term>)>,
+    /// Those after `released`.
     entries: VecDeque<Entry>,
+    /// About how long `entries` are together.
+    bytes: usize,
 }
 
 impl EntryLog {
@@ -37,14 +48,19 @@ impl EntryLog {
         self.base
     }
 
+    /// Entries up to here, if any are kept, are not in memory.
+    pub fn released(&self) -> Seq {
+        self.released
+    }
+
     /// The last place; `base` when nothing is kept.
     pub fn last(&self) -> Seq {
-        self.base + self.entries.len() as Seq
+        self.released + self.entries.len() as Seq
     }
 
     /// The term of the entry at `last`; `None` for an empty log from the start.
     pub fn last_term(&self) -> Option<&Term> {
-        self.entries.back().map_or(self.base_term.as_ref(), |entry| entry.term.as_ref())
+        self.term_at(self.last()).flatten()
     }
 
     /// Where the log ends: (term, place). The greater one is more up to date.
@@ -52,9 +68,9 @@ impl EntryLog {
         (self.last_term().cloned(), self.last())
     }
 
-    /// The entry at `seq`, if it is kept.
+    /// The entry at `seq`, if it is kept and in memory.
     pub fn get(&self, seq: Seq) -> Option<&Entry> {
-        let at = seq.checked_sub(self.base + 1)?;
+        let at = seq.checked_sub(self.released + 1)?;
         self.entries.get(usize::try_from(at).ok()?)
     }
 
@@ -63,7 +79,12 @@ impl EntryLog {
         if seq == self.base {
             return Some(self.base_term.as_ref());
         }
-        self.get(seq).map(|entry| entry.term.as_ref())
+        if seq > self.released {
+            return self.get(seq).map(|entry| entry.term.as_ref());
+        }
+        let after = self.released_terms.partition_point(|(first, _)| *first <= seq);
+        let (_, term) = self.released_terms.get(after.checked_sub(1)?)?;
+        Some(term.as_ref())
     }
 
     /// Whether this log has an entry of `term` at `seq`; true for place 0 without a term, and for what
@@ -72,12 +93,25 @@ impl EntryLog {
         seq < self.base || self.term_at(seq) == Some(term)
     }
 
+    /// The first place of the entries in a row that have the term of the one at `seq`, above `floor`.
+    pub fn run_start(&self, seq: Seq, floor: Seq) -> Seq {
+        let term = self.term_at(seq);
+        let mut first = seq;
+        while first > floor + 1 && self.term_at(first - 1) == term {
+            let run = self.released_terms.iter().rev().find(|(start, _)| *start < first);
+            // Where nothing is in memory the run says at once where it begins.
+            let jump = run.filter(|_| first - 1 <= self.released).map(|(start, _)| *start);
+            first = jump.unwrap_or(first - 1).max(floor + 1);
+        }
+        first
+    }
+
     /// Appends `msg` as the next entry of `term` and returns it, to be journalled and sent.
     pub fn append(&mut self, mut msg: Message, term: Term) -> Entry {
         msg.seq = Some(self.last() + 1);
         msg.term = Some(term);
         let entry = Arc::new(msg);
-        self.entries.push_back(entry.clone());
+        self.push(entry.clone());
         entry
     }
 
@@ -89,42 +123,93 @@ impl EntryLog {
         if seq <= self.base || seq > self.last() + 1 {
             return false;
         }
-        if self.get(seq).is_some_and(|known| known.term == entry.term) {
+        if self.term_at(seq) == Some(entry.term.as_ref()) {
             return false;
         }
         self.cut_after(seq - 1);
-        self.entries.push_back(entry);
+        self.push(entry);
         true
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.bytes += size_of_entry(&entry);
+        self.entries.push_back(entry);
     }
 
     /// Forgets every entry after `seq`.
     pub fn cut_after(&mut self, seq: Seq) {
-        let kept = seq.saturating_sub(self.base);
-        self.entries.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+        let seq = seq.max(self.base);
+        while self.last() > seq
+            && let Some(entry) = self.entries.pop_back()
+        {
+            self.bytes -= size_of_entry(&entry);
+        }
+        self.released = self.released.min(seq);
+        while self.released_terms.back().is_some_and(|(first, _)| *first > seq) {
+            self.released_terms.pop_back();
+        }
+    }
+
+    /// Takes the oldest entries out of memory, none after `up_to`, until no more than about `bytes_max` bytes are left. They
+    /// must be committed, or they could be cut, and in a journal, to be read when they are wanted.
+    pub fn release(&mut self, up_to: Seq, bytes_max: usize) {
+        while self.released < up_to && self.bytes > bytes_max {
+            let Some(entry) = self.pop_front() else { break };
+            if self.released_terms.back().is_none_or(|(_, term)| *term != entry.term) {
+                self.released_terms.push_back((self.released, entry.term.clone()));
+            }
+        }
+    }
+
+    /// The first entry in memory goes.
+    fn pop_front(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_front()?;
+        self.bytes -= size_of_entry(&entry);
+        self.released += 1;
+        Some(entry)
     }
 
     /// Forgets entries up to `seq`, which are committed and kept elsewhere.
     pub fn forget_up_to(&mut self, seq: Seq) {
-        while self.base < seq {
-            let Some(entry) = self.entries.pop_front() else { break };
-            self.base += 1;
-            self.base_term.clone_from(&entry.term);
+        let seq = seq.min(self.last());
+        if seq <= self.base {
+            return;
+        }
+        self.base_term = self.term_at(seq).flatten().cloned();
+        self.base = seq;
+        while self.released < seq && self.pop_front().is_some() {}
+        while self.released_terms.get(1).is_some_and(|(first, _)| *first <= seq + 1) {
+            self.released_terms.pop_front();
+        }
+        if self.released == seq {
+            self.released_terms.clear();
+        } else if let Some((first, _)) = self.released_terms.front_mut() {
+            *first = seq + 1;
         }
     }
 
-    /// Starts again after a snapshot that ends at `seq` in `term`. Entries after it stay where they fit.
+    /// Starts again after `seq`, whose entry has `term`. What follows there stays if it fits.
     pub fn reset_to(&mut self, seq: Seq, term: Option<Term>) {
-        if self.term_at(seq) == Some(term.as_ref()) {
+        let begins_here = seq == self.base && seq > 0 && self.base_term.is_none();
+        if !begins_here && self.term_at(seq) == Some(term.as_ref()) {
             self.forget_up_to(seq);
-        } else {
+        } else if !begins_here {
             self.entries.clear();
+            self.released_terms.clear();
+            (self.released, self.bytes) = (seq, 0);
         }
         (self.base, self.base_term) = (seq, term);
     }
 
-    /// The entries from `first` on, as many as make up `bytes_max` of text at most, but one at least if there is one.
+    /// Whether it is not known what stood before the first entry: at a start, until the record of the base is read.
+    pub fn base_is_unknown(&self) -> bool {
+        self.base > 0 && self.base_term.is_none()
+    }
+
+    /// The entries from `first` on, as many as make up `bytes_max` of text at most, but one at least if there is one. None
+    /// when the first is not in memory.
     pub fn from(&self, first: Seq, bytes_max: usize) -> Vec<Entry> {
-        let skip = first.saturating_sub(self.base + 1);
+        let Some(skip) = first.checked_sub(self.released + 1) else { return Vec::new() };
         let mut bytes = 0;
         let all = self.entries.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX));
         let fitting = all.take_while(|entry| {
@@ -206,6 +291,65 @@ mod tests {
         assert!(log.matches(3, Some(&term(2))) && !log.matches(3, Some(&term(1))));
         assert!(log.matches(1, Some(&term(9))), "committed, or it would not be forgotten");
         assert_eq!(log.append(Message::new(MessageType::Chat, "a"), term(3)).seq, Some(5));
+    }
+
+    #[test]
+    fn what_is_not_in_memory_is_known_by_its_term() {
+        let mut log = log(&[1, 1, 2, 2, 2, 3, 3]);
+        log.release(5, 0);
+        assert_eq!((log.base(), log.released(), log.last()), (0, 5, 7));
+        assert!(log.get(5).is_none() && log.from(5, usize::MAX).is_empty());
+        assert_eq!(log.from(6, usize::MAX).len(), 2);
+        let terms = |log: &EntryLog| -> Vec<u64> {
+            let terms = (1..=log.last()).filter_map(|seq| log.term_at(seq)?);
+            terms.map(|term| term.counter).collect()
+        };
+        assert_eq!(terms(&log), [1, 1, 2, 2, 2, 3, 3]);
+        assert!(log.matches(2, Some(&term(1))) && !log.matches(3, Some(&term(1))));
+        assert_eq!([7, 5, 4, 2].map(|seq| log.run_start(seq, 0)), [6, 3, 3, 1]);
+        assert_eq!([7, 5].map(|seq| log.run_start(seq, 3)), [6, 4]);
+        let known = Arc::new(Message { seq: Some(4), term: Some(term(2)), ..known() });
+        assert!(!log.insert(known), "it stands there");
+        log.forget_up_to(3);
+        assert_eq!((log.base(), terms(&log)), (3, vec![2, 2, 2, 3, 3]));
+        assert_eq!(log.term_at(2), None);
+        assert_eq!(log.run_start(5, 3), 4);
+        log.forget_up_to(6);
+        assert_eq!((log.released(), log.last(), terms(&log)), (6, 7, vec![3, 3]));
+        log.cut_after(2);
+        assert_eq!((log.base(), log.last(), log.last_term()), (6, 6, Some(&term(3))));
+    }
+
+    fn known() -> Message {
+        Message::new(MessageType::Chat, "a")
+    }
+
+    #[test]
+    fn what_is_in_memory_is_bounded_but_what_may_be_cut_stays() {
+        let mut log = log(&[1; 100]);
+        let each = size_of_entry(log.get(1).unwrap());
+        log.release(50, 10 * each);
+        assert_eq!(log.released(), 50, "the others are not committed");
+        log.release(100, 10 * each);
+        assert_eq!((log.released(), log.from(91, usize::MAX).len()), (90, 10));
+        log.release(100, 10 * each);
+        assert_eq!(log.released(), 90);
+        log.append(Message::new(MessageType::Chat, "a"), term(2));
+        log.release(101, 10 * each);
+        assert_eq!(log.released(), 91);
+        log.cut_after(60);
+        assert_eq!((log.released(), log.last(), log.last_term()), (60, 60, Some(&term(1))));
+    }
+
+    #[test]
+    fn a_base_that_is_not_known_is_named_later() {
+        let mut log = EntryLog::new();
+        log.reset_to(4, None);
+        log.insert(Arc::new(Message { seq: Some(5), term: Some(term(2)), ..known() }));
+        assert!(log.base_is_unknown());
+        log.reset_to(4, Some(term(1)));
+        assert!(!log.base_is_unknown());
+        assert_eq!((log.base(), log.last(), log.term_at(4)), (4, 5, Some(Some(&term(1)))));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use crate::domain::{Message, NodeId, Term};
 use crate::network::ConnId;
+use crate::server::planted::{Planted, is_planted};
 
 /// A client's message that is not committed yet.
 #[derive(Clone, Debug)]
@@ -123,9 +124,13 @@ impl Forwards {
     pub fn due(&mut self) -> Option<(NodeId, Vec<Message>)> {
         let (leader, term) = self.target.clone()?;
         let fresh = self.queue.range(self.passed_on + 1..);
+        let mut fresh: Vec<(&u64, &Outgoing)> = fresh.collect();
+        if is_planted(Planted::LatestForwardedFirst) {
+            fresh.reverse();
+        }
         let mut messages = Vec::new();
         for (number, outgoing) in fresh {
-            self.passed_on = *number;
+            self.passed_on = self.passed_on.max(*number);
             self.count += 1;
             let mut msg = outgoing.msg.clone();
             (msg.seq, msg.term) = (Some(self.count), Some(term.clone()));
@@ -159,7 +164,8 @@ impl Intake {
             return false;
         };
         let next = self.next.get(from).copied();
-        if number != 1 && next != Some(number) {
+        let is_next = number == 1 || next == Some(number);
+        if !is_next && !is_planted(Planted::AnyForwardTaken) {
             return false;
         }
         self.next.insert(from.clone(), number + 1);

@@ -12,11 +12,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::compaction::{Owed, SnapshotCounts};
+use super::compaction::{NoSnapshotBefore, Owed, SnapshotCounts};
 use super::forwarding::{Forwards, Intake, Outgoing};
 use super::history::{OrderedReplay, deleted, shown};
 use super::logins::Logins;
+use super::members::PassedOn;
 use super::replicated::{Applied, Refusal, ReplicatedStorage};
+use super::retention::Retention;
 use super::{Entry, Seq, TotalOrder};
 use crate::domain::content::{Deletion, Position};
 use crate::domain::{Content, Frame, Message, MessageType, NodeId, Term};
@@ -58,6 +60,8 @@ pub struct Ordered {
     /// Joins that wait until it is known how far to read: (session, room) to the question and its answer.
     reads: BTreeMap<(String, String), (u64, Option<Seq>)>,
     last_token: u64,
+    /// What operators asked that the leader has to answer, by the connection that brought it.
+    pub(super) passed_on: BTreeMap<ConnId, PassedOn>,
     /// Since when it waits for something that its operator should know.
     waits_since: Option<Instant>,
     /// When that was logged last.
@@ -66,8 +70,16 @@ pub struct Ordered {
     pub(super) owed: Vec<Owed>,
     /// The place that the log was compacted up to, or would have been.
     pub(super) compacted: Seq,
+    /// How many messages there were then.
+    pub(super) messages_then: u64,
+    /// The place of the snapshot that is being made here, and how many messages are in it.
+    pub(super) making: Option<(Seq, u64)>,
+    /// The disk had no room for the last snapshot: not before this moment again.
+    pub(super) no_snapshot_before: NoSnapshotBefore,
     /// How often snapshots were of use.
     pub(in crate::server) snapshots: SnapshotCounts,
+    /// What is known of what was forgotten.
+    pub(super) retention: Retention,
     /// Whether this life of the server has taken over what it recovered.
     pub(super) has_begun: bool,
 }
@@ -93,9 +105,14 @@ impl Ordered {
             nominated: None,
             reads: BTreeMap::new(),
             last_token: 0,
+            passed_on: BTreeMap::new(),
             owed: Vec::new(),
             compacted: 0,
+            messages_then: 0,
+            making: None,
+            no_snapshot_before: NoSnapshotBefore::default(),
             snapshots: SnapshotCounts::default(),
+            retention: Retention::default(),
             has_begun: false,
             waits_since: None,
             wait_told: None,
@@ -188,6 +205,9 @@ impl ServerNode {
         msg: &Message,
         step: &Step,
     ) -> Result<(), RequestError> {
+        if msg.message_type == MessageType::Member {
+            return self.handle_member(from, msg, step);
+        }
         let Some(ordered) = &mut self.ordered else { return Ok(()) };
         if is_passed_on(msg) {
             self.handle_forwarded(from, msg, step);
@@ -241,6 +261,9 @@ impl ServerNode {
         if let Some(ordered) = &mut self.ordered {
             ordered.forwards.push(session, Outgoing { conn, since: step.now, msg: placed });
         }
+        if is_planted(Planted::AckBeforeCommit) {
+            self.ack_chat(conn, session, &msg.message_id, &msg.room_id, step);
+        }
         Ok(())
     }
 
@@ -267,9 +290,6 @@ impl ServerNode {
             .saying(&deletion);
         placed.session = Some(session.into());
         ordered.forwards.push(session, Outgoing { conn, since: step.now, msg: placed });
-        if is_planted(Planted::AckBeforeCommit) {
-            self.ack_chat(conn, session, &msg.message_id, &msg.room_id, step);
-        }
         Ok(())
     }
 
@@ -292,6 +312,7 @@ impl ServerNode {
         let Some(ordered) = &mut self.ordered else { return };
         ordered.order.settle(step);
         self.take_over_snapshot();
+        self.move_members_after_skip(step);
         let Some(ordered) = &mut self.ordered else { return };
         let committed = ordered.order.take_committed();
         self.progress |= !committed.is_empty() | ordered.take_reads();
@@ -301,6 +322,7 @@ impl ServerNode {
         self.pump_ordered_replays(step);
         self.pay_owed(step);
         self.compact_when_due(step);
+        self.forget_old(step);
         self.follow_order(step);
     }
 
@@ -382,6 +404,8 @@ impl ServerNode {
     /// Holds an election when the order wants one.
     pub(in crate::server) fn check_order(&mut self, step: &Step) {
         self.check_ready(step);
+        self.part_when_removed(step);
+        self.forget_removed();
         let may_elect = self.may_elect(step);
         let Some(ordered) = &mut self.ordered else { return };
         ordered.order.tick(step);

@@ -4,6 +4,7 @@
 //!   JOIN_ROOM, last 3:      said 12   said 15   (16 is gone: not told)   said 21
 //!   JOIN_ROOM, after 16:    deletion 20 of 16: told, 16 was shown   ·   said 21
 //!   HISTORY since 10:30:    pages of what is kept
+//!   after 8, kept from 12:  told so, then from 12 on
 //! ```
 //!
 //! Who resumes from a position is told what was deleted since of what it has; who comes anew is shown what is left.
@@ -11,7 +12,7 @@
 use super::Seq;
 use super::replicated::{MessageStorage, Place};
 use crate::domain::content::{
-    HistoryPage, HistoryRequest, JoinRoom, Joined, Position, RoomStatistics,
+    HistoryPage, HistoryRequest, HistoryStart, JoinRoom, Joined, Position, RoomStatistics,
 };
 use crate::domain::{Frame, Message, MessageType};
 use crate::error::RequestError;
@@ -31,7 +32,7 @@ const PAGE_ENTRY_BYTES: usize = 200;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) struct OrderedReplay {
     /// Index of the next place.
-    next: usize,
+    pub(super) next: usize,
     /// The session has been shown what stands up to here.
     after: Seq,
     /// What was applied when it was told how much follows.
@@ -73,7 +74,9 @@ impl ServerNode {
         let past = self.start_ordered_replay(session, room_id, limit, after);
         let newly = !self.is_member_here(session, room_id);
         let entered = self.presence.enter(session, room_id);
+        let starts = self.missed_start(room_id, limit, after, past);
         let joined = Joined {
+            starts,
             history: u32::try_from(past).unwrap_or(u32::MAX),
             members: u32::try_from(self.presence.count_in(room_id)).unwrap_or(u32::MAX),
             gap: gap.map(Position::Sequence),
@@ -83,6 +86,20 @@ impl ServerNode {
         step.cm.send_to_conn(conn, &ack.to_frame());
         self.tell_joined(session, room_id, newly, entered, step);
         Ok(())
+    }
+
+    /// Where the history of `room_id` starts, when who asks for the last `limit` messages, or for all `after` a place, and is shown
+    /// `past` frames, misses something because of that.
+    fn missed_start(
+        &self,
+        room_id: &str,
+        limit: usize,
+        after: Option<Seq>,
+        past: usize,
+    ) -> Option<HistoryStart> {
+        let start = self.ordered.as_ref()?.history_start(room_id)?;
+        let misses = after.map_or(past < limit, |after| after < start.after);
+        misses.then_some(start)
     }
 
     /// Prepares the past of `room_id` for `session`: the last `limit` messages, or all that became of it after `after`.
@@ -194,6 +211,8 @@ impl ServerNode {
         if found.next().is_none() {
             page.next = None;
         }
+        let start = ordered.history_start(&msg.room_id);
+        page.starts = start.filter(|start| asked.after.is_none() && start.until >= asked.since);
         let answer = Message::new(MessageType::History, self.server_id.as_str())
             .with_id(&msg.message_id)
             .in_room(&msg.room_id)

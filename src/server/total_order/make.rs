@@ -4,7 +4,7 @@ use super::raft_order::RaftOrder;
 use super::{Ordered, TotalOrder};
 use crate::domain::content::Member;
 use crate::server::membership::MembershipManager;
-use crate::server::ordering::{OrderingConfig, OrderingManager};
+use crate::server::ordering::{OrderingConfig, OrderingManager, PIECE_BYTES};
 use crate::server::raft::RaftNode;
 use crate::server::server_node::NodeConfig;
 
@@ -26,6 +26,8 @@ fn sequencer(config: &NodeConfig) -> OrderingManager {
         ack_rule: config.ack,
         membership: membership(config, &mut rng),
         rng,
+        tail_bytes: config.log_tail_bytes,
+        piece_bytes: PIECE_BYTES,
     })
 }
 
@@ -33,7 +35,8 @@ fn raft(config: &NodeConfig) -> RaftOrder {
     let mut rng = fastrand::Rng::with_seed(config.seed);
     let membership = membership(config, &mut rng);
     let (id, incarnation) = (config.server_id.clone(), config.incarnation.clone());
-    let node = RaftNode::new(id, incarnation, config.disk_id.as_str(), rng, config.timing.raft);
+    let node = RaftNode::new(id, incarnation, config.disk_id.as_str(), rng, config.timing.raft)
+        .keeping_entries(config.compact_after);
     RaftOrder::new(node, membership)
 }
 

@@ -7,34 +7,37 @@
 //!
 //! The first voters come together as in the design `sequencer`; after that Raft's own configuration counts, which only
 //! entries of the log change. A stranger that says JOIN to the leader becomes a learner, without a vote until
-//! somebody promotes it.
+//! an operator [adds](TotalOrder::add_member) it. A server that was removed is told so when it says JOIN, and asks no more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Entry, Seq, TotalOrder};
-use crate::domain::content::{Join, OrderStatus, OrderingAck, ServerAddress};
+use super::{Entry, MakeState, MemberView, Seq, TotalOrder};
+use crate::domain::content::{Join, MemberRole, OrderStatus, OrderingAck, ServerAddress};
+use crate::domain::raft_content::Configuration;
 use crate::domain::{Message, MessageType, NodeId, Term};
 use crate::error::RequestError;
 use crate::server::ServerState;
-use crate::server::membership::MembershipManager;
+use crate::server::membership::{LOST_ITS_LOG, MembershipManager, lacks_majority};
 use crate::server::peers::parse;
-use crate::server::raft::{MembershipChange, RaftNode};
+use crate::server::raft::{ChangeRefused, MembershipChange, RaftNode};
 use crate::server::step::Step;
-use crate::storage::LogIndex;
+use crate::storage::{LogEvent, LogIndex};
 
 /// The order of the design `raft`.
 #[derive(Debug)]
 pub(super) struct RaftOrder {
     node: RaftNode,
     membership: MembershipManager,
+    /// Another server said that this one was removed.
+    told_removed: bool,
 }
 
 impl RaftOrder {
     /// `node`, which learns its first members from `membership`.
     pub(super) fn new(node: RaftNode, membership: MembershipManager) -> Self {
-        Self { node, membership }
+        Self { node, membership, told_removed: false }
     }
 
     /// Whether the log names this server with the disk that it has.
@@ -56,10 +59,50 @@ impl RaftOrder {
 
     /// After a snapshot was saved: what it replaces goes from the disk when all that must survive stands behind it.
     fn forget_replaced(&mut self, step: &Step) {
-        if let Some(snapshot) = self.node.renew_journal(step) {
+        if let Some(first) = self.node.renew_journal(step) {
             self.membership.write_again(step);
-            step.log.forget_before(snapshot);
+            step.log.forget_before(first);
         }
+    }
+
+    /// Where `node_id` can be dialled, as far as it has said so.
+    fn address_of(&self, node_id: &NodeId) -> Option<&str> {
+        let member = self.membership.peers().get(node_id);
+        let member = member.or_else(|| self.membership.members()?.get(node_id));
+        let me = (node_id == self.membership.node_id()).then(|| self.membership.me());
+        me.or(member).map(|member| member.address.as_str())
+    }
+
+    /// Whether the voter `node_id` is known to have another disk than the one that votes. Whoever lost its disk says JOIN.
+    fn is_wiped(&self, node_id: &NodeId) -> bool {
+        let voters = &self.node.configuration().voters;
+        let me = (node_id == self.membership.node_id()).then(|| self.membership.me());
+        let found = me.or_else(|| self.membership.peers().get(node_id));
+        found.zip(voters.get(node_id)).is_some_and(|(found, disk)| found.disk_id != *disk)
+    }
+
+    /// What is missing, in a sentence for the operator: servers to found the cluster, this server's log, or a majority.
+    fn waits_for(&self) -> Option<String> {
+        let (me, leader) = (self.membership.node_id(), self.node.leader());
+        if self.node.last() == 0 {
+            return self.membership.waits_for(leader.as_ref());
+        }
+        if self.is_removed() {
+            return Some(format!(
+                "this server was removed from the cluster and takes no clients: stop it, or let it in again: roundtable \
+                 member add {me}"
+            ));
+        }
+        if leader.is_some() {
+            return None;
+        }
+        if self.is_wiped(me) {
+            return Some(LOST_ITS_LOG.into());
+        }
+        let is_linked =
+            |node_id: &NodeId| node_id == me || self.membership.links().contains(node_id);
+        let voters = self.node.configuration().voters.keys();
+        lacks_majority(voters, |node_id| is_linked(node_id) && !self.is_wiped(node_id))
     }
 
     /// JOIN: whoever is asked answers; the leader takes a stranger for a learner.
@@ -74,8 +117,9 @@ impl RaftOrder {
             let address = members.get(&id)?.address.clone();
             Some(ServerAddress { id, address })
         });
-        self.membership.handle_join(from, msg, leader, step)?;
         let Join { member, .. } = parse(msg)?;
+        let removed = self.node.has_removed(from, &member.disk_id);
+        self.membership.handle_join(from, msg, leader, removed, step)?;
         if self.node.configuration().disk_of(from).is_none() {
             let change = MembershipChange::AddLearner {
                 node_id: from.clone(),
@@ -93,9 +137,17 @@ impl TotalOrder for RaftOrder {
     fn recover(&mut self, record: Message) {
         if record.message_type == MessageType::Members && record.seq.is_none() {
             self.membership.recover(&record);
-        } else {
-            self.node.recover(record);
         }
+        // It counts all of them.
+        self.node.recover(record);
+    }
+
+    fn recover_snapshot(&mut self, file: &Arc<[u8]>) -> Result<(), String> {
+        self.node.recover_snapshot(file)
+    }
+
+    fn recovered(&mut self) -> Result<(), String> {
+        self.node.recovered()
     }
 
     fn handle_message(
@@ -108,8 +160,9 @@ impl TotalOrder for RaftOrder {
             MessageType::Join => self.handle_join(from, msg, step)?,
             MessageType::Members => self.membership.handle_members(from, msg, step)?,
             MessageType::Ack => {
-                if let OrderingAck::Joined { members, .. } = parse(msg)? {
+                if let OrderingAck::Joined { members, removed, .. } = parse(msg)? {
                     self.membership.handle_joined(from, members, step)?;
+                    self.told_removed |= removed && self.node.leader().is_none();
                 }
             }
             _ => self.node.handle_message(from, msg, step)?,
@@ -119,8 +172,13 @@ impl TotalOrder for RaftOrder {
     }
 
     fn tick(&mut self, step: &Step) {
-        if !self.is_settled() {
-            self.membership.tick(self.node.leader().as_ref(), step);
+        let leader = self.node.leader();
+        // Whoever follows a leader takes part.
+        self.told_removed &= leader.is_none();
+        // One that was removed while it was away knows of no leader, and finds out by asking.
+        let knows_its_place = self.is_settled() && leader.is_some();
+        if !knows_its_place && !self.is_removed() {
+            self.membership.tick(leader.as_ref(), step);
         }
         self.node.tick(step);
     }
@@ -132,6 +190,10 @@ impl TotalOrder for RaftOrder {
     fn on_synced(&mut self, index: LogIndex) {
         self.membership.on_synced(index);
         self.node.on_synced(index);
+    }
+
+    fn on_log_event(&mut self, event: &LogEvent) {
+        self.node.on_log_event(event);
     }
 
     fn link_up(&mut self, node_id: &NodeId, step: &Step) {
@@ -159,18 +221,16 @@ impl TotalOrder for RaftOrder {
         self.forget_replaced(step);
     }
 
-    fn takes_snapshots(&self) -> bool {
-        true
+    fn may_compact(&self) -> bool {
+        self.node.may_compact()
     }
 
-    fn compact(&mut self, seq: Seq, state: Arc<[u8]>, step: &Step) -> bool {
-        let done = self.node.compact(seq, state, step);
-        self.forget_replaced(step);
-        done
+    fn compact(&mut self, seq: Seq, make: MakeState, step: &Step) -> bool {
+        self.node.compact(seq, make, step)
     }
 
     fn take_snapshot(&mut self) -> Option<(Seq, Arc<[u8]>)> {
-        self.node.take_snapshot().map(|(seq, _, state)| (seq, state))
+        self.node.take_snapshot().map(|snapshot| (snapshot.seq(), snapshot.state().into()))
     }
 
     fn wants_election(&self, _now: Instant) -> bool {
@@ -214,17 +274,69 @@ impl TotalOrder for RaftOrder {
         self.node.is_voter(node_id)
     }
 
-    fn status(&self) -> OrderStatus {
-        let waits_for = match self.node.last() {
-            0 => self.membership.waits_for(self.node.leader().as_ref()),
-            _ => None,
+    fn changes_members(&self) -> bool {
+        true
+    }
+
+    fn add_member(
+        &mut self,
+        node_id: &NodeId,
+        disk: &str,
+        step: &Step,
+    ) -> Result<Seq, ChangeRefused> {
+        let (node_id, disk) = (node_id.clone(), disk.into());
+        let change = MembershipChange::AddLearner { node_id, disk, promote: true };
+        self.node.change_membership(&change, step)
+    }
+
+    fn remove_member(&mut self, node_id: &NodeId, step: &Step) -> Result<Seq, ChangeRefused> {
+        self.node.change_membership(&MembershipChange::Remove { node_id: node_id.clone() }, step)
+    }
+
+    fn members(&self) -> (Vec<MemberView>, bool) {
+        let Configuration { voters, learners, .. } = self.node.configuration();
+        let lags = self.node.lags();
+        let leads = self.state() == ServerState::Leader;
+        let view = |node_id: &NodeId, disk: &str, role| {
+            let own = (leads && node_id == self.membership.node_id()).then_some(0);
+            let address = self.address_of(node_id).map(str::to_string);
+            let behind = lags.get(node_id).copied().or(own);
+            MemberView { id: node_id.clone(), disk: disk.into(), address, role, behind }
         };
+        let voters = voters.iter().map(|(id, disk)| view(id, disk, MemberRole::Voter));
+        let learners = learners.iter().map(|(id, learner)| {
+            let role = if learner.promote { MemberRole::Joining } else { MemberRole::Learner };
+            view(id, &learner.disk, role)
+        });
+        let mut all: Vec<MemberView> = voters.chain(learners).collect();
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        (all, self.node.membership_is_settled())
+    }
+
+    fn has_removed(&self, node_id: &NodeId, disk: &str) -> bool {
+        self.node.has_removed(node_id, disk)
+    }
+
+    fn is_removed(&self) -> bool {
+        let (node_id, disk) = (self.membership.node_id(), &self.membership.me().disk_id);
+        (self.told_removed && self.node.leader().is_none()) || self.node.has_removed(node_id, disk)
+    }
+
+    fn cluster_id(&self) -> Option<&str> {
+        self.membership.members().map(|members| members.cluster_id.as_str())
+    }
+
+    fn status(&self) -> OrderStatus {
+        let configuration = self.node.configuration();
+        let wiped = configuration.voters.keys().filter(|node_id| self.is_wiped(node_id));
         OrderStatus {
             committed: self.node.committed(),
             last: self.node.last(),
             starts_after: self.node.log().base(),
-            voters: self.node.configuration().voters.keys().cloned().collect(),
-            waits_for,
+            voters: configuration.voters.keys().cloned().collect(),
+            learners: configuration.learners.keys().cloned().collect(),
+            wiped: wiped.cloned().collect(),
+            waits_for: self.waits_for(),
         }
     }
 }

@@ -46,7 +46,7 @@ mod snapshot;
 
 pub use messages::{MessageStorage, Place};
 pub use sessions::{SESSION_IDS_MAX, SESSION_KEPT_MS, Session, Sessions};
-pub use snapshot::SnapshotError;
+pub use snapshot::{FrozenStorage, SnapshotError};
 
 /// What an entry did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,6 +211,11 @@ impl ReplicatedStorage {
         }
         self.sessions.register(id, user, token_hash, self.log_time_ms);
         Applied::Registered
+    }
+
+    /// Forgets what was said up to the place `seq`. Sessions and accounts stay, and so does the digest.
+    pub fn forget_up_to(&mut self, seq: Seq) {
+        self.messages.forget_up_to(seq);
     }
 
     /// Takes an entry into the digest.

@@ -1,6 +1,6 @@
 //! Causes before effects: in a view every message comes after all that its writer knew of the room when writing it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::agenda::Micros;
 use super::super::history::{Act, History, SessionHistory};
@@ -42,12 +42,14 @@ fn writings<'a>(
     promise: Promise,
 ) -> BTreeMap<&'a str, Vec<Knew>> {
     let mut rooms: BTreeMap<&str, Vec<Knew>> = BTreeMap::new();
+    // What is written once more keeps the moment of the first time.
+    let mut wrote = BTreeSet::new();
     for (at, act) in &session.acts {
         let (room, knew) = match act {
             // A position is forgotten with the view. While the network is whole the next server has it all the same.
             Act::Entered { room, .. } if !promise.whole => (room, Some(Knew::Entered)),
             Act::Shown { room, text, .. } => (room, texts.number(text).map(Knew::Shown)),
-            Act::Wrote { room, text } => {
+            Act::Wrote { room, text } if wrote.insert(text) => {
                 (room, texts.number(text).map(|number| Knew::Wrote(number, *at)))
             }
             _ => continue,
@@ -105,7 +107,7 @@ impl Past {
             }
             match view.place_of(*text) {
                 Some(place) => *latest = (*latest).max(Some((place, *text))),
-                None if !view.gap && view.must_have(message.at) => {
+                None if !view.gap && view.must_have(message) => {
                     *lacking = lacking.or(Some(*text));
                 }
                 None => {}

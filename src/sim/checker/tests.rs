@@ -6,8 +6,9 @@ use super::super::agenda::Micros;
 use super::super::history::SessionHistory;
 use super::*;
 
-const STRICT: Promise = Promise { order: Order::Causal, shown_survives: true, whole: true };
-const LOOSE: Promise = Promise { order: Order::Causal, shown_survives: false, whole: false };
+const STRICT: Promise =
+    Promise { order: Order::Causal, shown_survives: true, whole: true, linearizable: false };
+const LOOSE: Promise = Promise { shown_survives: false, whole: false, ..STRICT };
 const TOTAL: Promise = Promise { order: Order::Total, ..STRICT };
 
 /// A history of sessions that are named for their users; those that begin with `reader` read in the end.
@@ -21,8 +22,18 @@ fn history(script: &str) -> History {
         let sender = wrote.get(&text).cloned().unwrap_or_else(|| "nobody".into());
         let acts = match words[1] {
             "enters" => {
-                vec![Act::Entered { room: room.clone(), all: text == "all" }, Act::Joined { room }]
+                vec![
+                    Act::Entered { room: room.clone(), all: text == "all" },
+                    Act::Joined { room, history: 0 },
+                ]
             }
+            "comes" => {
+                let history = Some(text.parse().unwrap_or(u32::MAX));
+                let all = text == "all";
+                vec![Act::Entered { room: room.clone(), all }, Act::Asked { room, history }]
+            }
+            "resumes" => vec![Act::Asked { room, history: None }],
+            "is-told" => vec![Act::Joined { room, history: text.parse().unwrap() }],
             "leaves" => vec![Act::Left { room }],
             "writes" => {
                 wrote.insert(text.clone(), user.into());
@@ -49,7 +60,7 @@ fn history(script: &str) -> History {
     }
     let (readers, sessions) =
         sessions.into_values().partition(|session| session.user.starts_with("reader"));
-    History { sessions, readers }
+    History { sessions, readers, ..History::default() }
 }
 
 /// Which check `script` fails, if any.
@@ -194,4 +205,97 @@ fn a_view_may_begin_late_but_not_skip_anything() {
     assert_eq!(broken(&dora("dora sees b1\n dora sees a2"), TOTAL), None);
     assert_eq!(broken(&dora("dora sees a1\n dora sees a2"), TOTAL), Some("order"));
     assert_eq!(broken(&dora("dora sees a1\n dora sees a2"), STRICT), None);
+}
+
+/// Alice has written a1 and a2, and was told that they are taken; in the end all read `a1 a2 b1`.
+fn read(then: &str) -> Option<&'static str> {
+    let script = format!(
+        "alice enters\n alice writes a1\n alice sees a1\n alice hears a1\n alice writes a2\n alice sees a2\n alice hears a2
+         bob comes all\n bob is-told 2\n bob sees a1\n bob sees a2
+         {then}
+         bob writes b1\n bob sees b1\n alice sees b1\n bob hears b1
+         reader1 enters all\n reader1 sees a1\n reader1 sees a2\n reader1 sees b1"
+    );
+    not_linear(&script)
+}
+
+/// How `script` is not linearizable, whatever else is wrong with it.
+fn not_linear(script: &str) -> Option<&'static str> {
+    let history = history(script);
+    let texts = Texts::of(&history);
+    let readers = history.readers.iter().map(|reader| views_of(reader, &texts, TOTAL).unwrap());
+    let readers: Vec<View> = readers.flatten().collect();
+    linear::check(&history, &readers, &texts).err().map(|violation| violation.invariant)
+}
+
+#[test]
+fn a_read_shows_what_was_acknowledged_shown_or_read_before() {
+    let table = [
+        ("carol comes all\n carol is-told 2\n carol sees a1\n carol sees a2\n carol leaves", None),
+        ("carol comes all\n carol is-told 1\n carol sees a1\n carol leaves", Some("stale")),
+        ("carol comes all\n carol is-told 0\n carol leaves", Some("stale")),
+        // The answer alone convicts: the connection broke before anything came.
+        ("carol comes all\n carol is-told 1\n carol leaves", Some("stale")),
+        ("carol comes 1\n carol is-told 1\n carol sees a2\n carol leaves", None),
+        ("carol comes 1\n carol is-told 1\n carol sees a1\n carol leaves", Some("stale")),
+        ("carol comes 2\n carol is-told 1\n carol sees a2\n carol leaves", Some("part")),
+        ("carol comes all\n carol is-told 1\n carol sees a2\n carol leaves", Some("stale")),
+        // Nothing was asked for, and nothing can be said before something comes.
+        ("carol comes 0\n carol is-told 0\n carol leaves", None),
+    ];
+    for (then, verdict) in table {
+        assert_eq!(read(then), verdict, "{then}");
+    }
+}
+
+#[test]
+fn who_resumes_reads_on() {
+    let carol = "carol comes all\n carol is-told 2\n carol sees a1";
+    assert_eq!(read(&format!("{carol}\n carol resumes\n carol is-told 1\n carol leaves")), None);
+    let stale = format!("{carol}\n carol resumes\n carol is-told 0\n carol leaves");
+    assert_eq!(read(&stale), Some("stale"));
+}
+
+#[test]
+fn what_was_known_stands_before_what_is_written_later() {
+    let script = "alice enters\n bob enters\n alice writes a1\n alice sees a1\n alice hears a1\n bob writes b1\n bob sees b1
+         reader1 enters all\n reader1 sees b1\n reader1 sees a1";
+    assert_eq!(not_linear(script), Some("late"));
+    // The same two at the same time may stand either way.
+    let script = "alice enters\n bob enters\n alice writes a1\n bob writes b1\n alice sees a1\n alice hears a1\n bob sees b1
+         reader1 enters all\n reader1 sees b1\n reader1 sees a1";
+    assert_eq!(not_linear(script), None);
+}
+
+#[test]
+fn reads_are_judged_where_they_are_linearizable() {
+    let script = "alice enters\n alice writes a1\n alice sees a1\n alice hears a1
+         bob comes 9\n bob is-told 0\n bob quits\n reader1 enters all\n reader1 sees a1";
+    assert_eq!(broken(script, TOTAL), None);
+    assert_eq!(broken(script, Promise { linearizable: true, ..TOTAL }), Some("stale"));
+}
+
+#[test]
+fn who_stays_has_an_answer_to_each_message() {
+    let answered =
+        |script: &str| check_answered(&history(script)).err().map(|violation| violation.invariant);
+    assert_eq!(answered(GOOD), None);
+    assert_eq!(answered("alice writes a1\n alice writes a2\n alice hears a2"), Some("answered"));
+    assert_eq!(answered("alice writes a1\n alice is-refused a1"), None);
+    assert_eq!(answered("alice writes a1\n alice quits"), None);
+}
+
+#[test]
+fn what_is_sent_again_keeps_its_place() {
+    let script = "
+        alice enters all
+        alice writes a1
+        alice writes a2
+        alice writes a1
+        alice sees a1
+        alice sees a2
+        reader enters all
+        reader sees a1
+        reader sees a2";
+    assert_eq!(broken(script, STRICT), None);
 }

@@ -17,6 +17,15 @@ pub(super) struct Written<'a> {
     pub(super) room: &'a str,
     pub(super) at: Micros,
     pub(super) acked_at: Option<Micros>,
+    /// Its place in the one order, if anybody was told.
+    pub(super) place: Option<u64>,
+}
+
+impl Written<'_> {
+    /// Whether it stands in what is not kept any more, of which the last place is `starts`.
+    pub(super) fn is_forgotten(&self, starts: u64) -> bool {
+        self.place.is_some_and(|place| place <= starts)
+    }
 }
 
 /// All messages of a history.
@@ -34,8 +43,10 @@ impl<'a> Texts<'a> {
                 if let Act::Wrote { room, text } = act {
                     let user = &session.user;
                     // What is sent again keeps the number and the moment of the first time.
+                    let place = history.places.get(text).copied();
                     texts.numbers.entry(text).or_insert_with(|| {
-                        texts.all.push(Written { text, user, room, at: *at, acked_at: None });
+                        let (at, acked_at) = (*at, None);
+                        texts.all.push(Written { text, user, room, at, acked_at, place });
                         texts.all.len() - 1
                     });
                 } else if let Act::Acked { text } = act

@@ -20,7 +20,8 @@ pub(super) fn check(views: &[View], readers: &[View], texts: &Texts) -> Checked 
     for room in rooms {
         let of_room = || views.iter().filter(|view| view.room == room && !view.gap);
         check_no_circle(room, of_room(), texts)?;
-        let Some(reader) = readers.iter().find(|view| view.room == room) else { continue };
+        let of_readers = readers.iter().filter(|view| view.room == room);
+        let Some(reader) = of_readers.min_by_key(|view| view.starts) else { continue };
         for view in of_room() {
             check_no_hole(view, reader, texts)?;
         }
@@ -105,7 +106,14 @@ fn check_no_hole(view: &View, reader: &View, texts: &Texts) -> Checked {
     for text in &view.shown {
         // What the reader does not see is lost, and another check's matter.
         let Some(place) = reader.place_of(*text) else { continue };
-        if let Some((before, previous)) = last.filter(|(before, _)| *before + 1 != place) {
+        let is_hole = |before: u32| {
+            let between = reader.shown.get(before as usize..place as usize - 1);
+            // Also when it goes back.
+            between.is_none_or(|between| {
+                between.iter().any(|text| !texts[*text].is_forgotten(view.starts))
+            })
+        };
+        if let Some((before, previous)) = last.filter(|(before, _)| is_hole(*before)) {
             let (name, room) = (view.name(), view.room);
             let (text, previous) = (texts[*text].text, texts[previous].text);
             let detail = format!(

@@ -18,6 +18,8 @@ pub(super) struct View<'a> {
     /// Whether it lasted to the end.
     pub(super) open: bool,
     pub(super) gap: bool,
+    /// It was told that nothing up to this place is kept.
+    pub(super) starts: u64,
     /// What was shown, in order.
     pub(super) shown: Vec<Text>,
     /// For each message: as the how manyth it was shown, from 1; 0 for never.
@@ -37,9 +39,10 @@ impl View<'_> {
         Some(self.places[text]).filter(|place| *place > 0)
     }
 
-    /// Whether the view has to contain what was written at `at`.
-    pub(super) fn must_have(&self, at: Micros) -> bool {
-        self.all || self.joined_at.is_some_and(|joined| at > joined)
+    /// Whether the view has to contain `message`.
+    pub(super) fn must_have(&self, message: &Written) -> bool {
+        let came_before = self.joined_at.is_some_and(|joined| message.at > joined);
+        (self.all || came_before) && !message.is_forgotten(self.starts)
     }
 }
 
@@ -54,7 +57,7 @@ pub(super) fn views_of<'a>(
     for (at, act) in &session.acts {
         match act {
             Act::Entered { room, all } => views.enter(room, *all),
-            Act::Joined { room } => {
+            Act::Joined { room, .. } => {
                 if let Some(view) = views.open.get_mut(room.as_str()) {
                     view.joined_at.get_or_insert(*at);
                 }
@@ -69,9 +72,10 @@ pub(super) fn views_of<'a>(
             Act::Shown { room, text, sender } => views.shown(room, text, sender)?,
             Act::Acked { text } => views.acked(text)?,
             Act::Gap { room } => views.gap(room, promise)?,
+            Act::Starts { room, after } => views.starts(room, *after),
             Act::Refused { text, code } => views.refused(text, code)?,
             Act::Ended { reason } => check_end(session, reason, promise)?,
-            Act::Quit => {}
+            Act::Asked { .. } | Act::Quit => {}
         }
     }
     views.done.extend(views.open.into_values());
@@ -97,6 +101,7 @@ impl<'a> Views<'a, '_> {
             joined_at: None,
             open: self.session.stays(),
             gap: false,
+            starts: 0,
             shown: Vec::new(),
             places: vec![0; self.texts.len()],
             got: vec![false; self.texts.len()],
@@ -164,6 +169,13 @@ impl<'a> Views<'a, '_> {
             view.gap = true;
         }
         Ok(())
+    }
+
+    fn starts(&mut self, room: &str, after: u64) {
+        let Some(view) = self.open.get_mut(room) else { return };
+        view.starts = view.starts.max(after);
+        // What was on the way may be among it, and is then acknowledged all the same.
+        self.here.retain(|_, of| *of != room);
     }
 
     fn refused(&self, text: &str, code: &str) -> Checked {

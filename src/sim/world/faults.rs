@@ -1,12 +1,15 @@
 //! The plan's faults, and how a run ends: healing, rest, fresh readers, the verdict.
 
+use std::collections::BTreeMap;
+
 use super::super::agenda::{Event, Host, MS, Micros, SECOND};
-use super::super::checker::{Order, Promise, check, order_of};
+use super::super::checker::{Order, Promise, Violation, check, check_answered, order_of};
 use super::super::person::Stay;
 use super::super::plan::{Class, Fault, FaultKind, Plan};
 use super::{Stage, World};
 use crate::config::Design;
 use crate::domain::NodeId;
+use crate::server::ServerNode;
 
 /// How often it is looked whether the next fault is due, or all is at rest.
 const LOOK: Micros = 100 * MS;
@@ -48,6 +51,7 @@ impl World {
     /// Looks whether something is due.
     pub(super) fn look(&mut self) {
         let now = self.agenda.now();
+        self.operate();
         match self.stage {
             Stage::Faults if now >= self.plan.lasts || self.events >= self.steps_max => {
                 self.heal_all();
@@ -83,16 +87,17 @@ impl World {
         }
     }
 
-    /// Whether every server runs, is ready and is connected to every other one.
+    /// Whether every server runs, is ready, unless an operator took it out, and is connected to every other one.
     fn is_whole(&self) -> bool {
-        self.machines.iter().all(|machine| {
+        self.machines.iter().enumerate().all(|(host, machine)| {
             let Some(running) = machine.running.as_ref().filter(|_| machine.asleep.is_none())
             else {
                 return false;
             };
             let servers = &running.node.servers;
             let linked = servers.values().filter(|info| info.conn.is_some() && info.is_live());
-            running.node.is_ready() && linked.count() + 1 == self.machines.len()
+            let serves = running.node.is_ready() || self.operator.has_out(host);
+            serves && linked.count() + 1 == self.machines.len()
         })
     }
 
@@ -312,6 +317,24 @@ impl World {
         }
     }
 
+    /// Servers that applied the same know the same, but for messages that some have forgotten.
+    fn compare_states(&mut self) {
+        let mut known: BTreeMap<u64, (NodeId, Vec<u8>)> = BTreeMap::new();
+        for machine in &self.machines {
+            let node = machine.running.as_ref().map(|running| &running.node);
+            let Some((applied, state)) = node.and_then(ServerNode::state_without_messages) else {
+                continue;
+            };
+            let (first, same) =
+                known.entry(applied).or_insert_with(|| (machine.id.clone(), state.clone()));
+            if *same != state {
+                let detail = format!("{first} and {} applied {applied} and differ", machine.id);
+                self.violation = Some(Violation::new("state", detail, &[]));
+                return;
+            }
+        }
+    }
+
     /// Judges what users saw.
     pub(super) fn judge(&mut self) {
         let all: Vec<String> = self.machines.iter().map(|machine| machine.id.to_string()).collect();
@@ -326,11 +349,17 @@ impl World {
                 return;
             }
         }
+        self.compare_states();
+        if self.violation.is_some() {
+            return;
+        }
         let order = order_of(self.design);
         let one_at_a_time = self.plan.class == Class::OneAtATime && self.plan.nodes > 1;
         let strict = one_at_a_time || order == Order::Total;
         let whole = self.plan.class == Class::OneAtATime;
-        let promise = Promise { order, shown_survives: strict, whole };
-        self.violation = check(&self.history, promise).err();
+        let linearizable = self.design == Design::Raft;
+        let promise = Promise { order, shown_survives: strict, whole, linearizable };
+        let judged = check(&self.history, promise).and_then(|()| check_answered(&self.history));
+        self.violation = judged.err();
     }
 }

@@ -11,6 +11,7 @@ use super::World;
 use crate::domain::{Frame, Message};
 use crate::network::ConnId;
 use crate::server::Flow;
+use crate::trace::event::Kind;
 
 /// How long a dial may take, as in the shell.
 const DIAL_TIMEOUT: Micros = SECOND;
@@ -95,7 +96,7 @@ impl World {
             running.cm.arrived(conn_id(conn, 1 - side), bytes);
         }
         for frame in &batch {
-            self.tell_frame(from, to, frame);
+            self.tell_frame(from, "->", to, frame);
         }
         if self.is_server(to) {
             let frames = batch.iter().map(|frame| Some(Message::decode(frame)));
@@ -110,10 +111,11 @@ impl World {
         }
     }
 
-    fn tell_frame(&mut self, from: Host, to: Host, frame: &Frame) {
+    /// Writes down what arrived: `->` on a connection, `~>` as a datagram.
+    fn tell_frame(&mut self, from: Host, arrow: &str, to: Host, frame: &Frame) {
         if self.trace.is_on() {
             let text = String::from_utf8_lossy(frame);
-            let line = format!("{} -> {} {text}", self.name(from), self.name(to));
+            let line = format!("{} {arrow} {} {text}", self.name(from), self.name(to));
             self.tell(|| line);
         }
     }
@@ -384,6 +386,7 @@ impl World {
 
     pub(super) fn datagram(&mut self, host: Host, from: Host, frame: &Frame) {
         let Ok(msg) = Message::decode(frame) else { return };
+        self.tell_frame(from, "~>", host, frame);
         let from = Self::socket_address(from);
         self.step(host, |node, step| node.handle_udp_message(&msg, from, step));
     }
@@ -393,6 +396,7 @@ impl World {
     /// Nothing gets from `from` to `to`. Connections give up after a while.
     pub(super) fn cut(&mut self, from: Host, to: Host) {
         self.let_word_around();
+        self.note(from, Kind::Cut, Some(to), || format!("nothing gets to n{} any more", to + 1));
         self.links.cut(from, to);
         for (conn, side) in self.links.between(from, to) {
             let patience = self.rng.u64(2..20) * SECOND;
@@ -416,6 +420,7 @@ impl World {
         if !self.links.heal(from, to) {
             return;
         }
+        self.note(from, Kind::Heal, Some(to), || format!("everything gets to n{} again", to + 1));
         for (conn, side) in self.links.in_flight(from, to) {
             // A sender tries again after a pause that has grown meanwhile.
             let pause = self.delay(from, to) + self.rng.u64(0..300 * MS);

@@ -11,6 +11,7 @@ use super::{Stage, World, instant};
 use crate::client::event::Event as Told;
 use crate::client::keeper::{LASTED, TICK_INTERVAL, WELCOME_TIMEOUT};
 use crate::client::session::{Next, Session, Step};
+use crate::domain::content::JoinRoom;
 use crate::domain::{Frame, Message, MessageType, NodeId};
 
 /// Messages that a user writes ahead of their acknowledgements.
@@ -29,6 +30,9 @@ impl World {
         let conn = person.conn();
         for msg in step.send {
             let Some(conn) = conn else { continue };
+            if msg.message_type == MessageType::JoinRoom {
+                self.asks(host, &msg);
+            }
             let frame = msg.to_frame();
             if msg.message_type == MessageType::Chat && self.repeats(host) {
                 self.count("message repeated");
@@ -78,13 +82,20 @@ impl World {
                 Told::Joined { room, history, .. } => {
                     self.person(host).expects += history as usize;
                     self.reset_soon(host);
-                    self.record(host, Act::Joined { room });
+                    self.record(host, Act::Joined { room, history });
+                }
+                Told::HistoryStarts { room, after, .. } => {
+                    self.count("history starts later");
+                    self.record(host, Act::Starts { room, after });
                 }
                 Told::Gap { room, .. } => self.record(host, Act::Gap { room }),
                 Told::Left { room } => {
                     let person = self.person(host);
                     if person.rooms.get(&room) == Some(&Stay::Leaving) {
                         person.rooms.remove(&room);
+                    }
+                    if let Some(history) = self.person(host).comes_back.remove(&room) {
+                        self.enter(host, &room, history);
                     }
                 }
                 Told::Ended { reason } => {
@@ -111,6 +122,17 @@ impl World {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// The session sends JOIN_ROOM. Those asked of a server that was replaced and does not know it are the ones that
+    /// matter.
+    fn asks(&mut self, host: Host, msg: &Message) {
+        let Ok(join) = msg.content.parse::<JoinRoom>() else { return };
+        let history = join.history.filter(|_| join.after.is_none());
+        self.record(host, Act::Asked { room: msg.room_id.clone(), history });
+        if self.server_of(host).is_some_and(|server| self.is_deposed(server)) {
+            self.count("deposed leader asked");
         }
     }
 
@@ -164,7 +186,7 @@ impl World {
     pub(super) fn collect_records(&mut self) {
         for person in &mut self.people {
             let record = std::mem::take(&mut person.record);
-            let History { sessions, readers } = &mut self.history;
+            let History { sessions, readers, .. } = &mut self.history;
             let of = if person.reads_only { readers } else { sessions };
             if !record.acts.is_empty() {
                 of.push(record);
@@ -249,6 +271,9 @@ impl World {
             return;
         };
         let (room, text) = (msg.room_id.clone(), msg.content.text().to_string());
+        if let Some(place) = msg.seq.filter(|_| msg.message_type == MessageType::Chat) {
+            self.history.places.insert(text.clone(), place);
+        }
         if msg.message_type == MessageType::Chat && self.person(host).rooms.contains_key(&room) {
             self.record(host, Act::Got { room, text });
             self.breaks_in_the_middle(host, conn);
@@ -291,8 +316,11 @@ impl World {
         let (quits, wanders) =
             (chance(&mut person.rng, habits.quit), chance(&mut person.rng, habits.wander));
         let is_in = person.rooms.values().any(|stay| *stay == Stay::In);
+        let reads = habits.reads > 0 && chance(&mut person.rng, habits.reads);
         if quits && self.stage == Stage::Faults {
             self.quit(host);
+        } else if reads && is_in {
+            self.read_again(host);
         } else if wanders || !is_in {
             self.wander(host);
         } else {
@@ -315,13 +343,17 @@ impl World {
                 // Who leaves with messages on the way has them refused, and that is right.
                 let waits = person.session.outstanding().iter().any(|chat| chat.room == room);
                 if !waits {
-                    person.rooms.insert(room.clone(), Stay::Leaving);
-                    self.record(host, Act::Left { room: room.clone() });
-                    self.session(host, |session| session.leave_room(&room));
+                    self.leave_room(host, &room);
                 }
             }
             Some(Stay::Leaving) => {}
         }
+    }
+
+    fn leave_room(&mut self, host: Host, room: &str) {
+        self.person(host).rooms.insert(room.into(), Stay::Leaving);
+        self.record(host, Act::Left { room: room.into() });
+        self.session(host, |session| session.leave_room(room));
     }
 
     /// Goes into `room`, asking for `history` messages of its past.
@@ -331,6 +363,25 @@ impl World {
         self.session(host, |session| session.join_room(room, Some(history)));
     }
 
+    /// Leaves a room and comes back at once to read its past; or begins anew at another server and reads it there.
+    fn read_again(&mut self, host: Host) {
+        let goes_wrong = self.stage == Stage::Faults;
+        let person = self.person(host);
+        let moves = person.rng.u32(0..4) == 0 && goes_wrong;
+        let history = if person.rng.bool() { u32::MAX } else { person.rng.u32(0..10) };
+        let room = person.some_room();
+        if moves {
+            person.addresses.rotate_left(1);
+            self.count("room read elsewhere");
+            self.quit(host);
+            self.enter(host, &room, history);
+        } else if !person.session.outstanding().iter().any(|chat| chat.room == room) {
+            person.comes_back.insert(room.clone(), history);
+            self.count("room read again");
+            self.leave_room(host, &room);
+        }
+    }
+
     fn write(&mut self, host: Host) {
         let written = self.agenda.now();
         let now = instant(written);
@@ -338,13 +389,7 @@ impl World {
         if person.session.outstanding().len() >= AHEAD_MAX {
             return;
         }
-        let rooms: Vec<String> = person
-            .rooms
-            .iter()
-            .filter(|(_, stay)| **stay == Stay::In)
-            .map(|(room, _)| room.clone())
-            .collect();
-        let room = rooms[person.rng.usize(0..rooms.len())].clone();
+        let room = person.some_room();
         person.wrote += 1;
         let text = format!("{}-{}", person.user, person.wrote);
         self.record(host, Act::Wrote { room: room.clone(), text: text.clone() });

@@ -9,13 +9,14 @@ use super::super::machine::{Disk, Effect, Running, Wires};
 use super::super::plan::{Class, chance};
 use super::{World, instant};
 use crate::config::{AckRule, Design};
-use crate::domain::{Message, NodeId};
+use crate::domain::NodeId;
 use crate::network::ConnId;
 use crate::server::server_node::{NodeConfig, Timing};
 use crate::server::total_order::SnapshotCounts;
 use crate::server::total_order::logins::Admission;
 use crate::server::{ServerNode, ServerState, Step};
-use crate::storage::LogIndex;
+use crate::storage::{LogEvent, LogIndex};
+use crate::trace::event::Kind;
 
 /// How often timeouts are checked, as in the shell.
 const CHECK_INTERVAL: Micros = 50 * MS;
@@ -35,14 +36,21 @@ impl World {
         let machine = &mut self.machines[host];
         let local = machine.clock(now);
         let running = machine.running.as_mut()?;
+        let traced = running.tracer.as_ref().map(|tracer| {
+            tracer.begin(now);
+            tracer.around(&running.cm)
+        });
         let step = Step {
             now: instant(local),
             wall_ms: WALL_START_MS + machine.wall_offset + local / MS,
-            cm: &running.cm,
+            cm: traced.as_ref().map_or(&running.cm, |traced| traced),
             log: &machine.disk,
         };
         let result = body(&mut running.node, &step);
         running.node.settle(&step);
+        if let Some(tracer) = &running.tracer {
+            tracer.end(&running.node.standing());
+        }
         let effects = running.cm.take();
         let counts = running.node.snapshot_counts();
         let before = std::mem::replace(&mut running.snapshots, counts);
@@ -102,12 +110,21 @@ impl World {
         }
     }
 
+    /// Whether the server of `host` leads in a term of Raft that another server has ended without its knowing.
+    pub(super) fn is_deposed(&self, host: Host) -> bool {
+        let Some(running) = &self.machines[host].running else { return false };
+        let newest = self.leaders.last_key_value().map(|(term, _)| *term);
+        let own = running.node.term().map(|term| term.counter);
+        running.node.state() == ServerState::Leader && own < newest
+    }
+
     /// Counts snapshots, and writes them down.
     fn tell_snapshots(&mut self, host: Host, before: SnapshotCounts, now: SnapshotCounts) {
         let kinds = [
             ("snapshot", now.made > before.made),
             ("snapshot recovered", now.recovered > before.recovered),
             ("snapshot installed", now.installed > before.installed),
+            ("forgot", now.forgot > before.forgot),
         ];
         for (what, _) in kinds.into_iter().filter(|(_, happened)| *happened) {
             self.tell(|| format!("n{}: {what}", host + 1));
@@ -269,7 +286,10 @@ impl World {
         }
         self.tell(|| format!("n{} has synced {index}", host + 1));
         self.machines[host].disk.end_sync(index);
-        self.step(host, |node, _| node.on_synced(index));
+        self.step(host, |node, step| {
+            step.trace_log(&LogEvent::Synced(index));
+            node.on_synced(index);
+        });
     }
 
     /// What the disk has to say reaches the server soon, in a step of its own.
@@ -288,6 +308,9 @@ impl World {
             return;
         }
         for event in machine.disk.take_events() {
+            if matches!(event, LogEvent::Read { .. }) {
+                self.count("read from the disk");
+            }
             self.step(host, |node, _| node.on_log_event(event));
         }
     }
@@ -324,15 +347,23 @@ impl World {
             bootstrap_expect: nodes,
             ack: AckRule::default(),
             compact_after: self.plan.compact_after,
+            retain: self.plan.retain,
+            log_tail_bytes: self.plan.log_tail_bytes,
             seed: machine.rng.u64(..),
         };
-        let mut node = ServerNode::new(config, instant(machine.clock(now)));
-        let records = machine.disk.records();
-        let recovered = records.len();
-        for record in records {
-            // What is on a disk was written there by a server.
-            node.recover(Message::decode(&record).expect("a record that was written"));
+        let begun = instant(machine.clock(now));
+        let mut node = ServerNode::new(config.clone(), begun);
+        let mut damaged = usize::from(machine.disk.is_newest_damaged(&mut machine.rng));
+        let mut lost = machine.disk.recover(&mut node, damaged).err();
+        if lost.is_some() && damaged > 0 {
+            // The leader's snapshot replaced what the older one needs. Nothing is asked of a server that finds that out here:
+            // it would count as wiped, and too many at once may be.
+            damaged = 0;
+            node = ServerNode::new(config, begun);
+            lost = machine.disk.recover(&mut node, damaged).err();
         }
+        machine.disk.set_aside(damaged);
+        let recovered = machine.disk.kept();
         let running = Running {
             node,
             cm: Wires::new(window),
@@ -341,10 +372,21 @@ impl World {
             term: None,
             told: String::new(),
             snapshots: SnapshotCounts::default(),
+            tracer: self
+                .tracing
+                .as_ref()
+                .map(|tracing| tracing.start(&machine.id, &incarnation, now)),
         };
         machine.running = Some(Box::new(running));
         let ticks = [machine.rng.u64(0..100 * MS), machine.rng.u64(0..50 * MS)];
         self.tell(|| format!("n{} starts as {incarnation} with {recovered} records", host + 1));
+        if damaged > 0 {
+            self.count("snapshot damaged");
+        }
+        if let Some(lost) = lost {
+            let id = self.machines[host].id.to_string();
+            self.violate("runs", format!("{id} has lost something: {lost}"), &[&id]);
+        }
         self.step(host, ServerNode::start_failure_detection);
         self.agenda.after(ticks[0], Event::Heartbeat { host, life });
         self.agenda.after(ticks[1], Event::Timeouts { host, life });
@@ -361,6 +403,9 @@ impl World {
     /// The machine of `host` stops at once. Its connections are reset, as far as the network lets that through.
     pub(super) fn crash(&mut self, host: Host, wipe: bool) {
         self.let_word_around();
+        self.note(host, Kind::Crash, None, || {
+            if wipe { "crashes and loses its disk" } else { "crashes" }.into()
+        });
         let machine = &mut self.machines[host];
         if machine.running.take().is_none() {
             return;
@@ -392,6 +437,7 @@ impl World {
         }
         machine.asleep = Some(Vec::new());
         let life = machine.life;
+        self.note(host, Kind::Pause, None, || format!("sleeps for {} ms", lasts / MS));
         self.tell(|| format!("n{} falls asleep for {} ms", host + 1, lasts / MS));
         self.count("sleep");
         self.agenda.after(lasts, Event::Wake { host, life });
@@ -441,6 +487,24 @@ impl World {
             self.agenda.after(pause, event);
         }
         self.tell(|| format!("n{} wakes", host + 1));
+        self.note(host, Kind::Wake, None, || "wakes".into());
+    }
+
+    /// The trace of `host` hears what was done to it, or to the way from it to `to`.
+    pub(super) fn note(
+        &self,
+        host: Host,
+        kind: Kind,
+        to: Option<Host>,
+        say: impl FnOnce() -> String,
+    ) {
+        let (Some(tracing), Some(machine)) = (&self.tracing, self.machines.get(host)) else {
+            return;
+        };
+        let peer = to.and_then(|to| self.machines.get(to)).map(|machine| &machine.id);
+        if to.is_none() || peer.is_some() {
+            tracing.note(machine, self.agenda.now(), kind, peer, say);
+        }
     }
 }
 

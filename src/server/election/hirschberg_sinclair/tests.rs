@@ -437,6 +437,29 @@ fn a_round_whose_candidate_is_lost_ends_with_nobody_followed() {
     assert_eq!((n2.state(), n2.term()), (ServerState::Looking, Some(&term(1, "n3"))));
 }
 
+/// The sixteen servers of a ring kept cutting each other's rounds short: each looked for a leader more often than a
+/// message of a slow link arrives.
+#[test]
+fn servers_that_look_for_a_leader_all_the_time_do_not_cut_each_other_short() {
+    for seed in 0..5 {
+        let ids = ids(16);
+        let mut ring = Ring::of(&ids, seed);
+        for _ in 0..10_000 {
+            for id in &ids {
+                let looks = ring.nodes[id].leader().is_none() && !ring.nodes[id].is_under_way();
+                if looks && ring.rng.u8(..50) == 0 {
+                    ring.start(id);
+                }
+            }
+            ring.now += Duration::from_millis(1);
+            ring.deliver_one();
+        }
+        let leaders: BTreeSet<_> = ids.iter().map(|id| ring.nodes[id].leader()).collect();
+        assert_eq!(leaders, [Some(ids[15].clone())].into(), "seed {seed}");
+        assert!(ring.nodes[&ids[0]].counter < 10, "seed {seed}: {}", ring.nodes[&ids[0]].counter);
+    }
+}
+
 #[test]
 fn two_sides_of_a_partition_elect_and_the_higher_term_wins_when_they_meet() {
     let order = ids(5);

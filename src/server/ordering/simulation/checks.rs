@@ -12,8 +12,25 @@ impl World {
         if manager.committed() > manager.last() {
             return Err(format!("{} lacks {}, which is committed", server.id, manager.committed()));
         }
-        for entry in manager.take_committed() {
+        let (snapshot, committed) = (manager.take_snapshot(), manager.take_committed());
+        if let Some((seq, state)) = snapshot {
+            let wanted = self.state_after(seq);
+            let server = &mut self.servers[node];
+            if *state != *wanted.as_bytes() {
+                let state = String::from_utf8_lossy(&state);
+                return Err(format!("{} starts after {state:?}, not {wanted:?}", server.id));
+            }
+            server.taken = seq;
+            self.note("started from a base");
+        }
+        let server = &mut self.servers[node];
+        let Some(manager) = &mut server.manager else { return Ok(()) };
+        for entry in committed {
             let seq = entry.seq.unwrap_or_default() as usize;
+            if seq as Seq != server.taken + 1 {
+                return Err(format!("{} took {seq} after {}", server.id, server.taken));
+            }
+            server.taken += 1;
             match self.agreed.get(seq - 1) {
                 Some(known) if *known == entry => {}
                 Some(known) => {
@@ -38,7 +55,7 @@ impl World {
         let lost = self
             .agreed
             .iter()
-            .find(|entry| log.term_at(entry.seq.unwrap_or_default()) != Some(entry.term.as_ref()));
+            .find(|entry| !log.matches(entry.seq.unwrap_or_default(), entry.term.as_ref()));
         if let Some(lost) = lost {
             return Err(format!("{} leads in {term} without {:?}", server.id, lost.seq));
         }

@@ -70,7 +70,10 @@ impl World {
             return;
         }
         let kept = self.rng.u64(server.synced..=server.disk.written.get());
-        server.disk = Disk::of(server.disk.log.records().into_iter().take(kept as usize));
+        if self.reads_rng.bool() {
+            server.disk.synced(kept);
+        }
+        server.disk = server.disk.left(kept);
         server.led_in = None;
         for other in (0..self.servers.len()).filter(|other| *other != node) {
             *self.epochs.entry(Self::pair(node, other)).or_default() += 1;

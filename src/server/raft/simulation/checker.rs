@@ -53,7 +53,7 @@ impl Checker {
 
     fn commitment(&mut self, node: &RaftNode, from: Seq) -> Result<(), String> {
         if node.commit_index > node.log.last() {
-            return Err(format!("{} committed what it does not have", node.id));
+            return Err(format!("state machine safety: {} commits what it does not have", node.id));
         }
         for seq in from.max(node.log.base()) + 1..=node.commit_index {
             let term = node.term_number(seq).unwrap_or(0);

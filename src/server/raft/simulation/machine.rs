@@ -1,18 +1,36 @@
 //! One simulated machine: a disk that forgets what was not synced, and perhaps a server that runs.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 
 use super::*;
 use crate::domain::Frame;
-use crate::storage::Storage;
+use crate::storage::{LogEvent, Storage};
 
-/// Where the records of a server go.
+/// So many records are forgotten together, as a segment is.
+const SEGMENT_RECORDS: LogIndex = 4;
+
+/// Where the records and snapshots of a server go.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     pub(super) name: String,
+    /// Those that are not forgotten.
     records: RefCell<Vec<Frame>>,
-    synced: usize,
-    syncing: Option<usize>,
+    /// How many were forgotten in this life of the server.
+    forgotten: Cell<LogIndex>,
+    synced: LogIndex,
+    syncing: Option<LogIndex>,
+    /// What is done when everything up to an index is synced.
+    tasks: RefCell<VecDeque<(LogIndex, Task)>>,
+    /// The newest two, the newest one last.
+    pub(super) snapshots: Vec<(Seq, Arc<[u8]>)>,
+    events: Vec<LogEvent>,
+}
+
+#[derive(Debug)]
+enum Task {
+    Forget(LogIndex),
+    Save(Seq, Arc<[u8]>),
 }
 
 impl Disk {
@@ -25,52 +43,116 @@ impl Disk {
         self.records.borrow().iter().map(decode).collect()
     }
 
+    fn appended(&self) -> LogIndex {
+        self.forgotten.get() + self.records.borrow().len() as LogIndex
+    }
+
     pub(super) fn begin_sync(&mut self) -> Option<LogIndex> {
-        let appended = self.records.borrow().len();
-        if self.syncing.is_some() || appended == self.synced {
+        let appended = self.appended();
+        let is_idle = appended == self.synced && self.tasks.borrow().is_empty();
+        if self.syncing.is_some() || is_idle {
             return None;
         }
         self.syncing = Some(appended);
-        Some(appended as LogIndex)
+        self.syncing
     }
 
-    pub(super) fn is_syncing(&self) -> bool {
-        self.syncing.is_some()
+    /// The last record of what is on its way to the disk.
+    pub(super) fn syncing(&self) -> Option<LogIndex> {
+        self.syncing.map(|index| index as LogIndex)
     }
 
-    pub(super) fn end_sync(&mut self, index: LogIndex) {
+    /// The sync is done. What was to be done behind it may take longer, and later records overtake it then. A snapshot may find
+    /// no room.
+    pub(super) fn end_sync(&mut self, index: LogIndex, rng: &mut fastrand::Rng) -> Vec<LogEvent> {
         self.syncing = None;
-        self.synced = usize::try_from(index).expect("small");
+        self.synced = index;
+        while !self.tasks.borrow().is_empty()
+            && rng.bool()
+            && let Some(task) = self.next_task(index)
+        {
+            match task {
+                Task::Save(seq, _) if rng.u8(0..8) == 0 => {
+                    let reason = "no room".into();
+                    self.events.push(LogEvent::SnapshotNotSaved { seq, reason });
+                }
+                task => self.run(task),
+            }
+        }
+        std::mem::take(&mut self.events)
     }
 
-    /// Of what was not synced any part from the start may have reached the disk. Returns how many records are lost.
+    fn next_task(&self, synced: LogIndex) -> Option<Task> {
+        let mut tasks = self.tasks.borrow_mut();
+        let is_due = tasks.front().is_some_and(|(behind, _)| *behind <= synced);
+        if is_due { tasks.pop_front().map(|(_, task)| task) } else { None }
+    }
+
+    fn run(&mut self, task: Task) {
+        match task {
+            Task::Forget(index) => {
+                let forgotten = self.forgotten.get();
+                let last = index.saturating_sub(1).min(self.synced);
+                let count = last.saturating_sub(forgotten) / SEGMENT_RECORDS * SEGMENT_RECORDS;
+                self.records.get_mut().drain(..usize::try_from(count).expect("small"));
+                self.forgotten.set(forgotten + count);
+            }
+            Task::Save(seq, bytes) => {
+                self.snapshots.push((seq, bytes));
+                let old = self.snapshots.len().saturating_sub(2);
+                self.snapshots.drain(..old);
+                self.events.push(LogEvent::SnapshotSaved(seq));
+            }
+        }
+    }
+
+    /// Of what was not synced any part from the start may have reached the disk, and what was to be done behind that part may be done.
+    /// Returns how many records are lost.
     pub(super) fn crash(&mut self, rng: &mut fastrand::Rng) -> usize {
+        let synced = usize::try_from(self.synced - self.forgotten.get()).expect("small");
         let records = self.records.get_mut();
         let before = records.len();
-        let kept = if rng.bool() { self.synced } else { rng.usize(self.synced..=before) };
+        let kept = if rng.bool() { synced } else { rng.usize(synced..=before) };
         records.truncate(kept);
-        (self.synced, self.syncing) = (kept, None);
+        self.synced = self.appended();
+        while !self.tasks.borrow().is_empty()
+            && rng.bool()
+            && let Some(task) = self.next_task(self.synced)
+        {
+            self.run(task);
+        }
+        self.tasks.get_mut().clear();
+        self.events.clear();
+        // The next start numbers anew what it finds.
+        self.forgotten.set(0);
+        (self.synced, self.syncing) = (self.appended(), None);
         before - kept
     }
 }
 
 impl Storage for Disk {
     fn append(&self, msg: &Message) -> LogIndex {
-        let mut records = self.records.borrow_mut();
-        records.push(msg.to_frame());
-        records.len() as LogIndex
+        self.records.borrow_mut().push(msg.to_frame());
+        self.appended()
     }
 
     fn fault(&self) -> Option<String> {
         None
     }
-    fn forget_before(&self, _index: LogIndex) {}
+    fn forget_before(&self, index: LogIndex) {
+        self.tasks.borrow_mut().push_back((self.appended(), Task::Forget(index)));
+    }
     fn first_within(&self, _bytes: u64) -> LogIndex {
         1
     }
     fn request_read(&self, _token: u64, _from: LogIndex, _bytes_max: usize) {}
-    fn save_snapshot(&self, _seq: u64, _bytes: Arc<[u8]>) {}
+    fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>) {
+        self.tasks.borrow_mut().push_back((self.appended(), Task::Save(seq, bytes)));
+    }
 }
+
+/// How many entries stay behind a snapshot.
+const ENTRIES_KEPT: u64 = 10;
 
 /// What the layer above makes of the entries: their number, and a hash of all of them in order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,10 +171,10 @@ impl State {
     }
 
     /// With a tail, so that it takes several chunks.
-    pub(super) fn to_bytes(self) -> Arc<[u8]> {
+    pub(super) fn to_bytes(self) -> Vec<u8> {
         let mut bytes = [self.seq.to_le_bytes(), self.hash.to_le_bytes()].concat();
         bytes.resize(200, 7);
-        bytes.into()
+        bytes
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Self {
@@ -115,16 +197,30 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Starts a server on what the disk holds.
-    pub(super) fn start(&mut self, rng: &mut fastrand::Rng, timing: RaftTiming) {
-        self.life += 1;
-        let incarnation = Incarnation::new(&self.id, self.life, rng.u16(..));
+    /// Starts a server on what the disk holds. The newest `damaged` snapshots are not what was written. The error says what
+    /// is lost by that, and nothing was started.
+    pub(super) fn start(
+        &mut self,
+        rng: &mut fastrand::Rng,
+        timing: RaftTiming,
+        damaged: usize,
+    ) -> Result<(), String> {
+        let incarnation = Incarnation::new(&self.id, self.life + 1, rng.u16(..));
         let rng = rng.fork();
-        let mut node = RaftNode::new(self.id.clone(), incarnation, &*self.disk.name, rng, timing);
+        let mut node = RaftNode::new(self.id.clone(), incarnation, &*self.disk.name, rng, timing)
+            .keeping_entries(ENTRIES_KEPT);
+        if let Some((_, file)) = self.disk.snapshots.iter().rev().nth(damaged) {
+            node.recover_snapshot(file)?;
+        }
         for record in self.disk.records() {
             node.recover(record);
         }
+        node.recovered()?;
+        let left = self.disk.snapshots.len().saturating_sub(damaged);
+        self.disk.snapshots.truncate(left);
+        self.life += 1;
         self.state = State::default();
         self.node = Some(node);
+        Ok(())
     }
 }

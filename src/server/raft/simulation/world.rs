@@ -10,10 +10,17 @@ use crate::domain::Frame;
 use crate::network::transport::Outbox;
 use crate::testing::start;
 
+mod faults;
+mod rivals;
+
+use rivals::Turn;
+
 const MS: u64 = 1_000;
 /// How long things go wrong, and by when after that everything has to be well.
 const FAULTS_END: u64 = 5_000 * MS;
 const DEADLINE: u64 = 25_000 * MS;
+/// Parts the luck of storms from that of everything else.
+const STORM: u64 = 0x5157_u64 << 32;
 const TIMING: RaftTiming = RaftTiming { election_timeout: Duration::from_millis(300) };
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +65,8 @@ enum Event {
         down: usize,
         left: u32,
     },
+    /// The next leader of a storm.
+    Turn,
     Client,
     Fault,
     Heal {
@@ -75,6 +84,8 @@ struct Weather {
     fault_every: u64,
     /// New leaders are often cut off soon, so that logs diverge as in Figure 8.
     short_reigns: bool,
+    /// Leader after leader, each heard by few and gone soon.
+    storm: bool,
 }
 
 /// A cluster.
@@ -96,6 +107,8 @@ pub(super) struct World {
     tokens: u64,
     /// This machine crashes as soon as something is on its way to its disk.
     doomed: Option<usize>,
+    /// Who leads next in a storm, or leads.
+    turn: Option<Turn>,
     /// Bytes of entries in one request.
     batch_bytes: usize,
     happened: BTreeMap<&'static str, u64>,
@@ -103,19 +116,28 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
+        // Of their own luck, so that the other seeds stay what they are.
+        let storm = fastrand::Rng::with_seed(seed ^ STORM).u8(0..4) == 0;
         let mut rng = fastrand::Rng::with_seed(seed);
-        let voters = if rng.bool() { 3 } else { 5 };
+        let voters = if rng.bool() && !storm { 3 } else { 5 };
         let spares = rng.usize(0..=2);
         let calm = rng.bool();
-        let weather = Weather {
+        let mut weather = Weather {
             delay_max: [2, 10, 60][rng.usize(0..3)] * MS,
             sync_max: [1, 10, 150][rng.usize(0..3)] * MS,
             loss: if calm { 0.0 } else { rng.f64() * 0.1 },
             doubling: if calm { 0.0 } else { rng.f64() * 0.2 },
             fault_every: [60, 150, 400][rng.usize(0..3)] * MS,
             short_reigns: rng.u8(0..3) == 0,
+            storm,
         };
-        let batch_bytes = [1, 700][rng.usize(0..2)];
+        let mut batch_bytes = [1, 700][rng.usize(0..2)];
+        if storm {
+            // One entry at a time, on a network that is fast beside a turn.
+            batch_bytes = 1;
+            weather.delay_max = weather.delay_max.min(20 * MS);
+            weather.sync_max = weather.sync_max.min(10 * MS);
+        }
         let machines = (1..=voters + spares).map(|at| Machine {
             id: format!("n{at}").into(),
             disk: Disk::new(format!("{at}a")),
@@ -139,6 +161,7 @@ impl World {
             reads: BTreeMap::new(),
             tokens: 0,
             doomed: None,
+            turn: None,
             batch_bytes,
             happened: BTreeMap::new(),
         };
@@ -158,14 +181,17 @@ impl World {
                     node.set_first_members(&first, step);
                 };
                 self.step(host, members).expect("nothing happened yet");
-                let disk = &mut self.machines[host].disk;
-                if let Some(index) = disk.begin_sync() {
-                    disk.end_sync(index);
+                if let Some(index) = self.machines[host].disk.syncing() {
+                    self.machines[host].disk.end_sync(index, &mut self.rng);
+                    self.step(host, |node, _| node.on_synced(index)).expect("nothing happened yet");
                 }
             }
         }
         self.plan(20 * MS, Event::Client);
         self.plan(self.weather.fault_every, Event::Fault);
+        if self.weather.storm {
+            self.plan(20 * MS, Event::Turn);
+        }
         self.plan(FAULTS_END, Event::Heal { everything: true });
     }
 
@@ -182,7 +208,7 @@ impl World {
         let mut healed_at = None;
         while let Some(Reverse((at, _, event))) = self.agenda.pop() {
             self.now = at;
-            self.happen(event).map_err(|what| format!("at {} ms: {what}", at / MS))?;
+            self.happen(event).map_err(|what| format!("{what} (at {} ms)", at / MS))?;
             if at >= FAULTS_END && healed_at.is_none() {
                 healed_at = Some(self.checker.committed());
             }
@@ -219,9 +245,23 @@ impl World {
                 self.plan(60 * MS, Event::Heartbeat { host, life });
                 self.step(host, TotalOrder::heartbeat)
             }
-            Event::Synced { host, life, index } if self.machines[host].life == life => {
-                self.machines[host].disk.end_sync(index);
-                self.step(host, |node, _| node.on_synced(index))
+            Event::Synced { host, life, index }
+                if self.machines[host].life == life
+                    && self.machines[host].disk.syncing() == Some(index) =>
+            {
+                let said = self.machines[host].disk.end_sync(index, &mut self.rng);
+                self.step(host, |node, _| node.on_synced(index))?;
+                for event in said {
+                    let what = match event {
+                        LogEvent::SnapshotSaved(_) => "snapshot saved",
+                        _ => "snapshot not saved",
+                    };
+                    self.count(what);
+                    if self.machines[host].life == life {
+                        self.step(host, |node, _| node.on_log_event(&event))?;
+                    }
+                }
+                Ok(())
             }
             Event::LinkUp { host, peer, epoch } if self.epoch(host, peer) == epoch => {
                 let peer = self.machines[peer].id.clone();
@@ -234,6 +274,7 @@ impl World {
                 Ok(())
             }
             Event::Seesaw { up, down, left } => self.seesaw(up, down, left),
+            Event::Turn => self.next_turn(),
             Event::Client => self.client_acts(),
             Event::Fault if self.now < FAULTS_END => {
                 let pause = self.rng.u64(MS..=2 * self.weather.fault_every);
@@ -257,7 +298,7 @@ impl World {
         let msg = Message::decode(frame).map_err(|error| error.to_string())?;
         let mut refused = Ok(());
         self.step(to, |node, step| refused = node.handle_message(&sender, &msg, step))?;
-        refused.map_err(|error| format!("{sender} sent what is refused: {error}"))
+        refused.map_err(|error| format!("refused: {sender} sent {error}"))
     }
 
     /// Lets the server on `host` do something, spreads what it says, and checks.
@@ -273,15 +314,27 @@ impl World {
         act(node, &step);
         if rng.u8(0..8) > 0 {
             node.settle(&step);
+            if let Some(first) = node.renew_journal(&step) {
+                step.log.forget_before(first);
+            }
         }
         let cut = node.log.last() < last;
         machine.configuration.clone_from(node.configuration());
+        let committed = node.is_leader() && node.commit_index > before.2;
         let elected = self.checker.check(node, before)?;
         let sent = outbox.take_to_nodes();
         if let Some(index) = self.machines[host].disk.begin_sync() {
             let life = self.machines[host].life;
             let pause = self.rng.u64(100..=self.weather.sync_max);
             self.plan(pause, Event::Synced { host, life, index });
+        }
+        if elected {
+            self.few_hear(host);
+        }
+        if committed && self.ends_a_turn(host) {
+            self.take_results(host)?;
+            self.crash(host);
+            return Ok(());
         }
         for (to, msg) in sent {
             let to = to.expect("Raft never broadcasts");
@@ -297,7 +350,7 @@ impl World {
             self.plan(pause, Event::Depose { host });
         }
         self.take_results(host)?;
-        if self.doomed == Some(host) && self.machines[host].disk.is_syncing() {
+        if self.doomed == Some(host) && self.machines[host].disk.syncing().is_some() {
             self.doomed = None;
             self.count("crash in a write");
             self.crash(host);
@@ -333,9 +386,9 @@ impl World {
         let machine = &mut self.machines[host];
         let Some(node) = &mut machine.node else { return Ok(()) };
         let restored = node.take_snapshot();
-        if let Some((seq, _, bytes)) = &restored {
-            machine.state = State::from_bytes(bytes);
-            assert_eq!(machine.state.seq, *seq);
+        if let Some(snapshot) = &restored {
+            machine.state = State::from_bytes(snapshot.state());
+            assert_eq!(machine.state.seq, snapshot.seq());
             self.checker.applied(&machine.id, machine.state)?;
         }
         let entries = node.take_committed();
@@ -351,7 +404,7 @@ impl World {
             let asked =
                 self.reads.remove(&(host, life, token)).ok_or("an answer to no question")?;
             if index < asked {
-                return Err(format!("a read at {index} after {asked} was committed"));
+                return Err(format!("stale read: at {index} after {asked} was committed"));
             }
             *self.happened.entry("read answered").or_default() += 1;
         }
@@ -364,7 +417,7 @@ impl World {
     }
 
     fn start(&mut self, host: usize) -> Result<(), String> {
-        self.machines[host].start(&mut self.rng, TIMING);
+        self.start_from_disk(host)?;
         if let Some(node) = &mut self.machines[host].node {
             (node.batch_bytes, node.chunk_bytes) = (self.batch_bytes, 64);
         }
@@ -376,6 +429,31 @@ impl World {
             self.connect_anew(host, peer);
         }
         self.take_results(host)
+    }
+
+    /// Starts the server from what the disk holds. Now and then the newest snapshots are damaged: then either nothing is missing
+    /// all the same, or that is found, and the server has to start as a wiped one, if Raft can bear that.
+    fn start_from_disk(&mut self, host: usize) -> Result<(), String> {
+        let machine = &mut self.machines[host];
+        let all = machine.disk.snapshots.len();
+        let damaged = if self.rng.u8(0..4) == 0 { self.rng.usize(0..=all) } else { 0 };
+        let mut trial = self.rng.clone();
+        machine.start(&mut trial, TIMING, 0)?;
+        // Nobody was told of a snapshot that the journal does not tell of.
+        let end = machine.node.take().filter(|node| !node.marker_due).map(|node| node.log.end());
+        machine.life -= 1;
+        if damaged > 0 && machine.start(&mut self.rng, TIMING, damaged).is_ok() {
+            if end.is_some_and(|end| machine.node.as_ref().is_some_and(|n| n.log.end() != end)) {
+                return Err(format!("{} lost entries with a snapshot, and went on", machine.id));
+            }
+            self.count("snapshot damaged");
+            return Ok(());
+        }
+        if damaged > 0 && self.may_wipe(host) {
+            self.forget_disk(host);
+            self.count("snapshots lost");
+        }
+        self.machines[host].start(&mut self.rng, TIMING, 0)
     }
 
     /// What is on its way between the two is lost; both learn of the new connection, if there is one.
@@ -396,6 +474,9 @@ impl World {
         let pause = self.rng.u64(MS..40 * MS);
         self.plan(pause, Event::Client);
         let host = self.rng.usize(0..self.machines.len());
+        if self.rng.u8(0..8) == 0 {
+            self.compact(host)?;
+        }
         self.tokens += 1;
         let token = self.tokens;
         if self.rng.u8(0..3) == 0 {
@@ -413,219 +494,6 @@ impl World {
             // A machine that sleeps takes nothing.
             if self.machines[host].asleep_until <= self.now {
                 self.step(host, |node, step| _ = node.propose(chat, step))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn fault(&mut self) -> Result<(), String> {
-        let host = self.rng.usize(0..self.machines.len());
-        let other = self.rng.usize(0..self.machines.len());
-        match self.rng.u8(0..18) {
-            0 | 1 => self.crash(host),
-            2 => {
-                let pause = self.rng.u64(50 * MS..800 * MS);
-                self.machines[host].asleep_until = self.now + pause;
-                self.count("sleep");
-            }
-            3 => self.wipe(host),
-            4 | 5 => self.split(),
-            6 => {
-                self.cut.insert((host, other));
-                self.plan(400 * MS, Event::Heal { everything: false });
-                self.count("one-way cut");
-            }
-            7 => {
-                self.connect_anew(host, other);
-                self.count("reset");
-            }
-            8 | 9 => return self.compact(host),
-            10 => return self.transfer(host, other),
-            11 | 12 => self.doomed = Some(host),
-            13 | 14 => return self.ambush(host, other),
-            15 if host != other => return self.seesaw(host, other, 8),
-            _ => return self.change(other),
-        }
-        Ok(())
-    }
-
-    fn crash(&mut self, host: usize) {
-        if self.machines[host].node.take().is_none() {
-            return;
-        }
-        let lost = self.machines[host].disk.crash(&mut self.rng);
-        // Its timers end, and no answer reaches this life.
-        self.machines[host].life += 1;
-        self.count("crash");
-        if lost > 0 {
-            self.count("lost tail");
-        }
-        let pause = if self.rng.bool() { 20 * MS } else { 1_000 * MS };
-        let pause = self.rng.u64(MS..pause);
-        self.plan(pause, Event::Restart { host });
-    }
-
-    /// Whether a majority of `configuration` is on the disks that it names, that of `except` not counted.
-    fn survives(&self, configuration: &Configuration, except: Option<usize>) -> bool {
-        configuration.voters.is_empty()
-            || configuration.is_majority(|node_id| {
-                let mut machines = self.machines.iter().enumerate();
-                machines.any(|(at, machine)| {
-                    let disk = configuration.voters.get(node_id);
-                    machine.id == *node_id && disk == Some(&machine.disk.name) && Some(at) != except
-                })
-            })
-    }
-
-    /// The machine loses its disk, if Raft can bear that: it promises nothing when majorities are gone.
-    fn wipe(&mut self, host: usize) {
-        let mut known = self.machines.iter().map(|machine| &machine.configuration);
-        let broken = |configuration: &Configuration| {
-            // A learner may become a voter before anybody finds out that its disk is gone.
-            let mut later = configuration.clone();
-            let learners = configuration.learners.iter();
-            later.voters.extend(learners.map(|(id, learner)| (id.clone(), learner.disk.clone())));
-            !self.survives(configuration, Some(host)) || !self.survives(&later, Some(host))
-        };
-        if known.any(broken) {
-            return;
-        }
-        self.crash(host);
-        let machine = &mut self.machines[host];
-        machine.disk = Disk::new(format!("{}-{}", machine.id, machine.life));
-        machine.configuration = Configuration::default();
-        self.count("wipe");
-    }
-
-    fn split(&mut self) {
-        let side = self.rng.u64(..);
-        let of = |host: usize| side >> host & 1;
-        for a in 0..self.machines.len() {
-            for b in 0..self.machines.len() {
-                if of(a) != of(b) {
-                    self.cut.insert((a, b));
-                }
-            }
-        }
-        let pause = self.rng.u64(200 * MS..1_500 * MS);
-        self.plan(pause, Event::Heal { everything: false });
-        self.count("cut");
-    }
-
-    fn heal(&mut self, everything: bool) -> Result<(), String> {
-        for (a, b) in std::mem::take(&mut self.cut) {
-            self.connect_anew(a, b);
-        }
-        if everything {
-            for host in 0..self.machines.len() {
-                self.machines[host].asleep_until = 0;
-                if self.machines[host].node.is_none() {
-                    self.start(host)?;
-                }
-                for peer in host + 1..self.machines.len() {
-                    self.connect_anew(host, peer);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Stands without asking first, as if the leader had told it to.
-    fn stand(&mut self, host: usize) -> Result<(), String> {
-        self.step(host, |node, step| {
-            if node.is_own_voter() && !node.is_leader() {
-                node.stand(true, step);
-            }
-        })
-    }
-
-    /// Two stand that do not hear each other, at once or one after the other, while a voter crashes as it writes.
-    fn ambush(&mut self, host: usize, other: usize) -> Result<(), String> {
-        self.count("rivals");
-        self.cut.extend([(host, other), (other, host)]);
-        self.plan(400 * MS, Event::Heal { everything: false });
-        let voter = self.rng.usize(0..self.machines.len());
-        self.doomed = Some(voter).filter(|voter| *voter != host && *voter != other);
-        let pause = self.rng.u64(0..=2 * self.weather.delay_max + 20 * MS);
-        self.plan(pause, Event::Stand { host: other });
-        self.stand(host)
-    }
-
-    /// Two candidates in turn, each with everybody but the other, and hardly time to do anything: Figure 8.
-    fn seesaw(&mut self, up: usize, down: usize, left: u32) -> Result<(), String> {
-        if left == 0 || self.now >= FAULTS_END {
-            return self.heal(false);
-        }
-        self.count("see-saw");
-        self.cut.clear();
-        for other in 0..self.machines.len() {
-            self.connect_anew(up, other);
-            if other != down {
-                self.connect_anew(down, other);
-                self.cut.extend([(down, other), (other, down)]);
-            }
-        }
-        let pause = self.rng.u64(0..=6 * self.weather.delay_max + 2 * self.weather.sync_max);
-        self.plan(pause + MS, Event::Seesaw { up: down, down: up, left: left - 1 });
-        self.stand(up)
-    }
-
-    fn cut_off(&mut self, host: usize) {
-        for other in (0..self.machines.len()).filter(|other| *other != host) {
-            self.cut.extend([(host, other), (other, host)]);
-        }
-        let pause = self.rng.u64(200 * MS..900 * MS);
-        self.plan(pause, Event::Heal { everything: false });
-        self.count("short reign");
-    }
-
-    fn compact(&mut self, host: usize) -> Result<(), String> {
-        let state = self.machines[host].state;
-        let mut did = false;
-        self.step(host, |node, step| did = node.compact(state.seq, state.to_bytes(), step))?;
-        if did {
-            self.count("compaction");
-        }
-        Ok(())
-    }
-
-    fn transfer(&mut self, host: usize, to: usize) -> Result<(), String> {
-        let to = self.machines[to].id.clone();
-        let leads = |machine: &Machine| machine.node.as_ref().is_some_and(RaftNode::is_leader);
-        if !self.machines.iter().any(leads) {
-            return Ok(());
-        }
-        self.count("transfer");
-        for host in 0..self.machines.len() {
-            self.step(host, |node, step| _ = node.transfer_leadership(&to, step))?;
-        }
-        if self.rng.bool() {
-            self.step(host, TotalOrder::resign)?;
-        }
-        Ok(())
-    }
-
-    fn change(&mut self, other: usize) -> Result<(), String> {
-        let (node_id, disk) =
-            (self.machines[other].id.clone(), self.machines[other].disk.name.clone());
-        for host in 0..self.machines.len() {
-            let configuration = self.machines[host].configuration.clone();
-            let (change, what) = if configuration.disk_of(&node_id).is_none() {
-                let (node_id, disk) = (node_id.clone(), disk.clone());
-                (MembershipChange::AddLearner { node_id, disk, promote: true }, "learner added")
-            } else {
-                let mut without = configuration;
-                without.voters.remove(&node_id);
-                // Nobody takes away what a wiped voter's majority still needs.
-                if without.voters.len() < 2 || !self.survives(&without, None) {
-                    continue;
-                }
-                (MembershipChange::Remove { node_id: node_id.clone() }, "server removed")
-            };
-            let mut did = false;
-            self.step(host, |node, step| did = node.change_membership(&change, step).is_ok())?;
-            if did {
-                self.count(what);
             }
         }
         Ok(())

@@ -2,6 +2,8 @@
 
 mod accounts;
 pub(in crate::server) mod alone;
+mod forgotten;
+mod raft;
 mod three;
 
 use std::sync::Arc;

@@ -5,8 +5,8 @@
 //!                               └─ a tombstone: the place stays, who said it stays, the text is gone
 //! ```
 //!
-//! A place never goes away, so positions that clients were given hold. A deletion has a place of its own: a client
-//! that comes back learns what was deleted while it was away, like what was said.
+//! A place goes away only with all that stand before it, so positions that clients were given hold. A deletion has a place of
+//! its own: a client that comes back learns what was deleted while it was away, like what was said.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,6 +48,14 @@ impl Place {
         }
     }
 
+    /// The place of the message that it is about: this one, or the one that is deleted.
+    pub fn about(&self) -> Seq {
+        match self {
+            Self::Deletion { of, .. } => *of,
+            _ => self.seq(),
+        }
+    }
+
     /// The message, unless it is deleted.
     pub fn message(&self) -> Option<&Entry> {
         match self {
@@ -67,6 +75,22 @@ struct Room {
     /// Who said how many of them.
     senders: BTreeMap<String, u64>,
     last_ms: Option<u64>,
+    /// Its last place that is not kept any more; 0 when all are.
+    forgotten: Seq,
+}
+
+impl Room {
+    /// A message of `entry`'s text and sender is not counted any more.
+    fn uncount(&mut self, entry: &Entry) {
+        self.messages -= 1;
+        self.bytes -= entry.content.text().len() as u64;
+        if let Some(count) = self.senders.get_mut(&entry.sender_id) {
+            *count -= 1;
+            if *count == 0 {
+                self.senders.remove(&entry.sender_id);
+            }
+        }
+    }
 }
 
 /// Every message, by room, by place and by id.
@@ -104,12 +128,7 @@ impl MessageStorage {
         if entry.message_type == MessageType::Delete {
             return false;
         }
-        room.messages -= 1;
-        room.bytes -= entry.content.text().len() as u64;
-        if let Some(count) = room.senders.get_mut(&entry.sender_id) {
-            *count -= 1;
-        }
-        room.senders.retain(|_, count| *count > 0);
+        room.uncount(&entry);
         let mut tombstone = (*entry).clone();
         (tombstone.message_type, tombstone.content) = (MessageType::Delete, Content::Empty);
         let tombstone: Entry = Arc::new(tombstone);
@@ -118,6 +137,56 @@ impl MessageStorage {
         self.message_index[at] = tombstone;
         self.deleted += 1;
         true
+    }
+
+    /// Forgets the places up to `seq`, and later deletions of what stood there.
+    pub(super) fn forget_up_to(&mut self, seq: Seq) {
+        let kept = self.message_index.partition_point(|entry| entry.seq <= Some(seq));
+        for entry in self.message_index.drain(..kept) {
+            if let Some(places) = self.messages.get_mut(&entry.message_id) {
+                places.retain(|place| *place > seq);
+                if places.is_empty() {
+                    self.messages.remove(&entry.message_id);
+                }
+            }
+        }
+        for room in self.rooms.values_mut() {
+            let kept = room.places.partition_point(|place| place.seq() <= seq);
+            for place in room.places.drain(..kept).collect::<Vec<_>>() {
+                room.forgotten = place.seq();
+                match place {
+                    Place::Said(entry) => room.uncount(&entry),
+                    Place::Gone { .. } => self.deleted -= 1,
+                    Place::Deletion { .. } => {}
+                }
+            }
+            if kept > 0 {
+                room.places.retain(|place| place.about() > seq);
+            }
+        }
+    }
+
+    /// The last place of `room_id` that is not kept any more; 0 when all are.
+    pub fn forgotten(&self, room_id: &str) -> Seq {
+        self.rooms.get(room_id).map_or(0, |room| room.forgotten)
+    }
+
+    /// The rooms of which not all is kept, with the last place that is not.
+    pub(super) fn all_forgotten(&self) -> impl Iterator<Item = (&String, Seq)> {
+        let rooms = self.rooms.iter().map(|(room_id, room)| (room_id, room.forgotten));
+        rooms.filter(|(_, seq)| *seq > 0)
+    }
+
+    /// Takes from a snapshot that the places of `room_id` up to `seq` are not kept any more.
+    pub(super) fn restore_forgotten(&mut self, room_id: String, seq: Seq) {
+        self.rooms.entry(room_id).or_default().forgotten = seq;
+    }
+
+    /// The last place whose message was said before `since_ms`; 0 when none was.
+    pub fn last_before(&self, since_ms: u64) -> Seq {
+        let before = self.message_index.partition_point(|entry| entry.timestamp < Some(since_ms));
+        let last = before.checked_sub(1).and_then(|at| self.message_index.get(at));
+        last.and_then(|entry| entry.seq).unwrap_or(0)
     }
 
     /// Takes a place of a snapshot, the room's next one.
@@ -194,14 +263,15 @@ impl MessageStorage {
         self.deleted
     }
 
-    /// The rooms with messages, by name.
+    /// The rooms in which something was said, by name.
     pub fn rooms(&self) -> impl Iterator<Item = &String> {
         self.rooms.keys()
     }
 
     /// Each room in numbers, by name.
     pub fn room_statistics(&self) -> Vec<RoomStatistics> {
-        let rooms = self.rooms.iter().map(|(room_id, room)| RoomStatistics {
+        let rooms = self.rooms.iter().filter(|(_, room)| !room.places.is_empty());
+        let rooms = rooms.map(|(room_id, room)| RoomStatistics {
             room_id: room_id.clone(),
             messages: room.messages,
             bytes: room.bytes,

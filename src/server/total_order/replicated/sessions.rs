@@ -35,6 +35,7 @@
 //! expire begins another one by itself; what it does not know the fate of it does not send again, and says so.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -51,10 +52,10 @@ pub struct Session {
     /// What its token is checked against, once it has shown a password.
     pub token_hash: Option<String>,
     /// Its last messages' ids, oldest first.
-    ids: VecDeque<String>,
+    ids: VecDeque<Arc<str>>,
     /// The same, to look up.
     #[serde(skip)]
-    known: BTreeSet<String>,
+    known: BTreeSet<Arc<str>>,
     /// Ids with a number below this may have been forgotten.
     forgotten: u64,
     /// The log time of its last message or registration, in milliseconds.
@@ -68,8 +69,9 @@ impl Session {
     }
 
     fn remember(&mut self, id: &str, message_id: &str) {
-        if self.known.insert(message_id.into()) {
-            self.ids.push_back(message_id.into());
+        let shared: Arc<str> = message_id.into();
+        if self.known.insert(shared.clone()) {
+            self.ids.push_back(shared);
         }
         if self.ids.len() > SESSION_IDS_MAX
             && let Some(oldest) = self.ids.pop_front()
@@ -89,7 +91,8 @@ fn number(session: &str, message_id: &str) -> Option<u64> {
 /// The sessions that are remembered.
 #[derive(Clone, Debug, Default)]
 pub struct Sessions {
-    by_id: BTreeMap<String, Session>,
+    /// Shared with a state that is being written down: the first change after that copies the session.
+    by_id: BTreeMap<String, Arc<Session>>,
     /// By the log time of their last use, to forget the oldest.
     by_age: BTreeSet<(u64, String)>,
 }
@@ -97,7 +100,7 @@ pub struct Sessions {
 impl Sessions {
     /// What is remembered of the session `id`.
     pub fn get(&self, id: &str) -> Option<&Session> {
-        self.by_id.get(id)
+        self.by_id.get(id).map(|session| &**session)
     }
 
     /// Whether the message `message_id` of the session `id` may have been applied and forgotten.
@@ -117,7 +120,7 @@ impl Sessions {
     }
 
     /// All of them, by id.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Session)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Arc<Session>)> {
         self.by_id.iter()
     }
 
@@ -129,7 +132,7 @@ impl Sessions {
         token_hash: Option<String>,
         now_ms: u64,
     ) {
-        let session = self.by_id.entry(id.into()).or_default();
+        let session = Arc::make_mut(self.by_id.entry(id.into()).or_default());
         session.user = user.into();
         session.token_hash = token_hash.or(session.token_hash.take());
         self.touch(id, now_ms);
@@ -137,14 +140,14 @@ impl Sessions {
 
     /// The message `message_id` of the session `id` was applied.
     pub(super) fn remember(&mut self, id: &str, message_id: &str, now_ms: u64) {
-        if let Some(session) = self.by_id.get_mut(id) {
+        if let Some(session) = self.by_id.get_mut(id).map(Arc::make_mut) {
             session.remember(id, message_id);
             self.touch(id, now_ms);
         }
     }
 
     fn touch(&mut self, id: &str, now_ms: u64) {
-        let Some(session) = self.by_id.get_mut(id) else { return };
+        let Some(session) = self.by_id.get_mut(id).map(Arc::make_mut) else { return };
         let before = std::mem::replace(&mut session.used_ms, now_ms);
         self.by_age.remove(&(before, id.to_string()));
         self.by_age.insert((now_ms, id.into()));
@@ -166,6 +169,6 @@ impl Sessions {
     pub(super) fn restore(&mut self, id: String, mut session: Session) {
         session.known = session.ids.iter().cloned().collect();
         self.by_age.insert((session.used_ms, id.clone()));
-        self.by_id.insert(id, session);
+        self.by_id.insert(id, Arc::new(session));
     }
 }

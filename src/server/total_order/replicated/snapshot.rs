@@ -3,6 +3,7 @@
 //! ```text
 //!   {"version":1,"applied":42,"log_time_ms":…,"digest":…,"accounts":{…}}       the first line
 //!   {"session":["5f1c0a9e",{…}]}                                                 a line for each session,
+//!   {"forgotten":["lobby",12]}                                                   for each room that is not kept whole,
 //!   {"place":["lobby",{"said":{…}}]}                                             and for each place of a room, in order
 //! ```
 //!
@@ -11,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -50,27 +52,54 @@ struct Head {
     lines: usize,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
     Session(String, Session),
     Place(String, Place),
+    Forgotten(String, Seq),
 }
 
-impl ReplicatedStorage {
+/// A [`Line`] to be written.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum LineRef<'a> {
+    Session(&'a str, &'a Session),
+    Place(&'a str, &'a Place),
+    Forgotten(&'a str, Seq),
+}
+
+/// A state that does not change any more, to be written down beside the one that goes on. It shares messages and
+/// sessions with that one, so it is made in a moment.
+#[derive(Debug)]
+pub struct FrozenStorage {
+    sessions: Vec<(String, Arc<Session>)>,
+    rooms: Vec<(String, Vec<Place>)>,
+    forgotten: Vec<(String, Seq)>,
+    accounts: BTreeMap<String, Account>,
+    applied: Seq,
+    log_time_ms: u64,
+    digest: u32,
+}
+
+impl FrozenStorage {
     /// Everything that was applied, as JSON lines. Equal states give equal bytes.
-    pub fn to_snapshot(&self) -> Vec<u8> {
+    pub fn to_bytes(&self) -> Vec<u8> {
         let mut lines = Vec::new();
-        let sessions = self.sessions.iter();
-        let sessions = sessions.map(|(id, session)| Line::Session(id.clone(), session.clone()));
-        let places = self.messages.rooms().flat_map(|room_id| {
-            let places = self.messages.places(room_id).iter();
-            places.map(|place| Line::Place(room_id.clone(), place.clone()))
-        });
         let mut count = 0;
-        for line in sessions.chain(places) {
-            write(&mut lines, &line);
+        for (id, session) in &self.sessions {
+            write(&mut lines, &LineRef::Session(id, session));
             count += 1;
+        }
+        for (room_id, seq) in &self.forgotten {
+            write(&mut lines, &LineRef::Forgotten(room_id, *seq));
+            count += 1;
+        }
+        for (room_id, places) in &self.rooms {
+            for place in places {
+                write(&mut lines, &LineRef::Place(room_id, place));
+                count += 1;
+            }
         }
         let head = Head {
             version: VERSION,
@@ -84,6 +113,31 @@ impl ReplicatedStorage {
         write(&mut snapshot, &head);
         snapshot.extend(lines);
         snapshot
+    }
+}
+
+impl ReplicatedStorage {
+    /// The state as it is now, for good.
+    pub fn freeze(&self) -> FrozenStorage {
+        let sessions = self.sessions.iter().map(|(id, session)| (id.clone(), session.clone()));
+        let rooms = self.messages.rooms();
+        let rooms = rooms.map(|room_id| (room_id.clone(), self.messages.places(room_id).to_vec()));
+        let forgotten = self.messages.all_forgotten();
+        let forgotten = forgotten.map(|(room_id, seq)| (room_id.clone(), seq));
+        FrozenStorage {
+            sessions: sessions.collect(),
+            rooms: rooms.collect(),
+            forgotten: forgotten.collect(),
+            accounts: self.accounts.clone(),
+            applied: self.applied,
+            log_time_ms: self.log_time_ms,
+            digest: self.digest,
+        }
+    }
+
+    /// Everything that was applied, as JSON lines. Equal states give equal bytes.
+    pub fn to_snapshot(&self) -> Vec<u8> {
+        self.freeze().to_bytes()
     }
 
     /// The state that [`to_snapshot`](Self::to_snapshot) gave these bytes for.
@@ -105,6 +159,9 @@ impl ReplicatedStorage {
         for (number, line) in (2..).zip(lines) {
             match read(number, line)? {
                 Line::Session(id, session) => storage.sessions.restore(id, session),
+                Line::Forgotten(room_id, seq) => {
+                    storage.messages.restore_forgotten(room_id, seq);
+                }
                 Line::Place(room_id, place) => storage.messages.restore(&room_id, place),
             }
             count += 1;

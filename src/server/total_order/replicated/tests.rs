@@ -105,6 +105,54 @@ fn an_id_that_no_longer_fits_the_memory_is_refused_rather_than_applied_again() {
 }
 
 #[test]
+fn what_is_forgotten_leaves_sessions_and_accounts() {
+    let mut storage = storage();
+    for (seq, id) in [(3, "a"), (4, "b"), (5, "c")] {
+        storage.apply(&chat(seq, "s", id, 5));
+    }
+    storage.apply(&delete(6, "s", "b"));
+    storage.apply(&delete(7, "s", "c"));
+    let digest = storage.digest();
+    storage.forget_up_to(4);
+    let places: Vec<Seq> = storage.places("lobby").iter().map(Place::seq).collect();
+    assert_eq!(places, [5, 7], "the deletion of 4 is gone with it");
+    assert_eq!(storage.message_storage().forgotten("lobby"), 4);
+    assert_eq!((storage.message_storage().deleted(), storage.digest()), (1, digest));
+    assert!(storage.contains("s", "a"));
+    assert_eq!(storage.apply(&chat(8, "s", "a", 5)), Applied::Duplicate, "not said again");
+    assert_eq!(storage.apply(&delete(9, "s", "a")), Applied::Refused(Refusal::NotFound));
+    assert_eq!(storage.apply(&chat(10, "s", "d", 9)), Applied::Stored);
+    assert_eq!(storage.message_storage().last_before(9), 5);
+    // The same as bytes, and from them.
+    let again = ReplicatedStorage::from_snapshot(&storage.to_snapshot()).unwrap();
+    assert_eq!(again.to_snapshot(), storage.to_snapshot());
+    assert_eq!(again.message_storage().forgotten("lobby"), 4);
+    assert_eq!(again.statistics(), storage.statistics());
+    storage.forget_up_to(10);
+    assert_eq!((storage.places("lobby").len(), storage.statistics().messages), (0, 0));
+    assert_eq!(storage.rooms().count(), 1, "the room is still there");
+}
+
+#[test]
+fn what_is_known_without_messages_is_the_same_whenever_they_are_forgotten() {
+    let entries = [
+        join(1, "s", 5, 5),
+        chat(2, "s", "a", 6),
+        chat(3, "s", "b", 7),
+        join(4, "t", 8, 8),
+        chat(5, "t", "c", 9),
+    ];
+    let (mut at_once, mut late) = (ReplicatedStorage::new(), ReplicatedStorage::new());
+    for entry in &entries {
+        at_once.apply(entry);
+        at_once.forget_up_to(at_once.applied());
+        late.apply(entry);
+    }
+    late.forget_up_to(5);
+    assert_eq!(at_once.to_snapshot(), late.to_snapshot());
+}
+
+#[test]
 fn a_deleted_message_leaves_its_place() {
     let mut storage = storage();
     for (seq, id) in [(3, "a"), (4, "b")] {
@@ -314,4 +362,18 @@ fn numbers_may_begin_with_zero() {
     let seq = storage.applied() + 1;
     let again = storage.apply(&chat(seq, "s", "s-0", 5));
     assert_eq!(again, Applied::Refused(Refusal::Expired), "it is forgotten, not new");
+}
+
+#[test]
+fn a_frozen_state_does_not_change_with_the_one_that_goes_on() {
+    let mut storage = storage();
+    storage.apply(&chat(3, "s", "s-1", 5));
+    let (frozen, before) = (storage.freeze(), storage.to_snapshot());
+    storage.apply(&chat(4, "s", "s-2", 6));
+    let mut deletion = (*chat(5, "s", "s-3", 6)).clone();
+    deletion.message_type = MessageType::Delete;
+    let target = Deletion { target: "s-1".into(), session: None };
+    storage.apply(&deletion.saying(&target).into());
+    assert_ne!(storage.to_snapshot(), before);
+    assert_eq!(frozen.to_bytes(), before);
 }

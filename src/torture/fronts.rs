@@ -1,0 +1,453 @@
+//! A network between servers that can be cut, slowed and broken while they run.
+//!
+//! ```text
+//!   n1 ── dials ──▶ [front of n2] ──▶ n2        n2 advertises the front, so everyone dials that
+//!                    reads the HELLO, so it knows that n1 is at the other end
+//! ```
+//!
+//! A cut direction is a black hole: what is sent there is neither delivered nor refused, ends of connections
+//! included; a new connection needs both directions. On healing the connections that were cut go on where they
+//! stopped, or they are reset. A slow network holds up every piece of up to 64 KiB for the delay. Clients are never touched.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+use parking_lot::{Condvar, Mutex};
+
+use crate::domain::content::Hello;
+use crate::domain::{Message, MessageType};
+use crate::threads::Threads;
+
+/// The longest first frame that is taken for a HELLO.
+const HELLO_BYTES_MAX: u32 = 1 << 20;
+/// How long a front waits for the server behind it to accept.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How much is passed on at once.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// How long dropping the fronts waits for their threads.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// What becomes of the connections that a cut stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Healing {
+    /// They go on: what waited arrives late.
+    GoOn,
+    /// They are closed: what waited is lost.
+    Reset,
+}
+
+/// The fronts of some servers, by place from 0, and what is cut between them.
+#[derive(Debug)]
+pub struct Fronts {
+    addresses: Vec<SocketAddr>,
+    shared: Arc<Shared>,
+    threads: Threads,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Something was healed, or broken.
+    changed: Condvar,
+    threads: Threads,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Where the server behind each front listens.
+    targets: BTreeMap<usize, SocketAddr>,
+    /// The directions in which nothing passes: from, to.
+    cuts: BTreeSet<(usize, usize)>,
+    /// How long everything between servers takes.
+    delay: Duration,
+    /// What the servers said to each other.
+    traffic: Traffic,
+    lines: BTreeMap<u64, Line>,
+    count: u64,
+    over: bool,
+}
+
+/// What went from server to server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Frames, each a message.
+    pub messages: u64,
+    /// Bytes, lengths included.
+    pub bytes: u64,
+}
+
+/// Counts frames in a stream of bytes that arrives in pieces: four bytes of length, then as many of content.
+#[derive(Debug, Default)]
+struct FrameCounter {
+    /// How many bytes of the present frame are still to come.
+    rest: u64,
+    /// The bytes of a length so far.
+    length: Vec<u8>,
+}
+
+impl FrameCounter {
+    /// How many frames begin in `bytes`.
+    fn count(&mut self, mut bytes: &[u8]) -> u64 {
+        let mut frames = 0;
+        while !bytes.is_empty() {
+            let skipped = self.rest.min(bytes.len() as u64);
+            self.rest -= skipped;
+            bytes = &bytes[skipped as usize..];
+            let taken = bytes.len().min(4 - self.length.len());
+            self.length.extend_from_slice(&bytes[..taken]);
+            bytes = &bytes[taken..];
+            if let Some(length) = self.length.first_chunk::<4>() {
+                self.rest = u64::from(u32::from_be_bytes(*length));
+                self.length.clear();
+                frames += 1;
+            }
+        }
+        frames
+    }
+}
+
+/// A connection through a front.
+#[derive(Debug)]
+struct Line {
+    /// The server that dialled; `None` for a client.
+    from: Option<usize>,
+    to: usize,
+    /// The sockets on both sides, as far as they stand.
+    ends: Vec<TcpStream>,
+}
+
+impl Fronts {
+    /// Fronts for `count` servers `n1`, `n2`, … Fails when the machine has no ports or threads left.
+    pub fn open(count: usize) -> io::Result<Self> {
+        let threads = Threads::new("fronts");
+        let shared =
+            Shared { state: Mutex::default(), changed: Condvar::new(), threads: threads.clone() };
+        let mut fronts = Self { addresses: Vec::new(), shared: shared.into(), threads };
+        for to in 0..count {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            fronts.addresses.push(listener.local_addr()?);
+            let shared = fronts.shared.clone();
+            fronts.threads.spawn("accepts", move || accept(&listener, to, &shared))?;
+        }
+        Ok(fronts)
+    }
+
+    /// Where the fronts listen.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The server at `place` listens at `address`.
+    pub fn set_target(&self, place: usize, address: SocketAddr) {
+        self.shared.state.lock().targets.insert(place, address);
+    }
+
+    /// The flags that make the server at `place` and the others reach each other through the fronts only.
+    pub fn flags(&self, place: usize) -> Vec<String> {
+        let fronts: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        let flags = ["--no-discovery", "--peers", &fronts.join(","), "--advertise", &fronts[place]];
+        flags.map(str::to_string).to_vec()
+    }
+
+    /// What the servers have said to each other so far.
+    pub fn traffic(&self) -> Traffic {
+        self.shared.state.lock().traffic
+    }
+
+    /// Between servers everything takes `delay` longer from now on.
+    pub fn slow_down(&self, delay: Duration) {
+        self.shared.state.lock().delay = delay;
+        self.shared.changed.notify_all();
+    }
+
+    /// Closes the connections between servers that `chosen` says yes to; what is under way on them is lost.
+    pub fn break_lines(&self, mut chosen: impl FnMut() -> bool) {
+        let mut state = self.shared.state.lock();
+        state.lines.retain(|_, line| {
+            let breaks = line.from.is_some() && chosen();
+            if breaks {
+                line.close();
+            }
+            !breaks
+        });
+        drop(state);
+        self.shared.changed.notify_all();
+    }
+
+    /// From now on nothing gets from `from` to `to`.
+    pub fn cut_one_way(&self, from: usize, to: usize) {
+        self.shared.state.lock().cuts.insert((from, to));
+    }
+
+    /// Cuts everything between servers of different `islands`.
+    pub fn split(&self, islands: &[Vec<usize>]) {
+        for (number, island) in islands.iter().enumerate() {
+            for other in islands[number + 1..].iter().flatten() {
+                for one in island {
+                    self.cut_one_way(*one, *other);
+                    self.cut_one_way(*other, *one);
+                }
+            }
+        }
+    }
+
+    /// Takes all cuts back.
+    pub fn heal(&self, healing: Healing) {
+        let mut state = self.shared.state.lock();
+        if healing == Healing::Reset {
+            let State { lines, cuts, .. } = &mut *state;
+            lines.retain(|_, line| {
+                let cut = line.is_cut(cuts);
+                if cut {
+                    line.close();
+                }
+                !cut
+            });
+        }
+        state.cuts.clear();
+        drop(state);
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Drop for Fronts {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.over = true;
+        std::mem::take(&mut state.lines).values().for_each(Line::close);
+        drop(state);
+        self.shared.changed.notify_all();
+        self.threads.stop();
+        for address in &self.addresses {
+            // Wakes the thread that accepts.
+            let _ = TcpStream::connect(address);
+        }
+        self.threads.join(STOP_LIMIT);
+    }
+}
+
+impl Line {
+    fn is_cut(&self, cuts: &BTreeSet<(usize, usize)>) -> bool {
+        self.from
+            .is_some_and(|from| cuts.contains(&(from, self.to)) || cuts.contains(&(self.to, from)))
+    }
+
+    fn close(&self) {
+        for end in &self.ends {
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Shared {
+    /// Waits until the line `id` may pass bytes on: in one direction, or in both. False when it is broken.
+    fn wait_open(&self, id: u64, ways: &[(usize, usize)]) -> bool {
+        let mut state = self.state.lock();
+        loop {
+            if !state.lines.contains_key(&id) {
+                return false;
+            }
+            if !ways.iter().any(|way| state.cuts.contains(way)) {
+                return true;
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Waits as long as the network between servers takes. False when all is over.
+    fn wait_delay(&self, between_servers: bool) -> bool {
+        let delay = self.state.lock().delay;
+        if delay.is_zero() || !between_servers {
+            return true;
+        }
+        let stop = self.threads.stopped().recv_timeout(delay);
+        stop.is_err_and(|error| error.is_timeout())
+    }
+
+    /// Counts what a server says to another one.
+    fn note_traffic(&self, counter: &mut FrameCounter, bytes: &[u8]) {
+        let messages = counter.count(bytes);
+        let mut state = self.state.lock();
+        state.traffic.messages += messages;
+        state.traffic.bytes += bytes.len() as u64;
+    }
+
+    /// Notes a connection. `None` when everything is over.
+    fn add(&self, line: Line) -> Option<u64> {
+        let mut state = self.state.lock();
+        state.count += 1;
+        let id = state.count;
+        if state.over {
+            return None;
+        }
+        state.lines.insert(id, line);
+        Some(id)
+    }
+
+    fn remove(&self, id: u64) {
+        let line = self.state.lock().lines.remove(&id);
+        if let Some(line) = line {
+            line.close();
+        }
+    }
+}
+
+/// Takes connections for the server `to` until everything is over.
+fn accept(listener: &TcpListener, to: usize, shared: &Arc<Shared>) {
+    for stream in listener.incoming().map_while(Result::ok) {
+        if shared.state.lock().over {
+            return;
+        }
+        let server = shared.clone();
+        // It ends when either side closes, and with the fronts. What goes wrong on a connection is for its two
+        // ends to deal with; a thread that cannot be had closes it.
+        let _ = shared.threads.spawn("serves", move || drop(serve(stream, to, &server)));
+    }
+}
+
+/// Reads who dials, connects to the server behind, and passes everything on until the end.
+fn serve(mut near: TcpStream, to: usize, shared: &Arc<Shared>) -> io::Result<()> {
+    near.set_nodelay(true)?;
+    let (first, from) = read_first(&mut near)?;
+    let line = Line { from, to, ends: vec![near.try_clone()?] };
+    let Some(id) = shared.add(line) else { return Ok(()) };
+    let done = pass_on(near, (id, from, to), &first, shared);
+    shared.remove(id);
+    done
+}
+
+fn pass_on(
+    near: TcpStream,
+    (id, from, to): (u64, Option<usize>, usize),
+    first: &[u8],
+    shared: &Arc<Shared>,
+) -> io::Result<()> {
+    let there: Vec<_> = from.map(|from| (from, to)).into_iter().collect();
+    let back: Vec<_> = from.map(|from| (to, from)).into_iter().collect();
+    // Without both directions there is no connection. Who gave up meanwhile never had one.
+    if !shared.wait_open(id, &[there.clone(), back.clone()].concat()) || has_ended(&near)? {
+        return Ok(());
+    }
+    let target = shared.state.lock().targets.get(&to).copied();
+    let target = target.ok_or(ErrorKind::ConnectionRefused)?;
+    let mut far = TcpStream::connect_timeout(&target, CONNECT_TIMEOUT)?;
+    far.set_nodelay(true)?;
+    let (near_again, far_again) = (near.try_clone()?, far.try_clone()?);
+    match shared.state.lock().lines.get_mut(&id) {
+        Some(line) => line.ends.push(far.try_clone()?),
+        None => return Ok(()),
+    }
+    far.write_all(first)?;
+    let (between_servers, upstream) = (from.is_some(), shared.clone());
+    let (done, ended) = bounded::<()>(0);
+    let up = move || {
+        let mut counter = FrameCounter::default();
+        copy(near, far, |bytes| {
+            if between_servers {
+                upstream.note_traffic(&mut counter, bytes);
+            }
+            upstream.wait_delay(between_servers) && upstream.wait_open(id, &there)
+        });
+        drop(done);
+    };
+    shared.threads.spawn("copies", up)?;
+    let mut counter = FrameCounter::default();
+    copy(far_again, near_again, |bytes| {
+        if between_servers {
+            shared.note_traffic(&mut counter, bytes);
+        }
+        shared.wait_delay(between_servers) && shared.wait_open(id, &back)
+    });
+    let _ = ended.recv();
+    Ok(())
+}
+
+/// Passes bytes on, and their end, each when `may_pass` returns true; it may take its time.
+fn copy(mut from: TcpStream, mut to: TcpStream, mut may_pass: impl FnMut(&[u8]) -> bool) {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        let read = from.read(&mut buffer);
+        let count = read.as_ref().copied().unwrap_or(0);
+        if !may_pass(&buffer[..count]) {
+            return;
+        }
+        let passed = match read {
+            Ok(0) => {
+                let _ = to.shutdown(Shutdown::Write);
+                return;
+            }
+            Ok(count) => to.write_all(&buffer[..count]),
+            Err(error) => Err(error),
+        };
+        if passed.is_err() {
+            let _ = to.shutdown(Shutdown::Both);
+            let _ = from.shutdown(Shutdown::Both);
+            return;
+        }
+    }
+}
+
+/// Reads the first frame as it is, and the index of the server that says HELLO in it; a client says none.
+fn read_first(stream: &mut TcpStream) -> io::Result<(Vec<u8>, Option<usize>)> {
+    let mut bytes = vec![0; 1];
+    stream.read_exact(&mut bytes)?;
+    if bytes[0] >= b' ' {
+        return Ok((bytes, None));
+    }
+    bytes.resize(4, 0);
+    stream.read_exact(&mut bytes[1..])?;
+    let length = bytes.first_chunk().map_or(0, |prefix| u32::from_be_bytes(*prefix));
+    if length > HELLO_BYTES_MAX {
+        return Ok((bytes, None));
+    }
+    let start = bytes.len();
+    bytes.resize(start + length as usize, 0);
+    stream.read_exact(&mut bytes[start..])?;
+    let index = Message::decode(&bytes[start..]).ok().as_ref().and_then(dialler);
+    Ok((bytes, index))
+}
+
+/// The index of the server that says HELLO in `msg`: 0 for `n1`.
+fn dialler(msg: &Message) -> Option<usize> {
+    if msg.message_type != MessageType::Hello {
+        return None;
+    }
+    let hello: Hello = msg.content.parse().ok()?;
+    let number: usize = hello.id.as_str().strip_prefix('n')?.parse().ok()?;
+    number.checked_sub(1)
+}
+
+/// Whether the other side has closed, and everything that it sent was read.
+fn has_ended(stream: &TcpStream) -> io::Result<bool> {
+    stream.set_nonblocking(true)?;
+    let peeked = stream.peek(&mut [0]);
+    stream.set_nonblocking(false)?;
+    match peeked {
+        Ok(count) => Ok(count == 0),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_counted_however_they_are_cut() {
+        let mut stream = Vec::new();
+        for length in [0_u32, 1, 5, 300] {
+            stream.extend(length.to_be_bytes());
+            stream.extend(vec![7; length as usize]);
+        }
+        for piece in [1, 3, 4, 7, 1000] {
+            let mut counter = FrameCounter::default();
+            let frames: u64 = stream.chunks(piece).map(|bytes| counter.count(bytes)).sum();
+            assert_eq!((frames, counter.rest), (4, 0), "in pieces of {piece}");
+        }
+    }
+}

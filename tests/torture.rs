@@ -1,0 +1,90 @@
+//! `roundtable torture`, as somebody at a terminal runs it. `make torture` goes on for longer.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
+
+use support::{DEADLINE, program, wait_within};
+
+fn torture(args: &[&str]) -> Output {
+    program().arg("torture").args(args).output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn survives(design: &str) {
+    let output = torture(&["--design", design, "--for", "8s", "--clients", "4", "--seed", "5"]);
+    let said = text(&output);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("No promise was broken (seed 5)."), "{said}");
+    assert!(said.lines().any(|line| line.contains("silence")), "no fault was done:\n{said}");
+}
+
+#[test]
+fn a_ring_survives() {
+    survives("ring");
+}
+
+#[test]
+fn a_sequencer_survives() {
+    survives("sequencer");
+}
+
+#[test]
+fn raft_survives() {
+    survives("raft");
+}
+
+#[test]
+fn what_makes_no_sense_is_wrong_usage() {
+    let table = [
+        (&["--design", "paxos"][..], "ring, sequencer, raft"),
+        (&["--faults", "meteor"], "possible values: kill, pause"),
+        (&["--for", "soon"], "is no time, such as 90s or 5m"),
+        (&["--for", "é"], "is no time"),
+        (&["--nodes", "0"], "0 is not in 1..=9"),
+        (&["--faults", "partition", "--nodes", "1"], "one server"),
+    ];
+    for (args, wanted) in table {
+        let output = torture(args);
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {complaint}");
+        assert!(complaint.contains(wanted), "{args:?}: {complaint}");
+    }
+}
+
+/// The processes that were started by the process `parent`.
+fn children(parent: u32) -> Vec<u32> {
+    let listed = Command::new("ps").args(["-o", "pid=", "--ppid", &parent.to_string()]).output();
+    let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+    listed.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+#[test]
+fn ctrl_c_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = program()
+        .args(["torture", "--design", "raft", "--for", "5m", "--clients", "2"])
+        .env("TMPDIR", folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut lines = lines.map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("people talk")), "it does not start");
+    let servers = children(child.id());
+    assert_eq!(servers.len(), 3);
+    Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap();
+    let status = wait_within(DEADLINE, || child.try_wait().unwrap()).expect("it ends");
+    assert_eq!(status.code(), Some(1));
+    for server in servers {
+        let alive = Command::new("kill").args(["-0", &server.to_string()]).output().unwrap();
+        assert!(!alive.status.success(), "server process {server} is left");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "files are left");
+}
