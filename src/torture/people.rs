@@ -1,4 +1,5 @@
-//! People who talk while their servers are tortured, and remember everything: the [`History`](crate::sim::history::History) that the checker judges.
+//! People who talk while their servers are tortured, and remember everything: the
+//! [`History`](crate::sim::history::History) that the checker judges.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
