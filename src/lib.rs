@@ -172,6 +172,7 @@
 //! lent as an argument. The diagram's parts point back to their `ServerNode`; a Rust part cannot, so the node hands in what
 //! a call needs, and acts on what it returns.
 
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod compare;

@@ -94,6 +94,11 @@ impl ServerProcess {
         self.child.is_some()
     }
 
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// Its data folder.
     pub fn data(&self) -> PathBuf {
         self.folder.join(format!("data-{}", self.id))

@@ -132,6 +132,9 @@ pub enum Subcommand {
     /// Measure the designs side by side, under the same load and the same faults
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(CompareArgs),
+    /// Measure how fast servers are, at what price, and what the machine could do
+    #[command(after_help = super::bench::EXAMPLES)]
+    Bench(super::bench::BenchArgs),
     /// Run whole clusters inside this process, with faults, and check what is promised
     Sim(crate::sim::command::SimArgs),
     /// Put together and draw what servers wrote down with --trace
@@ -355,7 +358,7 @@ pub struct CompareArgs {
 }
 
 /// Reads `90s`, `5m` or `1h`.
-fn parse_time(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no time, such as 90s or 5m");
     let (number, unit) =
         text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));

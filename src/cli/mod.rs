@@ -3,7 +3,7 @@
 //! Must not know: how chatting works. It parses, calls, prints, and turns how it went into an exit code: 0 done,
 //! 1 failed while running, 2 wrong usage. Whatever went wrong is one line on standard error, `roundtable: <sentence>`.
 //!
-//! Reading order: [`args`], [`filter`], [`interactive`] with [`command`] and [`render`], [`status`], [`member`], [`explain`], [`demo`], [`torture`], [`compare`].
+//! Reading order: [`args`], [`filter`], [`interactive`] with [`command`] and [`render`], [`status`], [`member`], [`explain`], [`demo`], [`torture`], [`compare`], [`bench`].
 
 pub mod args;
 
@@ -18,6 +18,8 @@ pub mod demo;
 pub mod torture;
 
 pub mod compare;
+
+pub mod bench;
 
 mod stopping;
 
@@ -107,6 +109,7 @@ fn dispatch(command: Subcommand) -> Result<Outcome, StartError> {
         Subcommand::Torture(args) => torture::run(&args),
         Subcommand::Member { what } => member::run(&what),
         Subcommand::Compare(args) => compare::run(&args),
+        Subcommand::Bench(args) => bench::run(&args),
         Subcommand::Sim(args) => crate::sim::command::run(&args),
         Subcommand::Trace(args) => crate::trace::command::run(&args),
     }

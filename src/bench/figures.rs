@@ -1,0 +1,476 @@
+//! What came of a workload, and how it is shown: two tables, how fast and at what price.
+
+use std::fmt::Write as _;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::Workload;
+use super::chat::Share;
+use super::load::Outcome;
+use super::target::Target;
+
+/// The longest time that is told apart from longer ones: five minutes, in nanoseconds.
+const TIME_MAX_NS: u64 = 300_000_000_000;
+/// Times are exact to so many digits.
+const DIGITS: u8 = 3;
+/// More CPU than this spent by others, in cores, and the figures cannot be trusted.
+const OTHERS_CORES_MAX: f64 = 0.15;
+/// With more CPU than this, in cores, the load side may be what limits.
+const LOAD_CORES_MAX: f64 = 0.9;
+
+/// A histogram of nanoseconds.
+pub(super) fn new_histogram() -> Histogram<u64> {
+    // Only bounds that make no sense are refused, and these are constants.
+    Histogram::new_with_bounds(1, TIME_MAX_NS, DIGITS).expect("the bounds make sense")
+}
+
+/// How long something takes, in microseconds. All zero when nothing was timed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Times {
+    /// Half of the times are at most this.
+    pub p50_us: f64,
+    /// 90 of 100.
+    pub p90_us: f64,
+    /// 99 of 100.
+    pub p99_us: f64,
+    /// 999 of 1,000.
+    pub p999_us: f64,
+    /// The longest.
+    pub max_us: f64,
+}
+
+impl Times {
+    /// What `histogram`, of nanoseconds, says.
+    pub(super) fn of(histogram: &Histogram<u64>) -> Self {
+        if histogram.is_empty() {
+            return Self::default();
+        }
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
+        Self {
+            p50_us: at(0.5),
+            p90_us: at(0.9),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            max_us: histogram.max() as f64 / 1000.0,
+        }
+    }
+
+    fn cells(&self) -> Vec<String> {
+        [self.p50_us, self.p90_us, self.p99_us, self.p999_us, self.max_us].map(duration).into()
+    }
+}
+
+/// What the machine does at all, measured in the same run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Bare {
+    /// What was done.
+    pub what: String,
+    /// How many a second.
+    pub per_second: f64,
+    /// How long each took.
+    pub times: Times,
+    /// CPU seconds of the bare loop for a million.
+    pub cpu_s_per_million: Option<f64>,
+}
+
+impl Bare {
+    /// What a relay did.
+    pub(super) fn of_outcome(what: &str, outcome: &Outcome) -> Self {
+        Self {
+            what: what.into(),
+            per_second: outcome.count as f64 / outcome.seconds,
+            times: Times::of(&outcome.times),
+            cpu_s_per_million: per_million(outcome.spent.servers_cpu, outcome.count),
+        }
+    }
+}
+
+/// What came of one workload. What could not be measured is absent.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Figures {
+    /// Which workload.
+    pub workload: Workload,
+    /// How many clients did what.
+    pub shape: String,
+    /// What the servers ran.
+    pub design: String,
+    /// How many servers.
+    pub servers: usize,
+    /// How long was measured.
+    pub seconds: f64,
+    /// What is counted, such as `deliveries`.
+    pub unit: &'static str,
+    /// How many were counted.
+    pub count: u64,
+    /// How many a second; absent where that says nothing.
+    pub per_second: Option<f64>,
+    /// How long each took.
+    pub times: Times,
+    /// The machine's own limit.
+    pub bare: Option<Bare>,
+    /// How much of that limit was reached.
+    pub share: Option<f64>,
+    /// Bytes that came to clients a second.
+    pub bytes_per_second: Option<f64>,
+    /// CPU seconds of all servers for a million of what is counted.
+    pub cpu_s_per_million: Option<f64>,
+    /// CPU of all servers, in cores.
+    pub servers_cores: Option<f64>,
+    /// Memory of all servers at the end, in KiB.
+    pub resident_kib: Option<u64>,
+    /// How much of it each connection added, in KiB (idle connections).
+    pub resident_kib_per_connection: Option<f64>,
+    /// How often the disks were synced a second, all servers together.
+    pub syncs_per_second: Option<f64>,
+    /// Messages that somebody was never shown.
+    pub lost: u64,
+    /// Messages that somebody was shown again.
+    pub twice: u64,
+    /// Messages that were never acknowledged.
+    pub unanswered: u64,
+    /// CPU of the load side, in cores.
+    pub load_cores: f64,
+    /// How long after its time a message was said at worst, in microseconds (latency).
+    pub late_max_us: f64,
+    /// CPU of everything else on the machine, in cores.
+    pub others_cores: Option<f64>,
+    /// What else there is to say.
+    pub notes: Vec<String>,
+}
+
+impl Figures {
+    /// Nothing is measured yet.
+    pub(super) fn new(workload: Workload, shape: String, target: &Target) -> Self {
+        Self {
+            workload,
+            shape,
+            design: target.design.clone(),
+            servers: target.addresses.len(),
+            seconds: 0.0,
+            unit: workload.unit(),
+            count: 0,
+            per_second: None,
+            times: Times::default(),
+            bare: None,
+            share: None,
+            bytes_per_second: None,
+            cpu_s_per_million: None,
+            servers_cores: None,
+            resident_kib: None,
+            resident_kib_per_connection: None,
+            syncs_per_second: None,
+            lost: 0,
+            twice: 0,
+            unanswered: 0,
+            load_cores: 0.0,
+            late_max_us: 0.0,
+            others_cores: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// What people who talked measured.
+    pub(super) fn of_outcome(
+        workload: Workload,
+        shape: String,
+        target: &Target,
+        outcome: &Outcome,
+    ) -> Self {
+        Self {
+            seconds: outcome.seconds,
+            count: outcome.count,
+            per_second: Some(outcome.count as f64 / outcome.seconds),
+            times: Times::of(&outcome.times),
+            bytes_per_second: Some(outcome.bytes as f64 / outcome.seconds),
+            cpu_s_per_million: per_million(outcome.spent.servers_cpu, outcome.count),
+            servers_cores: outcome.spent.servers_cores,
+            resident_kib: outcome.resident_kib,
+            syncs_per_second: outcome.spent.syncs_per_second,
+            lost: outcome.lost,
+            twice: outcome.twice,
+            unanswered: outcome.unanswered,
+            load_cores: outcome.own_cores,
+            late_max_us: outcome.late_max as f64 / 1000.0,
+            others_cores: outcome.spent.others_cores,
+            ..Self::new(workload, shape, target)
+        }
+    }
+
+    /// What the machine does at all, and what of that is the limit.
+    pub(super) fn set_bare(&mut self, bare: Bare, limit: Share) {
+        self.share = match limit {
+            Share::OfRate => self.per_second.map(|rate| ratio(rate, bare.per_second)),
+            Share::OfTime => Some(ratio(bare.times.p50_us, self.times.p50_us)),
+        };
+        self.bare = Some(bare);
+    }
+
+    /// Whether every promise was kept.
+    pub fn is_kept(&self) -> bool {
+        (self.lost, self.twice, self.unanswered) == (0, 0, 0)
+    }
+
+    /// What a reader has to know before believing the figures.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(others) = self.others_cores.filter(|cores| *cores > OTHERS_CORES_MAX) {
+            let others = percent(others);
+            warnings
+                .push(format!("other programs used {others} of a core meanwhile: measure again"));
+        }
+        if self.load_cores > LOAD_CORES_MAX {
+            let load = percent(self.load_cores);
+            warnings
+                .push(format!("the load side used {load} of a core: the servers may be faster"));
+        }
+        if self.unanswered > 0 {
+            warnings.push(format!("{} messages were never acknowledged", self.unanswered));
+        }
+        warnings
+    }
+}
+
+fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+fn per_million(cpu: Option<f64>, count: u64) -> Option<f64> {
+    cpu.filter(|_| count > 0).map(|cpu| cpu * 1e6 / count as f64)
+}
+
+/// The figures as tables for people.
+pub fn table(all: &[Figures]) -> String {
+    let mut speed = vec![
+        ["WORKLOAD", "SHAPE", "PER SECOND", "P50", "P90", "P99", "P99.9", "MAX", "OF BARE"]
+            .map(String::from)
+            .to_vec(),
+    ];
+    let mut price = vec![
+        [
+            "WORKLOAD", "SHAPE", "SERVERS", "CPU", "CPU S/M", "RESIDENT", "SYNCS/S", "BYTES/S",
+            "LOST", "TWICE", "LOAD CPU", "OTHERS",
+        ]
+        .map(String::from)
+        .to_vec(),
+    ];
+    for figures in all {
+        speed.push(speed_cells(figures));
+        speed.extend(figures.bare.as_ref().map(|bare| bare_cells(bare, figures.workload)));
+        price.push(price_cells(figures));
+    }
+    let mut text = format!("{}\n{}", aligned(&speed), aligned(&price));
+    for figures in all {
+        for note in figures.notes.iter().chain(&figures.warnings()) {
+            let _ = writeln!(text, "{} {}: {note}", figures.workload, figures.shape);
+        }
+    }
+    text
+}
+
+fn speed_cells(figures: &Figures) -> Vec<String> {
+    let rate = figures.per_second.map(|rate| format!("{} {}", grouped(rate), figures.unit));
+    let mut cells = vec![figures.workload.to_string(), figures.shape.clone(), or_dash(rate)];
+    cells.extend(figures.times.cells());
+    cells.push(or_dash(figures.share.map(percent)));
+    cells
+}
+
+fn bare_cells(bare: &Bare, workload: Workload) -> Vec<String> {
+    let unit = if workload == Workload::Writes { "syncs" } else { workload.unit() };
+    let rate = format!("{} {unit}", grouped(bare.per_second));
+    let mut cells = vec![String::new(), bare.what.clone(), rate];
+    cells.extend(bare.times.cells());
+    cells.push(String::new());
+    cells
+}
+
+fn price_cells(figures: &Figures) -> Vec<String> {
+    vec![
+        figures.workload.to_string(),
+        figures.shape.clone(),
+        format!("{} {}", figures.servers, figures.design),
+        or_dash(figures.servers_cores.map(percent)),
+        or_dash(figures.cpu_s_per_million.map(|cpu| format!("{cpu:.3}"))),
+        or_dash(figures.resident_kib.map(|kib| bytes(kib as f64 * 1024.0))),
+        or_dash(figures.syncs_per_second.map(grouped)),
+        or_dash(figures.bytes_per_second.map(bytes)),
+        figures.lost.to_string(),
+        figures.twice.to_string(),
+        percent(figures.load_cores),
+        or_dash(figures.others_cores.map(percent)),
+    ]
+}
+
+fn or_dash(cell: Option<String>) -> String {
+    cell.unwrap_or_else(|| "-".into())
+}
+
+/// Rows under each other, each column as wide as its widest cell: names to the left, figures to the right.
+fn aligned(rows: &[Vec<String>]) -> String {
+    const NAMES: usize = 2;
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| {
+        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
+            if column < NAMES { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        let line = cells.collect::<Vec<_>>().join("  ");
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+/// `850 µs`, `1.25 ms`, `3.20 s`; `-` for none.
+fn duration(micros: f64) -> String {
+    match micros {
+        0.0 => "-".into(),
+        0.0..10.0 => format!("{micros:.1} µs"),
+        10.0..1e3 => format!("{micros:.0} µs"),
+        1e3..1e4 => format!("{:.2} ms", micros / 1e3),
+        1e4..1e5 => format!("{:.1} ms", micros / 1e3),
+        1e5..1e6 => format!("{:.0} ms", micros / 1e3),
+        _ => format!("{:.2} s", micros / 1e6),
+    }
+}
+
+/// `1,234,567`, without a fraction.
+fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `57 %`; `0.4 %` where that says more.
+fn percent(share: f64) -> String {
+    let share = share * 100.0;
+    if share < 9.95 { format!("{share:.1} %") } else { format!("{share:.0} %") }
+}
+
+/// `850 B`, `1.2 KiB`, `340 MiB`.
+fn bytes(count: f64) -> String {
+    let mut count = count;
+    let mut unit = "B";
+    for larger in ["KiB", "MiB", "GiB"] {
+        if count < 1024.0 {
+            break;
+        }
+        (count, unit) = (count / 1024.0, larger);
+    }
+    if count < 10.0 && unit != "B" {
+        format!("{count:.1} {unit}")
+    } else {
+        format!("{count:.0} {unit}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(workload: Workload) -> Figures {
+        let target = Target::nowhere();
+        let bare = Bare {
+            what: "bare loop".into(),
+            per_second: 2_000_000.0,
+            times: Times { p50_us: 60.0, ..Times::default() },
+            cpu_s_per_million: None,
+        };
+        let mut figures = Figures {
+            per_second: Some(1_000_000.0),
+            times: Times { p50_us: 90.0, max_us: 1_234_567.0, ..Times::default() },
+            ..Figures::new(workload, "1 × 100".into(), &target)
+        };
+        figures.set_bare(bare, Share::OfRate);
+        figures
+    }
+
+    #[test]
+    fn times_are_those_of_the_histogram() {
+        let mut histogram = new_histogram();
+        (1..=1000).for_each(|micros| histogram.saturating_record(micros * 1000));
+        let times = Times::of(&histogram);
+        let close = |time: f64, wanted: f64| (time / wanted - 1.0).abs() < 0.01;
+        assert!(close(times.p50_us, 500.0) && close(times.p90_us, 900.0), "{times:?}");
+        assert!(close(times.p99_us, 990.0) && close(times.p999_us, 999.0), "{times:?}");
+        assert!(close(times.max_us, 1000.0), "{times:?}");
+        histogram.saturating_record(u64::MAX);
+        assert!(close(Times::of(&histogram).max_us, TIME_MAX_NS as f64 / 1000.0));
+        assert_eq!(Times::of(&new_histogram()), Times::default());
+    }
+
+    #[test]
+    fn the_share_is_that_of_the_rate_or_of_the_time() {
+        let mut figures = figures(Workload::FanOut);
+        assert_eq!(figures.share, Some(0.5));
+        let bare = figures.bare.clone().unwrap();
+        figures.set_bare(bare, Share::OfTime);
+        assert_eq!(figures.share.map(percent).as_deref(), Some("67 %"));
+    }
+
+    #[test]
+    fn the_columns_of_both_tables_are_aligned() {
+        let all = [figures(Workload::FanOut), figures(Workload::Writes)];
+        let text = table(&all);
+        let (speed, price) = text.split_once("\n\n").unwrap();
+        for table in [speed, price] {
+            let lines: Vec<Vec<char>> = table.lines().map(|line| line.chars().collect()).collect();
+            let shape = lines[0].iter().collect::<String>().find("SHAPE").unwrap();
+            assert!(
+                lines.iter().all(|line| line[shape] != ' ' && line[shape - 1] == ' '),
+                "{text}"
+            );
+        }
+        assert!(
+            speed.contains("1,000,000 deliveries") && speed.contains("2,000,000 syncs"),
+            "{text}"
+        );
+        assert!(speed.contains("50 %") && speed.contains("1.23 s"), "{text}");
+    }
+
+    #[test]
+    fn what_makes_the_figures_doubtful_is_said() {
+        let mut figures = figures(Workload::FanOut);
+        assert_eq!(figures.warnings(), Vec::<String>::new());
+        assert!(figures.is_kept());
+        (figures.others_cores, figures.load_cores, figures.unanswered) = (Some(0.3), 0.95, 2);
+        assert!(!figures.is_kept());
+        let text = table(&[figures]);
+        for wanted in ["used 30 % of a core", "used 95 % of a core", "2 messages were never"] {
+            assert!(text.contains(wanted), "{wanted}\n{text}");
+        }
+    }
+
+    #[test]
+    fn figures_are_short_for_people() {
+        let table = [
+            (duration(0.0), "-"),
+            (duration(4.25), "4.2 µs"),
+            (duration(850.0), "850 µs"),
+            (duration(1250.0), "1.25 ms"),
+            (duration(255_000.0), "255 ms"),
+            (duration(3_200_000.0), "3.20 s"),
+            (grouped(0.4), "0"),
+            (grouped(999.0), "999"),
+            (grouped(1_234_567.0), "1,234,567"),
+            (percent(0.004), "0.4 %"),
+            (percent(1.234), "123 %"),
+            (bytes(850.0), "850 B"),
+            (bytes(1228.8), "1.2 KiB"),
+            (bytes(340.0 * 1024.0 * 1024.0), "340 MiB"),
+        ];
+        for (text, wanted) in table {
+            assert_eq!(text, wanted);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! `roundtable bench`, as somebody at a terminal runs it, with small numbers. `make bench` measures.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use support::cluster::Cluster;
+use support::{DEADLINE, program, wait_within};
+
+fn bench(args: &[&str]) -> Output {
+    program().arg("bench").args(args).output().unwrap()
+}
+
+/// The rows that `args` print as JSON; each kept what it promises.
+fn rows(args: &[&str]) -> Vec<Value> {
+    let output = bench(&[args, &["--for", "1s", "--format", "json"]].concat());
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {complaint}");
+    let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    for row in &rows {
+        for broken in ["lost", "twice", "unanswered"] {
+            assert_eq!(row[broken], 0, "{broken} in {row}");
+        }
+    }
+    rows
+}
+
+/// That the figures named `keys` are there and more than nothing.
+fn assert_measured(row: &Value, keys: &[&str]) {
+    for key in keys {
+        let figure = row.pointer(&format!("/{key}")).and_then(Value::as_f64);
+        assert!(figure.is_some_and(|figure| figure > 0.0), "{key} in {row}");
+    }
+}
+
+const TIMES: [&str; 5] =
+    ["times/p50_us", "times/p90_us", "times/p99_us", "times/p999_us", "times/max_us"];
+
+#[test]
+fn fan_out_counts_what_everybody_is_shown() {
+    let all =
+        rows(&["fan-out", "--rooms", "2", "--members", "5", "--senders", "2", "--window", "4"]);
+    assert_eq!(all.len(), 1);
+    assert_measured(&all[0], &TIMES);
+    assert_measured(
+        &all[0],
+        &[
+            "count",
+            "per_second",
+            "bytes_per_second",
+            "share",
+            "bare/per_second",
+            "resident_kib",
+            "load_cores",
+        ],
+    );
+    assert_eq!(all[0]["workload"], "fan-out");
+    assert_eq!((&all[0]["design"], &all[0]["servers"]), (&"ring".into(), &1.into()));
+}
+
+#[test]
+fn latency_keeps_its_rate_in_every_design() {
+    for design in ["ring", "sequencer", "raft"] {
+        let args =
+            ["latency", "--design", design, "--nodes", "3", "--members", "4", "--rate", "50"];
+        let all = rows(&args);
+        assert_measured(&all[0], &TIMES);
+        // 50 messages for 4 members in this second; the machine may be late, and never early.
+        let count = all[0]["count"].as_u64().unwrap();
+        assert!((1..=208).contains(&count), "{}", all[0]);
+        assert_eq!((&all[0]["design"], &all[0]["servers"]), (&design.into(), &3.into()));
+    }
+}
+
+#[test]
+fn writes_are_a_row_for_each_number_of_clients() {
+    let all = rows(&["writes", "--design", "raft", "--writes", "1x1,4x8"]);
+    let shapes: Vec<&str> = all.iter().filter_map(|row| row["shape"].as_str()).collect();
+    assert_eq!(shapes, ["1 × window 1", "4 × window 8"]);
+    for row in &all {
+        assert_measured(row, &TIMES);
+        assert_measured(row, &["per_second", "syncs_per_second", "share", "bare/per_second"]);
+    }
+}
+
+#[test]
+fn idle_connections_say_what_each_costs() {
+    let all = rows(&["idle", "--connections", "120"]);
+    assert_eq!(all[0]["count"], 120);
+    assert_measured(
+        &all[0],
+        &["seconds", "per_second", "resident_kib_per_connection", "bare/per_second"],
+    );
+}
+
+#[test]
+fn failover_reads_what_was_acknowledged() {
+    for design in ["ring", "raft"] {
+        let all = rows(&["failover", "--design", design, "--rounds", "1"]);
+        assert_measured(&all[0], &["times/p50_us", "times/max_us"]);
+        let note = all[0]["notes"][0].as_str().unwrap();
+        assert!(note.contains("acknowledged writes were read at each"), "{note}");
+        assert!(!note.contains(" 0 acknowledged"), "{note}");
+    }
+}
+
+#[test]
+fn servers_that_run_are_measured_where_they_are() {
+    let cluster = Cluster::start(3, &["--design", "sequencer"]);
+    let pids: Vec<String> = cluster.servers.iter().map(|server| server.pid().to_string()).collect();
+    let (connect, pids) = (cluster.connect_list(0), pids.join(","));
+    let args = ["--connect", &connect, "--pids", &pids, "--members", "3", "--writes", "2x2"];
+    let all = rows(&[&args[..], &["--connections", "20", "--rate", "100"]].concat());
+    let workloads: Vec<&str> = all.iter().filter_map(|row| row["workload"].as_str()).collect();
+    assert_eq!(workloads, ["fan-out", "latency", "writes", "idle"]);
+    for row in &all {
+        assert_eq!((&row["design"], &row["servers"]), (&"sequencer".into(), &3.into()));
+        assert_measured(row, &["resident_kib", "times/p50_us"]);
+    }
+}
+
+#[test]
+fn without_a_terminal_there_are_lines_and_tables() {
+    let output = bench(&["writes", "--nodes", "1", "--writes", "1x1", "--for", "1s"]);
+    let (said, done) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{done}");
+    for wanted in
+        ["WORKLOAD", "P99.9", "OF BARE", "1 × window 1", "bare fdatasync, 1 files", "LOAD CPU"]
+    {
+        assert!(said.contains(wanted), "{wanted} in\n{said}");
+    }
+    assert!(done.contains("writes    they talk\n"), "{done}");
+    assert!(!said.contains('\u{1b}') && !done.contains('\u{1b}'), "no colours without a terminal");
+}
+
+#[test]
+fn what_cannot_be_measured_is_said() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let table = [
+        (&["--design", "paxos"][..], 2, "ring, sequencer, raft"),
+        (&["dance"], 2, "fan-out"),
+        (&["--for", "soon"], 2, "is no time"),
+        (&["failover", "--connect", &nobody], 2, "are not killed"),
+        (&["failover", "--nodes", "1"], 2, "more --nodes"),
+        (&["latency", "--connect", &nobody], 1, "no server answers at 127.0.0.1:"),
+    ];
+    for (args, code, wanted) in table {
+        let output = bench(args);
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {complaint}");
+        assert!(complaint.contains(wanted), "{args:?}: {complaint}");
+        assert_eq!(output.stdout, b"", "{args:?}");
+    }
+}
+
+#[test]
+fn too_many_connections_for_the_limit_are_refused_with_what_to_do() {
+    // The limit counts for the servers, too, which need some files of their own.
+    let limited = "ulimit -n 200; exec \"$0\" bench idle --connections 150";
+    let mut command = Command::new("bash");
+    command.args(["-c", limited, support::PROGRAM]);
+    let output = support::clean(command).output().unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{complaint}");
+    let wanted =
+        "idle: this takes 214 open files, and the limit is 200; raise it (as root: ulimit -Hn 214)";
+    assert!(complaint.contains(wanted), "{complaint}");
+}
+
+/// The processes that were started by the process `parent`.
+fn children(parent: u32) -> Vec<u32> {
+    let listed = Command::new("ps").args(["-o", "pid=", "--ppid", &parent.to_string()]).output();
+    let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+    listed.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+#[test]
+fn ctrl_c_leaves_nothing_behind() {
+    // While people talk, and while it is waited for a leader.
+    for moment in ["they talk", "servers start"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = program()
+            .args(["bench", "latency", "--nodes", "3", "--for", "5m"])
+            .env("TMPDIR", folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut lines = lines.map_while(Result::ok);
+        assert!(lines.any(|line| line.contains(moment)), "it does not start");
+        let servers = wait_within(DEADLINE, || {
+            let servers = children(child.id());
+            (servers.len() == 3).then_some(servers)
+        });
+        Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap();
+        let status = wait_within(DEADLINE, || child.try_wait().unwrap()).expect("it ends");
+        assert_eq!(status.code(), Some(1));
+        let last = lines.last().unwrap();
+        assert_eq!(last, "roundtable: stopped; nothing is left running");
+        for server in servers.expect("three servers run") {
+            let alive = Command::new("kill").args(["-0", &server.to_string()]).output().unwrap();
+            assert!(!alive.status.success(), "server process {server} is left");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "files are left");
+    }
+}
