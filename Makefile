@@ -10,6 +10,8 @@ ROOM = lobby
 SEEDS = 2000
 # How long each design is tortured.
 FOR = 60s
+# What is measured; empty: everything.
+WORKLOADS =
 # Servers of a simulated cluster.
 NODES = 5
 # The servers that a client tries, in turn.
@@ -24,7 +26,7 @@ PROGRAM = $${CARGO_TARGET_DIR:-target}/debug/roundtable
 SERVER_OPTIONS = --design '$(DESIGN)' --discovery-port '$(DISCOVERY)' $(OPTIONS)
 SERVER = exec $(PROGRAM) server --peers '$(ADDRESSES)' $(SERVER_OPTIONS)
 
-.PHONY: help demo cluster node1 node2 node3 client status explain build test sim planted scale soak torture
+.PHONY: help demo cluster node1 node2 node3 client status explain build test sim planted scale soak torture bench
 .PHONY: compare-ack deploy-test deploy-check lint docs clean
 
 help: ## print this list
@@ -85,6 +87,10 @@ torture: ## break real servers of each design for FOR=60s, by a random seed
 	@cargo build --release --quiet --locked
 	@for design in ring sequencer raft; do \
 	  $${CARGO_TARGET_DIR:-target}/release/roundtable torture --design $$design --for '$(FOR)' || exit 1; echo; done
+
+bench: ## how fast servers are, and what the machine could do; WORKLOADS=writes is only that
+	@cargo build --release --quiet --locked
+	@exec $${CARGO_TARGET_DIR:-target}/release/roundtable bench $(WORKLOADS) --design '$(DESIGN)'
 
 compare-ack: ## show what a dead leader takes along with --ack leader, and that it is nothing with majority
 	cargo test --locked --test sequencer compare -- --ignored --nocapture
