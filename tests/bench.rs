@@ -136,7 +136,7 @@ fn without_a_terminal_there_are_lines_and_tables() {
     {
         assert!(said.contains(wanted), "{wanted} in\n{said}");
     }
-    assert!(done.contains("writes    they talk\n"), "{done}");
+    assert!(done.contains("writes    1 × window 1: they talk\n"), "{done}");
     assert!(!said.contains('\u{1b}') && !done.contains('\u{1b}'), "no colours without a terminal");
 }
 

@@ -256,7 +256,8 @@ fn sync_again_and_again(path: &Path, end: Instant) -> io::Result<Histogram<u64>>
     Ok(times)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
     use crate::bench::links::Links;

@@ -65,7 +65,7 @@ fn talk(
     // The bare loop has both ends of each connection here.
     raise_open_files(2 * (plan.rooms * plan.members) as u64 + OTHER_FILES)?;
     let mut target = Target::prepare(settings, workload, watch)?;
-    let outcome = measure(&mut target, plan, watch)?;
+    let outcome = measure(&mut target, "", plan, watch)?;
     let mut figures = Figures::of_outcome(workload, shape, &target, &outcome);
     drop(target);
     // As many bytes for each delivery as the servers needed, acknowledgements included.
@@ -91,14 +91,19 @@ pub(super) enum Share {
     OfTime,
 }
 
-fn measure(target: &mut Target, plan: Plan, watch: &mut Watch) -> Result<Outcome, Halt> {
+fn measure(
+    target: &mut Target,
+    what: &str,
+    plan: Plan,
+    watch: &mut Watch,
+) -> Result<Outcome, Halt> {
     let rooms = target.rooms(plan.rooms);
     let seats = seats(&rooms, plan.members, &target.addresses);
     let gauge = target.gauge()?;
     let mut links = Links::new()?;
-    watch.begin("clients join")?;
+    watch.begin(format!("{what}clients join"))?;
     gather(&mut links, &seats, watch)?;
-    watch.begin("they talk")?;
+    watch.begin(format!("{what}they talk"))?;
     load::run(&mut links, &rooms, plan, &gauge, watch)
 }
 
@@ -178,6 +183,6 @@ fn write(
         lasts: settings.lasts,
     };
     let shape = format!("{clients} × window {window}");
-    let outcome = measure(target, plan, watch)?;
+    let outcome = measure(target, &format!("{shape}: "), plan, watch)?;
     Ok(Figures::of_outcome(Workload::Writes, shape, target, &outcome))
 }

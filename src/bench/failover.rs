@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Writes that were under way at the kill do not count: their acknowledgement may have been on its way already. With
-//! `ring` servers acknowledge what does not need the leader, so there *next* is short, and *everywhere* says more.
+//! `ring` servers acknowledge what does not need the leader, so there *next* is short, and *everywhere* says more. The
+//! writers have rooms of their own, since in that design it depends on the room who has to take part.
 //! In the end everything that was acknowledged is read at every server.
 
 use std::collections::BTreeSet;
@@ -44,7 +45,7 @@ type Key = (usize, u32);
 /// Kills leaders.
 pub(super) fn failover(settings: &BenchSettings, watch: &mut Watch) -> Result<Figures, Halt> {
     let mut target = Target::prepare(settings, Workload::Failover, watch)?;
-    let room = target.rooms(1).swap_remove(0);
+    let rooms = target.rooms(target.addresses.len());
     let mut figures = Figures::new(Workload::Failover, String::new(), &target);
     let servers = target.addresses.clone();
     let Some(cluster) = target.own.as_mut() else {
@@ -56,7 +57,7 @@ pub(super) fn failover(settings: &BenchSettings, watch: &mut Watch) -> Result<Fi
         watch.begin(format!("round {} of {}", number + 1, settings.rounds))?;
         let leader = cluster.wait_until(REST_LIMIT, |cluster| cluster.agreed_leader());
         let leader = found(leader, cluster, "the servers do not agree on a leader")?;
-        let mut round = Round::begin(number, &room, cluster, leader, settings.text_bytes, watch)?;
+        let mut round = Round::begin(number, &rooms, cluster, leader, settings.text_bytes, watch)?;
         let silence = round.run(cluster, watch)?;
         next.saturating_record(silence.next);
         everywhere.saturating_record(silence.everywhere);
@@ -71,8 +72,11 @@ pub(super) fn failover(settings: &BenchSettings, watch: &mut Watch) -> Result<Fi
     }
     watch.begin("what was acknowledged is read everywhere")?;
     for (server, address) in servers.iter().enumerate() {
-        let user = format!("{room}-reader{server}");
-        let seen = read(Seat { address: *address, user, room: room.clone() }, watch)?;
+        let mut seen = Vec::new();
+        for room in &rooms {
+            let user = format!("{room}-reader{server}");
+            seen.append(&mut read(&Seat { address: *address, user, room: room.clone() }, watch)?);
+        }
         let all: BTreeSet<Key> = seen.iter().copied().collect();
         figures.twice += (seen.len() - all.len()) as u64;
         figures.lost += acknowledged.difference(&all).count() as u64;
@@ -133,7 +137,7 @@ struct Round {
 impl Round {
     fn begin(
         number: usize,
-        room: &str,
+        rooms: &[String],
         cluster: &LocalCluster,
         leader: usize,
         text_bytes: usize,
@@ -143,8 +147,8 @@ impl Round {
         // New names each time: a server remembers who was cut off for a while.
         let seat = |place: usize| Seat {
             address: servers[place].address(),
-            user: format!("{room}-{number}-{place}"),
-            room: room.into(),
+            user: format!("{}-{number}", rooms[place]),
+            room: rooms[place].clone(),
         };
         let seats: Vec<Seat> = (0..servers.len()).map(seat).collect();
         let mut links = Links::new()?;
@@ -152,7 +156,7 @@ impl Round {
         links.tick(Duration::from_nanos(PAUSE_NS))?;
         let writer = |place: usize| {
             let sender = number * servers.len() + place;
-            let template = Template::new(room, sender, text_bytes);
+            let template = Template::new(&rooms[place], sender, text_bytes);
             Writer {
                 sender,
                 template,
@@ -261,7 +265,7 @@ impl Round {
                 Heard::Gone if place == *leader && killed_at.is_some() => writer.gone = true,
                 Heard::Gone => *failure = Some("a server that lives closed a connection".into()),
                 Heard::Refused(body) => {
-                    *failure = Some(format!("a server refuses: {}", reason(body)))
+                    *failure = Some(format!("a server refuses: {}", reason(body)));
                 }
                 _ => {}
             }
@@ -271,7 +275,7 @@ impl Round {
 }
 
 /// Everything that was ever said in the room of `seat`, as its server shows it.
-fn read(seat: Seat, watch: &mut Watch) -> Result<Vec<Key>, Halt> {
+fn read(seat: &Seat, watch: &mut Watch) -> Result<Vec<Key>, Halt> {
     let mut links = Links::new()?;
     let cannot = |error| Halt::failed(format!("cannot connect to {}: {error}", seat.address));
     let place = links.open(seat.address).map_err(cannot)?;

@@ -130,7 +130,7 @@ pub struct Figures {
     /// Messages that were never acknowledged.
     pub unanswered: u64,
     /// CPU of the load side, in cores.
-    pub load_cores: f64,
+    pub load_cores: Option<f64>,
     /// How long after its time a message was said at worst, in microseconds (latency).
     pub late_max_us: f64,
     /// CPU of everything else on the machine, in cores.
@@ -163,7 +163,7 @@ impl Figures {
             lost: 0,
             twice: 0,
             unanswered: 0,
-            load_cores: 0.0,
+            load_cores: None,
             late_max_us: 0.0,
             others_cores: None,
             notes: Vec::new(),
@@ -190,7 +190,7 @@ impl Figures {
             lost: outcome.lost,
             twice: outcome.twice,
             unanswered: outcome.unanswered,
-            load_cores: outcome.own_cores,
+            load_cores: Some(outcome.own_cores),
             late_max_us: outcome.late_max as f64 / 1000.0,
             others_cores: outcome.spent.others_cores,
             ..Self::new(workload, shape, target)
@@ -214,13 +214,8 @@ impl Figures {
     /// What a reader has to know before believing the figures.
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if let Some(others) = self.others_cores.filter(|cores| *cores > OTHERS_CORES_MAX) {
-            let others = percent(others);
-            warnings
-                .push(format!("other programs used {others} of a core meanwhile: measure again"));
-        }
-        if self.load_cores > LOAD_CORES_MAX {
-            let load = percent(self.load_cores);
+        if let Some(load) = self.load_cores.filter(|cores| *cores > LOAD_CORES_MAX) {
+            let load = percent(load);
             warnings
                 .push(format!("the load side used {load} of a core: the servers may be faster"));
         }
@@ -265,6 +260,14 @@ pub fn table(all: &[Figures]) -> String {
             let _ = writeln!(text, "{} {}: {note}", figures.workload, figures.shape);
         }
     }
+    let others = all.iter().filter_map(|figures| figures.others_cores).fold(0.0, f64::max);
+    if others > OTHERS_CORES_MAX {
+        let others = percent(others);
+        let _ = writeln!(
+            text,
+            "Other programs used up to {others} of a core meanwhile: measure again."
+        );
+    }
     text
 }
 
@@ -297,7 +300,7 @@ fn price_cells(figures: &Figures) -> Vec<String> {
         or_dash(figures.bytes_per_second.map(bytes)),
         figures.lost.to_string(),
         figures.twice.to_string(),
-        percent(figures.load_cores),
+        or_dash(figures.load_cores.map(percent)),
         or_dash(figures.others_cores.map(percent)),
     ]
 }
@@ -443,10 +446,11 @@ mod tests {
         let mut figures = figures(Workload::FanOut);
         assert_eq!(figures.warnings(), Vec::<String>::new());
         assert!(figures.is_kept());
-        (figures.others_cores, figures.load_cores, figures.unanswered) = (Some(0.3), 0.95, 2);
+        (figures.others_cores, figures.load_cores, figures.unanswered) = (Some(0.3), Some(0.95), 2);
         assert!(!figures.is_kept());
         let text = table(&[figures]);
-        for wanted in ["used 30 % of a core", "used 95 % of a core", "2 messages were never"] {
+        for wanted in ["used up to 30 % of a core", "used 95 % of a core", "2 messages were never"]
+        {
             assert!(text.contains(wanted), "{wanted}\n{text}");
         }
     }

@@ -8,6 +8,7 @@ use super::figures::{Bare, Figures, Times};
 use super::gather::{gather, seats};
 use super::gauge::{open_files_max, raise_open_files, thread_cpu};
 use super::links::Links;
+use super::speech::Heard;
 use super::target::Target;
 use super::watch::{Halt, PATIENCE, Watch};
 use super::{BenchSettings, Workload};
@@ -42,7 +43,7 @@ pub(super) fn idle(settings: &BenchSettings, watch: &mut Watch) -> Result<Figure
         count: count as u64,
         per_second: Some(count as f64 / gathered.seconds),
         times: Times::of(&gathered.each),
-        load_cores,
+        load_cores: Some(load_cores),
         resident_kib: held.and_then(|held| held.resident_kib),
         ..Figures::new(Workload::Idle, format!("{count} connections"), &target)
     };
@@ -79,11 +80,9 @@ fn hold(links: &mut Links, lasts: Duration, watch: &mut Watch) -> Result<(), Hal
         if passed >= lasts {
             return Ok(());
         }
-        let mut gone = 0;
-        links.wait(PATIENCE, |_, _, heard| {
-            gone += usize::from(heard == super::speech::Heard::Gone)
-        })?;
-        if gone > 0 {
+        let mut gone = false;
+        links.wait(PATIENCE, |_, _, heard| gone |= heard == Heard::Gone)?;
+        if gone {
             return Err(Halt::failed("a server closed an idle connection"));
         }
         watch.go_on(passed as f64 / lasts as f64, || "nobody says anything".into())?;

@@ -37,7 +37,7 @@ struct Link {
 pub(super) struct Links {
     poller: Poller,
     /// `None` once closed.
-    links: Vec<Option<Link>>,
+    open: Vec<Option<Link>>,
     ready: Vec<Ready>,
     buffer: Vec<u8>,
     ear: Ear,
@@ -50,7 +50,7 @@ impl Links {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             poller: Poller::new()?,
-            links: Vec::new(),
+            open: Vec::new(),
             ready: Vec::new(),
             buffer: vec![0; READ_BYTES],
             ear: Ear::default(),
@@ -64,21 +64,21 @@ impl Links {
         let stream = TcpStream::connect_timeout(&address, CONNECT_LIMIT)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
-        let place = self.links.len();
+        let place = self.open.len();
         self.poller.add(&stream, place)?;
         let (partial, out) = (Vec::new(), Vec::new());
-        self.links.push(Some(Link { stream, partial, out, written: 0, waits: false }));
+        self.open.push(Some(Link { stream, partial, out, written: 0, waits: false }));
         Ok(place)
     }
 
     /// Closes the connection at `place`; nothing is heard of it any more.
     pub(super) fn close(&mut self, place: usize) {
-        self.links[place] = None;
+        self.open[place] = None;
     }
 
     /// How many were opened.
     pub(super) fn count(&self) -> usize {
-        self.links.len()
+        self.open.len()
     }
 
     /// Nanoseconds since these links began, the time of all that is measured on them.
@@ -94,21 +94,21 @@ impl Links {
 
     /// What is said at `place`: `put` adds frames. [`flush`](Self::flush) sends them. On a closed connection nothing is said.
     pub(super) fn say(&mut self, place: usize, put: impl FnOnce(&mut Vec<u8>)) {
-        if let Some(link) = &mut self.links[place] {
+        if let Some(link) = &mut self.open[place] {
             put(&mut link.out);
         }
     }
 
     /// Writes what was said at `place`, as far as there is room. A broken connection is noticed by the next read.
     pub(super) fn flush(&mut self, place: usize) {
-        if let Some(link) = &mut self.links[place] {
+        if let Some(link) = &mut self.open[place] {
             link.flush(&self.poller, place);
         }
     }
 
     /// Whether something that was said at `place` is still to be written.
     pub(super) fn is_blocked(&self, place: usize) -> bool {
-        self.links[place].as_ref().is_some_and(|link| !link.out.is_empty())
+        self.open[place].as_ref().is_some_and(|link| !link.out.is_empty())
     }
 
     /// From now on [`wait`](Self::wait) returns at least once in every `interval`.
@@ -140,7 +140,7 @@ impl Links {
     /// One read at `place`. False at the end of the stream.
     fn read(&mut self, place: usize, hear: &mut impl FnMut(usize, u64, Heard)) -> bool {
         // Closed meanwhile, while its event was on the way.
-        let Some(link) = &mut self.links[place] else { return true };
+        let Some(link) = &mut self.open[place] else { return true };
         let kept = link.partial.len();
         if self.buffer.len() < kept + READ_BYTES {
             self.buffer.resize(kept + READ_BYTES, 0);
@@ -201,7 +201,8 @@ impl Link {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::net::TcpListener;
 

@@ -118,22 +118,22 @@ pub(super) enum Heard<'a> {
 /// Looks at frames, and remembers where it found something: frames of one kind resemble each other.
 #[derive(Debug, Default)]
 pub(super) struct Ear {
-    mark_at: usize,
-    id_at: usize,
-    type_at: usize,
+    mark: usize,
+    id: usize,
+    kind: usize,
 }
 
 impl Ear {
     /// What `body` says.
     #[inline]
     pub(super) fn hear<'a>(&mut self, body: &'a [u8]) -> Heard<'a> {
-        if body.get(self.mark_at) != Some(&MARK) {
+        if body.get(self.mark) != Some(&MARK) {
             match body.iter().position(|byte| *byte == MARK) {
-                Some(at) => self.mark_at = at,
+                Some(at) => self.mark = at,
                 None => return self.hear_other(body),
             }
         }
-        let text = &body[self.mark_at + 1..];
+        let text = &body[self.mark + 1..];
         let parts = text.split_at_checked(SENDER_DIGITS);
         let parts = parts.and_then(|(sender, rest)| Some((sender, rest.get(..NUMBER_DIGITS)?)));
         let read = parts.and_then(|(sender, number)| Some((unhex(sender)?, unhex(number)?)));
@@ -144,8 +144,8 @@ impl Ear {
     }
 
     fn hear_other<'a>(&mut self, body: &'a [u8]) -> Heard<'a> {
-        let id = value(body, br#""message_id":""#, &mut self.id_at);
-        match value(body, br#""type":""#, &mut self.type_at) {
+        let id = value(body, br#""message_id":""#, &mut self.id);
+        match value(body, br#""type":""#, &mut self.kind) {
             Some(b"ACK") => match id {
                 Some(ENTER) => Heard::Entered(body),
                 Some(id) if id != HELLO => unhex(id).map_or(Heard::Other, Heard::Ack),

@@ -1,4 +1,4 @@
-//! `roundtable bench`: [measures](crate::bench), shows how far it is, and prints the tables.
+//! `roundtable bench`: [measures](mod@crate::bench), shows how far it is, and prints the tables.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -215,9 +215,10 @@ impl Show {
         let Progress { workload, step, done, text } = progress;
         let mut out = std::io::stderr();
         if self.bar {
-            let full = ((done * BAR as f64) as usize).min(BAR);
-            let (bar, rest) = ("█".repeat(full), "·".repeat(BAR - full));
-            let _ = write!(out, "\r\x1b[K{workload:<9} {bar}{rest}  {step}");
+            let bar =
+                (1..=BAR).map(|part| if part as f64 <= done * BAR as f64 { '█' } else { '·' });
+            let bar: String = bar.collect();
+            let _ = write!(out, "\r\x1b[K{workload:<9} {bar}  {step}");
             let _ = if text.is_empty() { Ok(()) } else { write!(out, ": {text}") };
             let _ = out.flush();
         } else if self.lines {
