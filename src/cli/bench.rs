@@ -47,8 +47,8 @@ pub struct BenchArgs {
     /// How long each workload is measured: 5s, 1m
     #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = parse_time)]
     pub lasts: Duration,
-    /// Measure servers that run, and start none; failover is left out. The rooms bench-… stay there
-    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', conflicts_with_all = ["design", "nodes"])]
+    /// Measure servers that run, whatever their design, and start none; failover is left out. The rooms bench-… stay there
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', conflicts_with = "nodes")]
     pub connect: Option<Vec<String>>,
     /// The processes of these servers, where they are on this machine: for CPU time and memory
     #[arg(long, value_name = "PID,…", value_delimiter = ',', requires = "connect")]
