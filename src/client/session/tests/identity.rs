@@ -109,9 +109,8 @@ fn a_deletion_that_was_not_answered_is_asked_again_and_a_refusal_is_told() {
 fn a_password_that_nobody_looked_at_ends_the_session() {
     let mut play = Play::new();
     play.session.set_password(Some(Password::new("sesame")));
-    let hello = play.session.connected("a:1", play.now).send.remove(0);
     let welcome = Welcome { design: "ring".into(), ..Welcome::default() };
-    let step = play.receive(&ack(&hello.message_id).saying(&welcome));
+    let (_, step) = greeted(&mut play, "a:1", &welcome);
     let reason =
         "the design ring of this cluster has no passwords; connect without one".to_string();
     assert_eq!(step.events, [Event::Ended { reason }]);
