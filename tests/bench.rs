@@ -132,7 +132,7 @@ fn without_a_terminal_there_are_lines_and_tables() {
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success(), "{done}");
     for wanted in
-        ["WORKLOAD", "P99.9", "OF BARE", "1 × window 1", "bare fdatasync, 1 files", "LOAD CPU"]
+        ["WORKLOAD", "P99.9", "OF BARE", "1 × window 1", "bare fdatasync, 1 file", "LOAD CPU"]
     {
         assert!(said.contains(wanted), "{wanted} in\n{said}");
     }

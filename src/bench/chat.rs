@@ -148,7 +148,11 @@ pub(super) fn writes(settings: &BenchSettings, watch: &mut Watch) -> Result<Vec<
     for writes in &settings.writes {
         let mut figures = write(settings, *writes, &mut target, watch)?;
         if let Some(Syncs { per_second, times }) = &disk {
-            let what = format!("bare fdatasync, {} files", target.addresses.len());
+            let files = match target.addresses.len() {
+                1 => "1 file".into(),
+                count => format!("{count} files"),
+            };
+            let what = format!("bare fdatasync, {files}");
             figures.set_bare(
                 Bare {
                     what,

@@ -16,6 +16,8 @@ const TIME_MAX_NS: u64 = 300_000_000_000;
 const DIGITS: u8 = 3;
 /// More CPU than this spent by others, in cores, and the figures cannot be trusted.
 const OTHERS_CORES_MAX: f64 = 0.15;
+/// A message that is said so much after its time is worth a word, in microseconds.
+const LATE_MAX_US: f64 = 5000.0;
 /// With more CPU than this, in cores, the load side may be what limits.
 const LOAD_CORES_MAX: f64 = 0.9;
 
@@ -218,6 +220,11 @@ impl Figures {
             let load = percent(load);
             warnings
                 .push(format!("the load side used {load} of a core: the servers may be faster"));
+        }
+        if self.late_max_us > LATE_MAX_US {
+            let late = duration(self.late_max_us);
+            warnings
+                .push(format!("the load side said a message {late} late, which its times contain"));
         }
         if self.unanswered > 0 {
             warnings.push(format!("{} messages were never acknowledged", self.unanswered));
@@ -446,6 +453,7 @@ mod tests {
         let mut figures = figures(Workload::FanOut);
         assert_eq!(figures.warnings(), Vec::<String>::new());
         assert!(figures.is_kept());
+        figures.late_max_us = 7500.0;
         (figures.others_cores, figures.load_cores, figures.unanswered) = (Some(0.3), Some(0.95), 2);
         assert!(!figures.is_kept());
         let text = table(&[figures]);
