@@ -14,7 +14,7 @@
 //! | workload | what happens | what is counted | what is timed |
 //! |---|---|---|---|
 //! | `fan-out` | a room of 100; 10 of them talk, each with at most 64 messages that not everybody was shown | showings | from saying to each showing |
-//! | `latency` | a room of 10, 1,000 messages a second in turn, come what may | showings | from the moment when the message was due to each showing |
+//! | `latency` | a room of 10, 1,000 messages a second in turn, come what may | showings of what was due in the time | from the moment when the message was due to each showing |
 //! | `writes` | clients in rooms of their own, each with so many unacknowledged messages | acknowledgements | from saying to the acknowledgement |
 //! | `idle` | 10,000 clients join rooms of 50 and stay | clients | from connecting to being in the room |
 //! | `failover` | somebody writes at every server; the leader is killed | rounds | from the kill to the next acknowledgement of a write that was said after it |

@@ -457,7 +457,8 @@ mod tests {
         (figures.others_cores, figures.load_cores, figures.unanswered) = (Some(0.3), Some(0.95), 2);
         assert!(!figures.is_kept());
         let text = table(&[figures]);
-        for wanted in ["used up to 30 % of a core", "used 95 % of a core", "2 messages were never"]
+        for wanted in
+            ["used up to 30 % of a core", "used 95 % of a core", "7.50 ms late", "2 messages were"]
         {
             assert!(text.contains(wanted), "{wanted}\n{text}");
         }

@@ -265,9 +265,16 @@ impl Book {
 
     #[inline]
     fn count(&mut self, now: u64, slot: usize) {
-        if now >= self.from && now < self.until {
+        let said_at = self.said_at[slot];
+        // With a rate all that was due in the time counts, also what comes after it: else a standstill at its end would
+        // be hidden. With a window it is the rate that is asked for.
+        let at = match self.plan.pace {
+            Pace::Window(_) => now,
+            Pace::Rate(_) => said_at,
+        };
+        if at >= self.from && at < self.until {
             self.count += 1;
-            self.times.saturating_record(now.saturating_sub(self.said_at[slot]));
+            self.times.saturating_record(now.saturating_sub(said_at));
         }
     }
 }
@@ -358,10 +365,15 @@ impl Talk {
         }
     }
 
+    /// When the next message is due with a rate, as long as anything is to be said.
+    fn next_due(&self, rate: u32) -> Option<u64> {
+        let number = u128::from(self.said_in_all);
+        let due = self.begin + (number * 1_000_000_000 / u128::from(rate.max(1))) as u64;
+        (due < self.book.until).then_some(due)
+    }
+
     fn say_what_is_due(&mut self, rate: u32, links: &mut Links) {
-        loop {
-            let number = u128::from(self.said_in_all);
-            let due = self.begin + (number * 1_000_000_000 / u128::from(rate.max(1))) as u64;
+        while let Some(due) = self.next_due(rate) {
             let now = links.now();
             let sender = (self.said_in_all % self.said.len() as u64) as usize;
             // A server that lets so much wait is waited for; the messages meanwhile are late.
@@ -388,13 +400,19 @@ impl Talk {
     /// Waits until all that was said has come, or nothing comes any more.
     fn drain(&mut self, links: &mut Links, watch: &mut Watch) -> Result<(), Halt> {
         self.book.heard_at = links.now();
-        while self.missing() != (0, 0)
-            && links.now().saturating_sub(self.book.heard_at) < DRAIN_LIMIT_NS
-        {
+        loop {
+            let mut unsaid = false;
+            if let Pace::Rate(rate) = self.book.plan.pace {
+                self.say_what_is_due(rate, links);
+                unsaid = self.next_due(rate).is_some();
+            }
+            let complete = !unsaid && self.missing() == (0, 0);
+            if complete || links.now().saturating_sub(self.book.heard_at) >= DRAIN_LIMIT_NS {
+                return Ok(());
+            }
             self.listen(PATIENCE, links)?;
             watch.go_on(1.0, || "waits for the rest".into())?;
         }
-        Ok(())
     }
 
     /// What has not come yet: showings, and acknowledgements.
@@ -411,73 +429,4 @@ impl Talk {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(pace: Pace, finish: Finish) -> Plan {
-        let lasts = Duration::from_secs(1);
-        Plan {
-            rooms: 2,
-            members: 3,
-            senders: 2,
-            pace,
-            finish,
-            acknowledged: true,
-            text_bytes: 20,
-            lasts,
-        }
-    }
-
-    fn talk(finish: Finish) -> Talk {
-        let rooms = ["a".to_string(), "b".to_string()];
-        Talk::new(&rooms, plan(Pace::Window(4), finish), 0)
-    }
-
-    #[test]
-    fn a_message_is_finished_when_all_members_were_shown_it() {
-        let mut talk = talk(Finish::Shown);
-        let from = talk.book.from;
-        talk.said[2] = 1;
-        talk.book.said_at[2 * talk.book.ring] = from - 1000;
-        assert_eq!(talk.missing(), (3, 1));
-        // Sender 2 is the first one of the second room, whose members have the places 3 to 5.
-        for (place, finished) in [(3, 0), (4, 0), (5, 1)] {
-            talk.book.hear(place, from, Heard::Delivery { sender: 2, number: 0 });
-            assert_eq!(talk.book.finished[2], finished);
-        }
-        talk.book.hear(3, from, Heard::Ack(0));
-        assert_eq!((talk.missing(), talk.book.count), ((0, 0), 3));
-        assert_eq!(talk.book.times.max(), 1000);
-        assert_eq!((talk.book.lost, talk.book.twice), (0, 0));
-    }
-
-    #[test]
-    fn what_is_skipped_is_lost_and_what_comes_again_comes_twice() {
-        let mut talk = talk(Finish::Shown);
-        talk.said[0] = 5;
-        for number in [0, 3, 3, 1, 4] {
-            talk.book.hear(1, 0, Heard::Delivery { sender: 0, number });
-        }
-        assert_eq!((talk.book.lost, talk.book.twice), (2, 2));
-        // The two others of the room were shown nothing.
-        assert_eq!(talk.missing().0, 10);
-    }
-
-    #[test]
-    fn acknowledgements_count_where_they_are_measured() {
-        let mut talk = talk(Finish::Acknowledged);
-        let (from, until) = (talk.book.from, talk.book.until);
-        talk.said[1] = 3;
-        for (now, number) in [(from - 1, 0), (from, 1), (until, 2), (until, 2)] {
-            talk.book.hear(1, now, Heard::Ack(number));
-        }
-        assert_eq!((talk.book.count, talk.book.finished[1], talk.book.twice), (1, 3, 1));
-    }
-
-    #[test]
-    fn what_a_server_shows_in_the_wrong_room_is_a_failure() {
-        let mut talk = talk(Finish::Shown);
-        talk.book.hear(0, 0, Heard::Delivery { sender: 2, number: 0 });
-        assert!(talk.book.failure.is_some());
-    }
-}
+mod tests;
