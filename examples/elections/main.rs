@@ -131,10 +131,10 @@ delays    Hirschberg and Sinclair                       Bully            Raft
         )
         .expect("a string");
     }
-    text += "
-delays without a leader      timeout 10         timeout 100        timeout 1000
-of Raft, from the silence   middle  longest    middle  longest    middle  longest
-";
+    let timeouts = TIMEOUTS.map(|timeout| format!("{:>19}", format!("timeout {timeout}"))).concat();
+    writeln!(text, "\ndelays without a leader {timeouts}").expect("a string");
+    let columns = "    middle  longest".repeat(TIMEOUTS.len());
+    writeln!(text, "of Raft, from the silence{columns}").expect("a string");
     for row in rows {
         let [short, usual, long] =
             row.waits.map(|(middle, longest)| format!("{middle:10} {longest:8}"));

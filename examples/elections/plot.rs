@@ -2,6 +2,7 @@
 
 use plotters::coord::combinators::IntoLogRange;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::{Row, TIMEOUTS, ring_bound};
 
@@ -14,6 +15,10 @@ const RAFT: RGBColor = RGBColor(0, 160, 120);
 /// Turned into the colour of the text around the picture.
 const INK: RGBColor = RGBColor(1, 2, 3);
 
+/// Where the names of lines begin, behind the largest cluster.
+const END: f64 = 71.0;
+const DECADES: [f64; 5] = [1.0, 10.0, 100.0, 1000.0, 10_000.0];
+
 /// A line: its colour, whether it is theory (thin), and its points.
 type Line = (RGBColor, bool, Vec<(f64, f64)>);
 
@@ -22,6 +27,8 @@ struct Panel {
     lines: Vec<Line>,
     /// What stands in the picture, where, and in which colour.
     names: Vec<(&'static str, RGBColor, (f64, f64))>,
+    /// What stands on the axis at the left.
+    marks: &'static [f64],
     highest: f64,
 }
 
@@ -60,14 +67,15 @@ fn messages(rows: &[Row]) -> Panel {
             (RAFT, false, series(rows, |row| row.raft[1].messages)),
         ],
         names: vec![
-            ("Raft, all at once", RAFT, (5.0, 9000.0)),
-            ("bound of the ring", RING, (3.1, 420.0)),
-            ("Bully, worst", BULLY, (20.0, 1900.0)),
-            ("ring, worst", RING, (33.0, 720.0)),
-            ("ring, best", RING, (33.0, 430.0)),
-            ("Raft, one", RAFT, (33.0, 118.0)),
-            ("Bully, best", BULLY, (33.0, 20.0)),
+            ("Raft, all at once", RAFT, (END, 16_400.0)),
+            ("Bully, worst", BULLY, (END, 5_200.0)),
+            ("ring, bound", RING, (END, 2_900.0)),
+            ("ring, worst", RING, (END, 1_340.0)),
+            ("ring, best", RING, (END, 520.0)),
+            ("Raft, one", RAFT, (END, 270.0)),
+            ("Bully, best", BULLY, (END, 63.0)),
         ],
+        marks: &DECADES,
         highest: 40_000.0,
     }
 }
@@ -85,12 +93,13 @@ fn delays(rows: &[Row]) -> Panel {
             (RAFT, false, series(rows, |row| row.raft[1].delays)),
         ],
         names: vec![
-            ("Raft, all at once, timeout 1000", RAFT, (5.0, 2400.0)),
-            ("ring, and its bound", RING, (4.2, 90.0)),
-            ("Raft, one", RAFT, (20.0, 7.2)),
-            ("Bully, worst", BULLY, (20.0, 2.9)),
-            ("Bully, best", BULLY, (20.0, 1.45)),
+            ("Raft, all at once", RAFT, (END, 1_015.0)),
+            ("ring, its bound", RING, (END, 253.0)),
+            ("Raft, one", RAFT, (END, 5.0)),
+            ("Bully, worst", BULLY, (END, 2.0)),
+            ("Bully, best", BULLY, (END, 1.0)),
         ],
+        marks: &DECADES,
         highest: 40_000.0,
     }
 }
@@ -113,11 +122,12 @@ fn waits(rows: &[Row]) -> Panel {
         title: "Raft: timeouts without a leader",
         lines,
         names: vec![
-            ("timeout 10 delays", BULLY, (3.3, highest * 0.9)),
-            ("timeout 100", RING, (3.3, highest * 0.62)),
-            ("timeout 1000", RAFT, (3.3, highest * 0.42)),
             ("thick: the middle run, thin: the longest", INK, (3.3, highest * 1.3)),
+            ("timeout 10 delays", BULLY, (3.3, highest * 0.98)),
+            ("timeout 100 delays", RING, (3.3, highest * 0.74)),
+            ("timeout 1000 delays", RAFT, (3.3, highest * 0.56)),
         ],
+        marks: &[1.0, 2.0, 5.0, 10.0],
         highest: highest * 1.8,
     }
 }
@@ -128,15 +138,17 @@ fn draw(
     panel: &Panel,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let sizes: Vec<f64> = rows.iter().map(|row| row.servers as f64).collect();
-    let lowest = if panel.highest > 1000.0 { 0.7 } else { 0.8 };
+    let lowest = 0.8;
+    // The names at the end of lines need room.
+    let widest = if panel.names.iter().any(|(_, _, (x, _))| *x >= END) { 190.0 } else { 75.0 };
     let mut chart = ChartBuilder::on(area)
-        .caption(panel.title, ("sans-serif", 16, &INK))
+        .caption(panel.title, ("sans-serif", 19, &INK))
         .margin(10)
         .x_label_area_size(40)
         .y_label_area_size(52)
         .build_cartesian_2d(
-            (2.7..75.0).log_scale().with_key_points(sizes),
-            (lowest..panel.highest).log_scale(),
+            (2.7..widest).log_scale().with_key_points(sizes),
+            (lowest..panel.highest).log_scale().with_key_points(panel.marks.to_vec()),
         )?;
     chart
         .configure_mesh()
@@ -147,10 +159,8 @@ fn draw(
         .x_desc("servers")
         .x_labels(rows.len())
         .x_label_formatter(&|n| format!("{n:.0}"))
-        .y_label_formatter(&|value| {
-            if *value < 1.0 { format!("{value:.1}") } else { format!("{value:.0}") }
-        })
-        .label_style(("sans-serif", 12, &INK))
+        .y_label_formatter(&|value| format!("{value:.0}"))
+        .label_style(("sans-serif", 15, &INK))
         .draw()?;
     for (colour, is_theory, points) in &panel.lines {
         let style = colour.mix(if *is_theory { 0.7 } else { 1.0 });
@@ -162,7 +172,8 @@ fn draw(
         }
     }
     for (name, colour, place) in &panel.names {
-        let style = ("sans-serif", 13).into_font().color(colour);
+        let style = ("sans-serif", 15).into_font().color(colour);
+        let style = style.pos(Pos::new(HPos::Left, VPos::Center));
         chart.draw_series([Text::new(*name, *place, style)])?;
     }
     Ok(())
