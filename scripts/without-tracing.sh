@@ -31,5 +31,5 @@ edit src/server/step.rs 's/(pub fn trace_log\(&self, )event(: &LogEvent\) \{).*?
 # The name of a frame is not looked for.
 edit src/domain/message.rs 's/#\[serde\(default, skip_serializing\)\]\n( *pub trace)/#[serde(skip)]\n$1/'
 
-cargo build --release --quiet --locked --target-dir "$folder" "$@" 2>/dev/null || cargo build --release --locked --target-dir "$folder" "$@"
+cargo build --release --quiet --locked --target-dir "$folder"
 echo "$folder/release/roundtable"

@@ -29,6 +29,8 @@ fn pages() -> Vec<PathBuf> {
 
 /// The commands of a page: lines of its code blocks, and code in its text that names an option or a target of `make`.
 fn commands(page: &str) -> Vec<String> {
+    // A line may go on behind a backslash.
+    let page = page.replace("\\\n", " ");
     let mut found = Vec::new();
     let mut is_code = false;
     for line in page.lines() {

@@ -132,13 +132,13 @@ delays    Hirschberg and Sinclair                       Bully            Raft
         .expect("a string");
     }
     let timeouts = TIMEOUTS.map(|timeout| format!("{:>19}", format!("timeout {timeout}"))).concat();
-    writeln!(text, "\ndelays without a leader {timeouts}").expect("a string");
+    writeln!(text, "\n{:25}{timeouts}", "delays without a leader").expect("a string");
     let columns = "    middle  longest".repeat(TIMEOUTS.len());
-    writeln!(text, "of Raft, from the silence{columns}").expect("a string");
+    writeln!(text, "{:25}{columns}", "of Raft, from the silence").expect("a string");
     for row in rows {
         let [short, usual, long] =
             row.waits.map(|(middle, longest)| format!("{middle:10} {longest:8}"));
-        writeln!(text, "{:7}               {short}{usual}{long}", row.servers).expect("a string");
+        writeln!(text, "{:7}{:18}{short}{usual}{long}", row.servers, "").expect("a string");
     }
     text
 }

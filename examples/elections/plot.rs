@@ -140,7 +140,7 @@ fn draw(
     let sizes: Vec<f64> = rows.iter().map(|row| row.servers as f64).collect();
     let lowest = 0.8;
     // The names at the end of lines need room.
-    let widest = if panel.names.iter().any(|(_, _, (x, _))| *x >= END) { 190.0 } else { 75.0 };
+    let widest = if panel.names.iter().any(|(_, _, (x, _))| *x >= END) { 260.0 } else { 75.0 };
     let mut chart = ChartBuilder::on(area)
         .caption(panel.title, ("sans-serif", 19, &INK))
         .margin(10)
