@@ -76,7 +76,7 @@ test-simulated:
 
 # Every test but the one above.
 test-others:
-	$(TEST) --lib --bins --test '[!s]*' --test 's[!i]*'
+	$(TEST) --lib --bins --example elections --test '[!s]*' --test 's[!i]*'
 	$(TEST) --doc
 
 sim: ## simulated clusters of NODES servers with every fault; SEEDS=100 is shorter

@@ -145,7 +145,7 @@ pub(crate) fn raft(n: usize, timeout: u32, starters: Option<usize>, seed: u64) -
             return Outcome { messages, delays };
         }
         for at in 0..n {
-            cluster.step(at, |node, step| node.tick(step));
+            cluster.step(at, TotalOrder::tick);
         }
     }
     panic!("no leader among {n} servers with a timeout of {timeout} delays, seed {seed}");
