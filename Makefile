@@ -28,8 +28,8 @@ PROGRAM = $${CARGO_TARGET_DIR:-target}/debug/roundtable
 SERVER_OPTIONS = --design '$(DESIGN)' --discovery-port '$(DISCOVERY)' $(OPTIONS)
 SERVER = exec $(PROGRAM) server --peers '$(ADDRESSES)' $(SERVER_OPTIONS)
 
-.PHONY: help demo cluster node1 node2 node3 client status explain build test sim planted scale soak torture bench
-.PHONY: test-simulated test-others compare-ack deploy-test deploy-check lint docs clean
+.PHONY: help demo cluster node1 node2 node3 client status explain build test sim planted scale elections soak torture
+.PHONY: bench test-simulated test-others compare-ack deploy-test deploy-check lint docs clean
 
 help: ## print this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
@@ -78,7 +78,7 @@ test-simulated:
 
 # Every test but the one above.
 test-others:
-	$(TEST) --lib --bins --test '[!s]*' --test 's[!i]*'
+	$(TEST) --lib --bins --example elections --test '[!s]*' --test 's[!i]*'
 	$(TEST) --doc
 
 sim: ## simulated clusters of NODES servers with every fault; SEEDS=100 is shorter
@@ -87,8 +87,11 @@ sim: ## simulated clusters of NODES servers with every fault; SEEDS=100 is short
 planted: ## plant each fault that the simulator has to catch, and see it caught
 	cargo test --locked --release --lib sim::planted -- --ignored --nocapture
 
-scale: ## how elections and a cluster at rest grow with the number of servers
+scale: ## how much a cluster at rest says, by the number of servers
 	cargo run --release --quiet --locked --example scale
+
+elections: ## race three elections, and renew the guide's tables and picture of it
+	cargo run --release --quiet --locked --example elections write
 
 soak: ## kill, pause and cut off servers for a long time; ROUNDS=2 SOAK_SECONDS=30 is shorter
 	cargo test --locked --test survival --test partition --test sequencer --test raft soak -- --ignored --nocapture --test-threads 1

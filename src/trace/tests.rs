@@ -340,6 +340,31 @@ fn an_acknowledged_message_can_be_followed_to_its_readers() {
     }
 }
 
+#[test]
+fn the_story_tells_once_of_many_who_do_the_same() {
+    let story = |count: u64| -> Vec<String> {
+        let events = (1..=count).map(|number| {
+            let node = format!("n{number}");
+            let mut stands = event(&node, 2, 500 + number, Kind::State, "");
+            (stands.state, stands.say) =
+                ("ELECTION_IN_PROGRESS".into(), "stands for election".into());
+            let last = event(&node, 3, 9_000_000, Kind::Stop, "");
+            let mut begins = start(&format!("{node}.1-aa"), number);
+            begins.say = format!("starts as {node}.1-aa");
+            (node.clone(), text(&[begins, stands, last]))
+        });
+        let files: Vec<(String, String)> = events.collect();
+        let files: Vec<(&str, String)> =
+            files.iter().map(|(name, text)| (name.as_str(), text.clone())).collect();
+        let diagram = Diagram::new(&merged(&files).unwrap());
+        diagram.moments.into_iter().map(|moment| moment.text).collect()
+    };
+    assert_eq!(story(1)[..2], ["n1 starts as n1.1-aa", "n1 stands for election"]);
+    assert_eq!(story(3)[..2], ["n1, n2 and n3 start", "n1, n2 and n3 stand for election"]);
+    assert_eq!(story(10)[..2], ["10 servers start", "10 servers stand for election"]);
+    assert_eq!(story(10).len(), 12, "each of them stops for itself");
+}
+
 /// Checks a log as ShiViz does. Returns how many events it has.
 fn check_shiviz(log: &str) -> usize {
     let mut lines = log.lines();
