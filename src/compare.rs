@@ -20,7 +20,7 @@ use crate::config::Design;
 use crate::error::StartError;
 use crate::local_cluster::{ClusterSettings, LocalCluster, ServerProcess};
 use crate::torture::fronts::{Fronts, Healing, Traffic};
-use crate::torture::unrest;
+use crate::torture::rest;
 
 mod crowd;
 pub mod figures;
@@ -183,10 +183,10 @@ impl<'a> Trial<'a> {
         }
         figures.silence_ms = longest(&self.crowd.take_notes().acks);
         let failed = |error| StartError::Other(format!("cannot start a server again: {error}"));
+        load.end();
         self.cluster.server(leader).start().map_err(failed)?;
         let Some(back) = self.rest()? else { return Ok(None) };
         figures.return_ms = back;
-        load.end();
         self.crowd.wait_acknowledged(ACK_LIMIT);
         Ok(Some(()))
     }
@@ -209,10 +209,10 @@ impl<'a> Trial<'a> {
         let during = || notes.acked_at.iter().filter(|(at, _)| *at > cut_at);
         figures.cut_off_acks = during().filter(|(_, from)| *from == port).count() as u64;
         figures.majority_acks = during().filter(|(_, from)| *from != port).count() as u64;
+        load.end();
         self.fronts.heal(Healing::Reset);
         let Some(back) = self.rest()? else { return Ok(None) };
         figures.heal_ms = back;
-        load.end();
         self.crowd.wait_acknowledged(ACK_LIMIT);
         // Long enough for a message that would be shown twice.
         Ok(self.cluster.pause(Duration::from_millis(500)).then_some(()))
@@ -223,22 +223,12 @@ impl<'a> Trial<'a> {
         leader.ok_or_else(|| StartError::Other(format!("{}: no leader is agreed on", self.design)))
     }
 
-    /// How long it takes until the servers are one again, in milliseconds. `None` when stopped.
+    /// How long it takes until no copy lacks anything, in milliseconds; nobody may talk meanwhile. `None` when stopped.
     fn rest(&mut self) -> Result<Option<u64>, StartError> {
         let since = Instant::now();
-        let mut reason = String::new();
-        let rested = self.cluster.wait_until(REST_LIMIT, |cluster| match unrest(cluster) {
-            None => Some(()),
-            Some(why) => {
-                reason = why;
-                None
-            }
-        });
-        match rested {
-            Some(()) => Ok(Some(since.elapsed().as_millis() as u64)),
-            None if !self.cluster.pause(Duration::ZERO) => Ok(None),
-            None => Err(StartError::Other(format!("{}: {reason}, for a minute", self.design))),
-        }
+        let rested = rest::wait_for(&mut self.cluster, REST_LIMIT, rest::unequal);
+        let failed = |reason| StartError::Other(format!("{}: {reason}", self.design));
+        Ok(rested.map_err(failed)?.then(|| since.elapsed().as_millis() as u64))
     }
 }
 

@@ -74,10 +74,15 @@ impl Fault {
         self.is_between_servers() || self == Self::Pause
     }
 
+    /// Whether what was on a disk is lost.
+    pub fn loses_disk(self) -> bool {
+        matches!(self, Self::Bitflip | Self::Wipe)
+    }
+
     /// Why `servers` servers do not promise to survive it, if they do not.
     pub fn is_beyond(self, servers: usize) -> Option<&'static str> {
-        let loses_disk = matches!(self, Self::Bitflip | Self::Wipe);
-        (loses_disk && servers < 3).then_some("what was on that disk has to be on another one")
+        (self.loses_disk() && servers < 3)
+            .then_some("what was on that disk has to be on another one")
     }
 }
 
