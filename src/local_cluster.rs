@@ -61,6 +61,11 @@ impl Place<'_> {
         format!("n{}", self.place + 1)
     }
 
+    /// Where it writes its trace, if it is told to.
+    pub fn trace_path(&self) -> PathBuf {
+        self.folder.join(format!("{}.trace", self.id()))
+    }
+
     /// The flags by which the servers know each other.
     pub fn peers(&self) -> Vec<String> {
         let peers: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
@@ -102,6 +107,11 @@ impl ServerProcess {
     /// What it prints, all starts in one file.
     pub fn log_path(&self) -> PathBuf {
         self.folder.join(format!("{}.log", self.id))
+    }
+
+    /// Where it writes its trace, if it is told to.
+    pub fn trace_path(&self) -> PathBuf {
+        self.folder.join(format!("{}.trace", self.id))
     }
 
     /// Starts it, and waits for nothing.
@@ -272,6 +282,21 @@ impl LocalCluster {
     /// The server at `place`, from 0, to be killed or started.
     pub fn server(&mut self, place: usize) -> &mut ServerProcess {
         &mut self.servers[place]
+    }
+
+    /// Ends all servers as an operator would, awake or asleep; those that take longer than `limit`, as a crash would.
+    pub fn stop_all(&mut self, limit: Duration) {
+        for server in &self.servers {
+            server.wake();
+            server.signal(Signal::TERM);
+        }
+        let end = Instant::now() + limit;
+        for server in &mut self.servers {
+            while server.is_running() && !server.has_ended() && Instant::now() < end {
+                std::thread::sleep(ASK_EVERY);
+            }
+            server.kill();
+        }
     }
 
     /// The folder of the cluster.

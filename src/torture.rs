@@ -22,17 +22,18 @@
 //! each of which may have acknowledged messages that the others had to fetch. A full disk and a torn last record lose
 //! nothing that was synced, and a server that was killed comes back with its disk: they need no pause.
 //!
-//! Reading order: [`fault`] (what is done), [`fronts`] (the network), `people`, `rest` (when all is well), [`report`].
+//! Reading order: [`fault`] (what is done), [`fronts`] (the network), `people`, `rest` (when all is well), [`remains`], [`report`].
 
 #![expect(clippy::disallowed_methods, reason = "torture takes place in real time")]
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
 
 use crate::config::Design;
 use crate::error::StartError;
@@ -43,6 +44,7 @@ use crate::sim::history::{Act, History, SessionHistory};
 pub mod fault;
 pub mod fronts;
 mod people;
+pub mod remains;
 pub mod report;
 pub(crate) mod rest;
 
@@ -137,10 +139,14 @@ struct Torture<'a> {
     parted: bool,
     /// Nobody is to say anything new for the moment.
     hushed: Arc<AtomicBool>,
+    /// How the traces name the messages, by their texts.
+    keys: Arc<Mutex<BTreeMap<String, String>>>,
     /// Dropped when nobody is to write any more.
     writing: Option<Sender<()>>,
     over: Receiver<()>,
     epoch: Instant,
+    /// The same moment as the servers' traces have it: microseconds since 1970.
+    epoch_us: u64,
 }
 
 impl<'a> Torture<'a> {
@@ -158,7 +164,7 @@ impl<'a> Torture<'a> {
         };
         let cluster = LocalCluster::start(&common, stop, |place| {
             fronts.set_target(place.place, place.addresses[place.place]);
-            fronts.flags(place.place)
+            [fronts.flags(place.place), remains::flags(&place)].concat()
         })?;
         let (writing, over) = bounded(0);
         let name = cluster.name().to_string();
@@ -177,9 +183,11 @@ impl<'a> Torture<'a> {
             readers: 0,
             parted: false,
             hushed: Arc::default(),
+            keys: Arc::default(),
             writing: Some(writing),
             over,
             epoch: Instant::now(),
+            epoch_us: wall_us(),
         };
         for number in 0..settings.people {
             torture.welcome(&format!("p{number}"), number, false)?;
@@ -204,6 +212,7 @@ impl<'a> Torture<'a> {
             pause: self.settings.pause,
             over: self.over.clone(),
             hushed: Arc::clone(&self.hushed),
+            keys: Arc::clone(&self.keys),
             seed: self.rng.u64(..),
         };
         person.talk(manner)?;
@@ -380,11 +389,28 @@ impl<'a> Torture<'a> {
     fn finish(mut self, violation: Option<Violation>) -> Report {
         self.left.extend(self.people.drain(..).map(|person| person.finish(false)));
         let history = self.history();
-        let violation =
-            violation.map(|violation| format!("{}: {}", violation.invariant, violation.detail));
-        let folder = violation.as_ref().map(|_| PathBuf::from(self.cluster.keep_folder()));
-        Report::new(self.settings, self.suffered, &history, violation, folder)
+        let remains = violation.as_ref().map(|violation| {
+            let keys = self.keys.lock();
+            let about = violation.about.iter().filter_map(|text| keys.get(text).cloned());
+            let moment = violation.about.iter().filter_map(|text| wrote_at(&history, text)).min();
+            let moment_us = moment.map(|moment| self.epoch_us + moment);
+            remains::keep(&mut self.cluster, moment_us, about.collect())
+        });
+        Report::new(self.settings, self.suffered, &history, violation, remains)
     }
+}
+
+/// When somebody wrote `text`, in microseconds since the beginning.
+fn wrote_at(history: &History, text: &str) -> Option<u64> {
+    let wrote = |act: &Act| matches!(act, Act::Wrote { text: wrote, .. } if wrote == text);
+    let mut acts = history.sessions.iter().flat_map(|session| &session.acts);
+    acts.find(|(_, act)| wrote(act)).map(|(at, _)| *at)
+}
+
+/// Microseconds since 1970.
+fn wall_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// How many messages of `history` were acknowledged.

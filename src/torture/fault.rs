@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::fronts::{Fronts, Healing};
 use crate::local_cluster::LocalCluster;
+use crate::trace::writer::old_file;
 
 /// Something that is done to a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -171,6 +172,11 @@ pub(super) fn begin(
         Fault::Diskfull => {
             server.kill();
             let kib = longest_log_file(&server.data())?.1 / 1024 + rng.u64(4..64);
+            // The limit holds for the trace, too: a new file is short.
+            let trace = server.trace_path();
+            if trace.exists() {
+                fs::rename(&trace, old_file(&trace))?;
+            }
             server.start_with(&[], Some(kib))?;
             underway(id, seconds(rng, 2.0, 5.0), End::Restart(place))
         }

@@ -45,6 +45,8 @@ pub(super) struct Manner {
     pub(super) over: Receiver<()>,
     /// True while nobody is to say anything new. What was said is sent again, if it has to be.
     pub(super) hushed: Arc<AtomicBool>,
+    /// Where to note how the traces name each message, by its text.
+    pub(super) keys: Arc<Mutex<BTreeMap<String, String>>>,
     /// Decides on the rooms and the moments.
     pub(super) seed: u64,
 }
@@ -122,7 +124,7 @@ impl Person {
         let (client, record, user) =
             (Arc::clone(&self.client), Arc::clone(&self.record), self.user.clone());
         let (stopped, epoch) = (self.threads.stopped().clone(), self.epoch);
-        let Manner { pause, over, hushed, seed } = manner;
+        let Manner { pause, over, hushed, keys, seed } = manner;
         let mut rng = fastrand::Rng::with_seed(seed);
         let talk = move || {
             for number in 1_u64.. {
@@ -141,7 +143,10 @@ impl Person {
                 let said = Act::Wrote { room: room.into(), text: text.clone() };
                 record.lock().note(epoch.elapsed(), said);
                 match client.send_message(&text, room) {
-                    Ok(id) => record.lock().name(id, text),
+                    Ok(id) => {
+                        keys.lock().insert(text.clone(), format!("{user}/{id}"));
+                        record.lock().name(id, text);
+                    }
                     Err(_) => return,
                 }
             }

@@ -345,7 +345,8 @@ impl Sink for Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::event::{Kind, Run, TraceEvent};
+    use crate::trace::event::{FORMAT, Kind, Run, TraceEvent};
+    use crate::trace::read::read_files;
 
     fn entry(time_us: u64) -> Entry {
         Entry { node: "n1".into(), time_us, what: What::Timer(format!("t{time_us}")) }
@@ -455,8 +456,45 @@ mod tests {
     }
 
     #[test]
+    fn a_bounded_trace_is_two_files_that_are_read_as_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("n1.jsonl");
+        let standing = || What::Stands(super::super::Standing::default(), "stands".into());
+        let live = |life: &str, times: std::ops::Range<u64>| {
+            let (sink, writer) = TraceFile::open(&path, Some(20_000)).unwrap().split();
+            let run = Run { format: FORMAT, life: life.into(), ..Run::default() };
+            let first = [What::Start(run), standing()];
+            let entry = |what| Entry { node: "n1".into(), time_us: times.start, what };
+            let thread = std::thread::spawn(move || writer.run());
+            sink.put(first.map(entry).into());
+            for time in times {
+                // One after the other, so that the writer writes often.
+                while sink.shared.waiting.load(Ordering::Relaxed) > 0 {
+                    std::thread::yield_now();
+                }
+                sink.put(vec![super::tests::entry(time)]);
+            }
+            sink.close();
+            thread.join().unwrap();
+        };
+        live("n1.1-aa", 1..40);
+        live("n1.2-bb", 100..1000);
+        let sizes = [&path, &old_file(&path)].map(|path| std::fs::metadata(path).unwrap().len());
+        assert!(sizes.iter().sum::<u64>() < 22_000, "{sizes:?}");
+        let traces = read_files(std::slice::from_ref(&path)).unwrap();
+        let [life] = &traces.lives[..] else { panic!("{} lives", traces.lives.len()) };
+        assert_eq!((&*life.run.life, life.run.continues), ("n1.2-bb", true));
+        assert!(traces.notes.is_empty(), "{:?}", traces.notes);
+        assert_eq!(life.events[1].say, "stands", "where it stands follows at once");
+        let (first, last) = (life.events[0].n, life.events.last().unwrap());
+        assert_eq!(last.say, "t999");
+        assert_eq!(life.events.len() as u64, last.n - first + 1, "nothing is missing between");
+    }
+
+    #[test]
     fn a_file_that_cannot_be_written_is_refused_at_once() {
-        let error = TraceFile::open(Path::new("/no/such/folder/n1.jsonl"), None).unwrap_err().to_string();
+        let error =
+            TraceFile::open(Path::new("/no/such/folder/n1.jsonl"), None).unwrap_err().to_string();
         assert!(error.contains("/no/such/folder/n1.jsonl: cannot write the trace"), "{error}");
     }
 }
