@@ -47,6 +47,7 @@ mod people;
 pub mod remains;
 pub mod report;
 pub(crate) mod rest;
+mod traffic;
 
 use fault::Fault;
 use fronts::Fronts;
