@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use parking_lot::Mutex;
 
 use crate::config::Design;
@@ -106,7 +106,11 @@ pub fn run(
     stop: &Receiver<()>,
     tell: &mut dyn FnMut(Duration, Progress),
 ) -> Result<Option<Report>, StartError> {
-    let mut torture = Torture::start(settings, stop.clone(), tell)?;
+    let started = Torture::start(settings, stop.clone(), tell);
+    if stop.try_recv() == Err(TryRecvError::Disconnected) {
+        return Ok(None);
+    }
+    let mut torture = started?;
     let violation = match torture.all_faults().and_then(|done| Ok(done && torture.last_words()?)) {
         Ok(true) => None,
         Ok(false) => return Ok(None),
