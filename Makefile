@@ -10,6 +10,8 @@ ROOM = lobby
 SEEDS = 2000
 # How long each design is tortured.
 FOR = 60s
+# What compare draws.
+SVG = compare.svg
 # Servers of a simulated cluster.
 NODES = 5
 # The servers that a client tries, in turn.
@@ -25,7 +27,7 @@ SERVER_OPTIONS = --design '$(DESIGN)' --discovery-port '$(DISCOVERY)' $(OPTIONS)
 SERVER = exec $(PROGRAM) server --peers '$(ADDRESSES)' $(SERVER_OPTIONS)
 
 .PHONY: help demo cluster node1 node2 node3 client status explain build test sim planted scale soak torture
-.PHONY: compare-ack deploy-test deploy-check lint docs clean
+.PHONY: compare compare-ack deploy-test deploy-check lint docs clean
 
 help: ## print this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
@@ -70,8 +72,9 @@ test: ## run all tests
 sim: ## simulated clusters of NODES servers with every fault; SEEDS=100 is shorter
 	cargo run --release --quiet --locked -- sim --design '$(DESIGN)' --nodes $(NODES) --seeds $(SEEDS)
 
-planted: ## plant each fault that the simulator has to catch, and see it caught
+planted: ## plant each fault that the simulator has to catch, some into real servers, and see them caught
 	cargo test --locked --release --lib sim::planted -- --ignored --nocapture
+	cargo test --locked --features planted-faults --test torture planted
 
 scale: ## how elections and a cluster at rest grow with the number of servers
 	cargo run --release --quiet --locked --example scale
@@ -85,6 +88,10 @@ torture: ## break real servers of each design for FOR=60s, by a random seed
 	@cargo build --release --quiet --locked
 	@for design in ring sequencer raft; do \
 	  $${CARGO_TARGET_DIR:-target}/release/roundtable torture --design $$design --for '$(FOR)' || exit 1; echo; done
+
+compare: ## measure the three designs under the same load and faults: a table, and a picture in SVG=compare.svg
+	@cargo build --release --quiet --locked
+	@$${CARGO_TARGET_DIR:-target}/release/roundtable compare --nodes $(if $(filter file,$(origin NODES)),3,$(NODES)) --svg '$(SVG)'
 
 compare-ack: ## show what a dead leader takes along with --ack leader, and that it is nothing with majority
 	cargo test --locked --test sequencer compare -- --ignored --nocapture

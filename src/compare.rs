@@ -113,7 +113,7 @@ macro_rules! unless_stopped {
 
 impl<'a> Trial<'a> {
     fn start(settings: &'a CompareSettings, design: Design, stop: Receiver<()>) -> Measured<Self> {
-        let no_fronts = |error| StartError::Other(format!("cannot open a port: {error}"));
+        let no_fronts = |error| StartError::Other(format!("no port of 127.0.0.1 is free: {error}"));
         let fronts = Fronts::open(settings.servers).map_err(no_fronts)?;
         let common = ClusterSettings {
             servers: settings.servers,

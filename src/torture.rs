@@ -116,6 +116,10 @@ pub fn run(
         Ok(false) => return Ok(None),
         Err(violation) => Some(violation),
     };
+    if let (Some(_), Some(problem)) = (&violation, torture.cluster.lacks_room()) {
+        // That is nothing that a design could help.
+        return Err(StartError::Other(format!("{problem}; TMPDIR=FOLDER names another place")));
+    }
     Ok(Some(torture.finish(violation)))
 }
 
@@ -160,7 +164,7 @@ impl<'a> Torture<'a> {
         stop: Receiver<()>,
         tell: &'a mut dyn FnMut(Duration, Progress),
     ) -> Result<Self, StartError> {
-        let no_fronts = |error| StartError::Other(format!("cannot open a port: {error}"));
+        let no_fronts = |error| StartError::Other(format!("no port of 127.0.0.1 is free: {error}"));
         let fronts = Fronts::open(settings.servers).map_err(no_fronts)?;
         let common = ClusterSettings {
             servers: settings.servers,

@@ -28,23 +28,26 @@ pub(crate) fn wait_for(
     limit: Duration,
     judge: Judge,
 ) -> Result<bool, String> {
-    let mut reason = None;
+    let mut reason = String::new();
     let rested = cluster.wait_until(limit, |cluster| {
-        reason = statuses_of(cluster).map_or_else(Some, |statuses| judge(&statuses));
-        reason.is_none().then_some(())
+        if let Some(ended) = cluster.ended() {
+            return Some(Err(ended));
+        }
+        match statuses_of(cluster).map_or_else(Some, |statuses| judge(&statuses)) {
+            None => return Some(Ok(())),
+            Some(why) => reason = why,
+        }
+        None
     });
-    match reason {
-        None if rested.is_some() => Ok(true),
-        _ if !cluster.pause(Duration::ZERO) => Ok(false),
-        reason => Err(format!("{} after {} s", reason.unwrap_or_default(), limit.as_secs())),
+    match rested {
+        Some(rested) => rested.map(|()| true),
+        None if !cluster.pause(Duration::ZERO) => Ok(false),
+        None => Err(format!("{reason} after {} s", limit.as_secs())),
     }
 }
 
 /// What all servers say, or which one says nothing.
-fn statuses_of(cluster: &mut LocalCluster) -> Result<Vec<Status>, String> {
-    if let Some(ended) = cluster.ended() {
-        return Err(ended);
-    }
+fn statuses_of(cluster: &LocalCluster) -> Result<Vec<Status>, String> {
     let said = |server: &ServerProcess| {
         server.status().ok_or_else(|| format!("{} does not answer", server.id()))
     };
@@ -53,6 +56,13 @@ fn statuses_of(cluster: &mut LocalCluster) -> Result<Vec<Status>, String> {
 
 /// Whether the servers are one again while people talk: a common leader, everybody in the ring, and no copy far behind.
 pub(crate) fn unlevel(statuses: &[Status]) -> Option<String> {
+    let fault = |status: &Status| {
+        let fault = status.disk_fault.as_ref()?;
+        Some(format!("{} cannot write its log: {fault}", status.node))
+    };
+    if let Some(fault) = statuses.iter().find_map(fault) {
+        return Some(fault);
+    }
     let leader = &statuses.first()?.leader;
     if leader.is_none() || statuses.iter().any(|status| status.leader != *leader) {
         return Some("the servers do not name the same leader".into());
@@ -205,6 +215,8 @@ mod tests {
         check(ring(), |all| all.iter_mut().for_each(|one| one.leader = None), [leader; 2]);
         let missing = "a server is missing in the ring of n2";
         check(ring(), |all| all[1].ring = ids(&["n1", "n2"]), [missing; 2]);
+        let full = |all: &mut [Status; 3]| all[2].disk_fault = Some("no space".into());
+        check(ring(), full, ["n3 cannot write its log: no space"; 2]);
         let waits = |all: &mut [Status; 3]| {
             all[2].order.as_mut().unwrap().waits_for = Some("n1 is wiped".into());
         };

@@ -464,15 +464,15 @@ mod tests {
             let (sink, writer) = TraceFile::open(&path, Some(20_000)).unwrap().split();
             let run = Run { format: FORMAT, life: life.into(), ..Run::default() };
             let first = [What::Start(run), standing()];
-            let entry = |what| Entry { node: "n1".into(), time_us: times.start, what };
+            let begins = |what| Entry { node: "n1".into(), time_us: times.start, what };
             let thread = std::thread::spawn(move || writer.run());
-            sink.put(first.map(entry).into());
+            sink.put(first.map(begins).into());
             for time in times {
                 // One after the other, so that the writer writes often.
                 while sink.shared.waiting.load(Ordering::Relaxed) > 0 {
                     std::thread::yield_now();
                 }
-                sink.put(vec![super::tests::entry(time)]);
+                sink.put(vec![entry(time)]);
             }
             sink.close();
             thread.join().unwrap();
