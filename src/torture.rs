@@ -43,6 +43,7 @@ use crate::sim::history::{Act, History, SessionHistory};
 
 pub mod fault;
 pub mod fronts;
+mod hello;
 mod people;
 pub mod remains;
 pub mod report;

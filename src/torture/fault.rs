@@ -128,13 +128,7 @@ pub(super) fn begin(
     let underway = |what: String, lasts, end| Underway { what, lasts, end };
     Ok(match fault {
         Fault::Kill => {
-            cluster.server(place).kill();
-            // Of a whole machine that is gone nobody says that nobody listens there.
-            let alone = rng.bool();
-            if alone {
-                fronts.set_up(place, false)?;
-            }
-            let what = if alone { id } else { format!("{id} with its machine") };
+            let what = kill_perhaps_with_machine(cluster, fronts, place, rng)?;
             underway(what, seconds(rng, 0.2, 4.0), End::Start(place, &[]))
         }
         Fault::Pause => {
@@ -176,14 +170,7 @@ pub(super) fn begin(
             underway(id, seconds(rng, 0.2, 2.0), End::Start(place, &[]))
         }
         Fault::Diskfull => {
-            kill(cluster, fronts, place)?;
-            let kib = longest_log_file(&data)?.1 / 1024 + rng.u64(4..64);
-            // The limit holds for the trace, too: a new file is short.
-            let trace = cluster.servers()[place].trace_path();
-            if trace.exists() {
-                fs::rename(&trace, old_file(&trace))?;
-            }
-            start(cluster, fronts, place, &[], Some(kib))?;
+            fill_disk(cluster, fronts, place, rng)?;
             underway(id, seconds(rng, 2.0, 5.0), End::Restart(place))
         }
         Fault::Clock => {
@@ -223,6 +210,40 @@ pub(super) fn end(
 fn kill(cluster: &mut LocalCluster, fronts: &Fronts, place: usize) -> io::Result<()> {
     cluster.server(place).kill();
     fronts.set_up(place, false)
+}
+
+/// The same; when its whole machine is gone nobody says that nobody listens there. Says what was done.
+fn kill_perhaps_with_machine(
+    cluster: &mut LocalCluster,
+    fronts: &Fronts,
+    place: usize,
+    rng: &mut fastrand::Rng,
+) -> io::Result<String> {
+    let id = cluster.servers()[place].id().to_string();
+    if rng.bool() {
+        kill(cluster, fronts, place)?;
+        return Ok(id);
+    }
+    cluster.server(place).kill();
+    Ok(format!("{id} with its machine"))
+}
+
+/// Starts a server again, with files that may hardly grow.
+fn fill_disk(
+    cluster: &mut LocalCluster,
+    fronts: &Fronts,
+    place: usize,
+    rng: &mut fastrand::Rng,
+) -> io::Result<()> {
+    kill(cluster, fronts, place)?;
+    let server = &cluster.servers()[place];
+    let kib = longest_log_file(&server.data())?.1 / 1024 + rng.u64(4..64);
+    // The limit holds for the trace, too: a new file is short.
+    let trace = server.trace_path();
+    if trace.exists() {
+        fs::rename(&trace, old_file(&trace))?;
+    }
+    start(cluster, fronts, place, &[], Some(kib))
 }
 
 fn start(

@@ -22,14 +22,11 @@ use crossbeam_channel::bounded;
 use parking_lot::{Condvar, Mutex};
 use socket2::{Domain, Socket, Type};
 
+use super::hello::read_first;
 use super::traffic::FrameCounter;
 pub use super::traffic::Traffic;
-use crate::domain::content::Hello;
-use crate::domain::{Message, MessageType};
 use crate::threads::Threads;
 
-/// The longest first frame that is taken for a HELLO.
-const HELLO_BYTES_MAX: u32 = 1 << 20;
 /// How long a front waits for the server behind it to accept.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How much is passed on at once.
@@ -54,8 +51,6 @@ pub enum Healing {
 #[derive(Debug)]
 pub struct Fronts {
     addresses: Vec<SocketAddr>,
-    /// Bound and never listening: a port stays ours while its front refuses connections.
-    _held: Vec<Socket>,
     shared: Arc<Shared>,
     threads: Threads,
 }
@@ -103,18 +98,20 @@ impl Fronts {
         let threads = Threads::new("fronts");
         let shared =
             Shared { state: Mutex::default(), changed: Condvar::new(), threads: threads.clone() };
-        let held = Vec::new();
-        let mut fronts =
-            Self { addresses: Vec::new(), _held: held, shared: shared.into(), threads };
+        let mut fronts = Self { addresses: Vec::new(), shared: shared.into(), threads };
         for to in 0..count {
+            // It never listens: the port stays ours while the front refuses connections.
             let held = bound(SocketAddr::from(([127, 0, 0, 1], 0)))?;
             // It was bound to an address of this kind.
             let address = held.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable)?;
             let listener = listen(address)?;
-            fronts._held.push(held);
             fronts.addresses.push(address);
             let shared = fronts.shared.clone();
-            fronts.threads.spawn("accepts", move || take_turns(listener, to, &shared))?;
+            let turns = move || {
+                take_turns(listener, to, &shared);
+                drop(held);
+            };
+            fronts.threads.spawn("accepts", turns)?;
         }
         Ok(fronts)
     }
@@ -433,36 +430,6 @@ fn copy(mut from: TcpStream, mut to: TcpStream, mut may_pass: impl FnMut(&[u8]) 
             return;
         }
     }
-}
-
-/// Reads the first frame as it is, and the index of the server that says HELLO in it; a client says none.
-fn read_first(stream: &mut TcpStream) -> io::Result<(Vec<u8>, Option<usize>)> {
-    let mut bytes = vec![0; 1];
-    stream.read_exact(&mut bytes)?;
-    if bytes[0] >= b' ' {
-        return Ok((bytes, None));
-    }
-    bytes.resize(4, 0);
-    stream.read_exact(&mut bytes[1..])?;
-    let length = bytes.first_chunk().map_or(0, |prefix| u32::from_be_bytes(*prefix));
-    if length > HELLO_BYTES_MAX {
-        return Ok((bytes, None));
-    }
-    let start = bytes.len();
-    bytes.resize(start + length as usize, 0);
-    stream.read_exact(&mut bytes[start..])?;
-    let index = Message::decode(&bytes[start..]).ok().as_ref().and_then(dialler);
-    Ok((bytes, index))
-}
-
-/// The index of the server that says HELLO in `msg`: 0 for `n1`.
-fn dialler(msg: &Message) -> Option<usize> {
-    if msg.message_type != MessageType::Hello {
-        return None;
-    }
-    let hello: Hello = msg.content.parse().ok()?;
-    let number: usize = hello.id.as_str().strip_prefix('n')?.parse().ok()?;
-    number.checked_sub(1)
 }
 
 /// Whether the other side has closed, and everything that it sent was read.

@@ -461,21 +461,15 @@ mod tests {
         let path = folder.path().join("n1.jsonl");
         let standing = || What::Stands(super::super::Standing::default(), "stands".into());
         let live = |life: &str, times: std::ops::Range<u64>| {
-            let (sink, writer) = TraceFile::open(&path, Some(20_000)).unwrap().split();
+            let (_sink, mut writer) = TraceFile::open(&path, Some(20_000)).unwrap().split();
             let run = Run { format: FORMAT, life: life.into(), ..Run::default() };
             let first = [What::Start(run), standing()];
             let begins = |what| Entry { node: "n1".into(), time_us: times.start, what };
-            let thread = std::thread::spawn(move || writer.run());
-            sink.put(first.map(begins).into());
+            writer.write(first.map(begins).into());
             for time in times {
-                // One after the other, so that the writer writes often.
-                while sink.shared.waiting.load(Ordering::Relaxed) > 0 {
-                    std::thread::yield_now();
-                }
-                sink.put(vec![entry(time)]);
+                writer.write(vec![entry(time)]);
+                writer.turn_over();
             }
-            sink.close();
-            thread.join().unwrap();
         };
         live("n1.1-aa", 1..40);
         live("n1.2-bb", 100..1000);
