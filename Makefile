@@ -21,13 +21,15 @@ OPTIONS =
 # Two terminals of one user get two names: the terminal's number is added.
 NAME = $(shell id -un)$(shell tty | sed -n 's/.*[^0-9]\([0-9][0-9]*\)$$/-\1/p')
 
+TEST = cargo test --locked --features deadlock-detection
+
 ADDRESSES = 127.0.0.1:$(PORT1),127.0.0.1:$(PORT2),127.0.0.1:$(PORT3)
 PROGRAM = $${CARGO_TARGET_DIR:-target}/debug/roundtable
 SERVER_OPTIONS = --design '$(DESIGN)' --discovery-port '$(DISCOVERY)' $(OPTIONS)
 SERVER = exec $(PROGRAM) server --peers '$(ADDRESSES)' $(SERVER_OPTIONS)
 
 .PHONY: help demo cluster node1 node2 node3 client status explain build test sim planted scale soak torture
-.PHONY: compare compare-ack deploy-test deploy-check lint docs clean
+.PHONY: test-simulated test-others compare compare-ack deploy-test deploy-check lint docs clean
 
 help: ## print this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
@@ -67,7 +69,17 @@ build: ## build the program
 	@cargo build --quiet --locked
 
 test: ## run all tests
-	cargo test --locked --features deadlock-detection
+	$(TEST) --no-run
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target test-simulated test-others
+
+# Simulated clusters keep the cores busy, real ones mostly wait: side by side both take half as long.
+test-simulated:
+	$(TEST) --test simulation
+
+# Every test but the one above.
+test-others:
+	$(TEST) --lib --bins --test '[!s]*' --test 's[!i]*'
+	$(TEST) --doc
 
 sim: ## simulated clusters of NODES servers with every fault; SEEDS=100 is shorter
 	cargo run --release --quiet --locked -- sim --design '$(DESIGN)' --nodes $(NODES) --seeds $(SEEDS)
