@@ -40,6 +40,7 @@ help: ## print this list
 	@echo '  PORT1=$(PORT1) PORT2=$(PORT2) PORT3=$(PORT3) DATA=$(DATA) DESIGN=$(DESIGN) DISCOVERY=$(DISCOVERY)'
 	@echo '  ROOM=$(ROOM) NAME=$(NAME) OPTIONS=$(OPTIONS)'
 	@echo '  CONNECT=$(CONNECT)'
+	@echo '  SEEDS=$(SEEDS) NODES=$(NODES) (of sim; compare has 3) FOR=$(FOR) SVG=$(SVG)'
 
 demo: build ## watch a leader die while two people talk; DESIGN=raft is another design
 	@exec $(PROGRAM) demo --design '$(DESIGN)'
