@@ -295,10 +295,9 @@ impl Shared {
     }
 }
 
-/// A socket at `address`, which it shares with others of ours.
+/// A socket at `address`, which it shares with others of ours, and with nobody else's.
 fn bound(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
