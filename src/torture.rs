@@ -14,13 +14,13 @@
 //! packet arrives, so a seed that finds something may not find it the next time; what it found is in the folder that stays.
 //! Leaves out: two servers at a time, which no design of three promises to survive.
 //!
-//! After a fault all has to be well again while people talk, but not more than well: the next fault meets servers that are
-//! still catching up. A disk is different. What was on it has to be on another one, so a second disk must not be lost
-//! before the first is full again: that is the *time to repair between* that the designs ask for. So there is a pause on
-//! both sides of a fault that loses a disk: people say nothing new until no copy lacks anything. Behind it everything that was said so far
-//! is read at every server and judged; and in front of it is nothing to wait for, unless servers were parted since the last pause,
-//! each of which may have acknowledged messages that the others had to fetch. A full disk and a torn last record lose
-//! nothing that was synced, and a server that was killed comes back with its disk: they need no pause.
+//! After a fault all has to be well again, as far as it can be while people talk: the next fault meets servers that are still
+//! catching up. A lost disk is different. What was on it has to be on another one, so a second disk must not be lost
+//! before the first is full again: that is the *time to repair between* that the designs ask for. So behind a fault that
+//! loses a disk there is a pause: people say nothing new until no copy lacks anything. Then everything that was said so far
+//! is read at every server, and judged. In front of such a fault there is a pause, too, if servers were parted since
+//! the last one: each side may have acknowledged messages that the other has not fetched yet. A full disk and a torn last
+//! record lose nothing that was synced, and a server that was killed comes back with its disk: they need no pause.
 //!
 //! Reading order: [`fault`] (what is done), [`fronts`] (the network), `people`, `rest` (when all is well), [`remains`], [`report`].
 
@@ -239,8 +239,12 @@ impl<'a> Torture<'a> {
                 return Ok(false);
             }
             let fault = self.settings.faults[self.rng.usize(..self.settings.faults.len())];
-            if fault.loses_disk() && self.parted && !self.mend(false)? {
-                return Ok(false);
+            if fault.loses_disk() && self.parted {
+                let equal = self.hush()?;
+                self.hushed.store(false, Ordering::Relaxed);
+                if !equal {
+                    return Ok(false);
+                }
             }
             if !self.suffer(fault)? {
                 return Ok(false);
@@ -285,7 +289,9 @@ impl<'a> Torture<'a> {
         fault::end(&underway, &mut self.cluster, &self.fronts).map_err(failed)?;
         self.parted |= fault.parts_servers();
         let ended = self.epoch.elapsed();
-        if !rest::wait_for(&mut self.cluster, REST_LIMIT, rest::unlevel).map_err(broken_rest)? {
+        if !rest::wait_for(&mut self.cluster, REST_LIMIT, rest::unlevel).map_err(broken_rest)?
+            || fault.loses_disk() && !self.hush()?
+        {
             return Ok(false);
         }
         let back = self.epoch.elapsed().saturating_sub(ended);
@@ -295,20 +301,17 @@ impl<'a> Torture<'a> {
         let suffered = Suffered { fault, what: underway.what, silence, back };
         self.suffered.push(suffered.clone());
         self.say(Progress::Over(suffered));
-        if fault.loses_disk() { self.mend(true) } else { Ok(true) }
-    }
-
-    /// Hushes people until no copy lacks anything; then, if it is wanted, reads and judges everything.
-    fn mend(&mut self, judges: bool) -> Going {
-        self.hushed.store(true, Ordering::Relaxed);
-        let equal = rest::wait_for(&mut self.cluster, REST_LIMIT, rest::unequal);
-        let mut going = equal.map_err(broken_rest)?;
-        self.parted = false;
-        if going && judges {
-            going = self.judge()?;
-        }
+        let going = !fault.loses_disk() || self.judge()?;
         self.hushed.store(false, Ordering::Relaxed);
         Ok(going)
+    }
+
+    /// Nobody says anything new from now on; waits until no copy lacks anything.
+    fn hush(&mut self) -> Going {
+        self.hushed.store(true, Ordering::Relaxed);
+        let equal = rest::wait_for(&mut self.cluster, REST_LIMIT, rest::unequal);
+        self.parted = false;
+        equal.map_err(broken_rest)
     }
 
     /// Somebody leaves; somebody new reads everything.
@@ -326,7 +329,7 @@ impl<'a> Torture<'a> {
     fn last_words(&mut self) -> Going {
         self.say(Progress::Reading);
         drop(self.writing.take());
-        Ok(self.mend(false)? && self.judge()?)
+        Ok(self.hush()? && self.judge()?)
     }
 
     /// While nobody says anything new: waits for all answers, reads everything at every server, and judges what was said so far.
