@@ -12,6 +12,8 @@ SEEDS = 2000
 FOR = 60s
 # What is measured; empty: everything.
 WORKLOADS =
+# What compare draws.
+SVG = compare.svg
 # Servers of a simulated cluster.
 NODES = 5
 # The servers that a client tries, in turn.
@@ -29,7 +31,7 @@ SERVER_OPTIONS = --design '$(DESIGN)' --discovery-port '$(DISCOVERY)' $(OPTIONS)
 SERVER = exec $(PROGRAM) server --peers '$(ADDRESSES)' $(SERVER_OPTIONS)
 
 .PHONY: help demo cluster node1 node2 node3 client status explain build test sim planted scale elections soak torture
-.PHONY: bench test-simulated test-others compare-ack deploy-test deploy-check lint docs clean
+.PHONY: bench test-simulated test-others compare compare-ack deploy-test deploy-check lint docs clean
 
 help: ## print this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
@@ -40,6 +42,7 @@ help: ## print this list
 	@echo '  PORT1=$(PORT1) PORT2=$(PORT2) PORT3=$(PORT3) DATA=$(DATA) DESIGN=$(DESIGN) DISCOVERY=$(DISCOVERY)'
 	@echo '  ROOM=$(ROOM) NAME=$(NAME) OPTIONS=$(OPTIONS)'
 	@echo '  CONNECT=$(CONNECT)'
+	@echo '  SEEDS=$(SEEDS) NODES=$(NODES) (of sim; compare has 3) FOR=$(FOR) SVG=$(SVG)'
 
 demo: build ## watch a leader die while two people talk; DESIGN=raft is another design
 	@exec $(PROGRAM) demo --design '$(DESIGN)'
@@ -84,8 +87,9 @@ test-others:
 sim: ## simulated clusters of NODES servers with every fault; SEEDS=100 is shorter
 	cargo run --release --quiet --locked -- sim --design '$(DESIGN)' --nodes $(NODES) --seeds $(SEEDS)
 
-planted: ## plant each fault that the simulator has to catch, and see it caught
+planted: ## plant each fault that the simulator has to catch, some into real servers, and see them caught
 	cargo test --locked --release --lib sim::planted -- --ignored --nocapture
+	cargo test --locked --features planted-faults --test torture planted
 
 scale: ## how much a cluster at rest says, by the number of servers
 	cargo run --release --quiet --locked --example scale
@@ -106,6 +110,10 @@ torture: ## break real servers of each design for FOR=60s, by a random seed
 bench: ## how fast servers are, and what the machine could do; WORKLOADS=writes is only that
 	@cargo build --release --quiet --locked
 	@exec $${CARGO_TARGET_DIR:-target}/release/roundtable bench $(WORKLOADS) --design '$(DESIGN)'
+
+compare: ## measure the three designs under the same load and faults: a table, and a picture in SVG=compare.svg
+	@cargo build --release --quiet --locked
+	@$${CARGO_TARGET_DIR:-target}/release/roundtable compare --nodes $(if $(filter file,$(origin NODES)),3,$(NODES)) --svg '$(SVG)'
 
 compare-ack: ## show what a dead leader takes along with --ack leader, and that it is nothing with majority
 	cargo test --locked --test sequencer compare -- --ignored --nocapture

@@ -145,12 +145,21 @@ impl Show {
             self.style.paint("1;31", "✗"),
             visible(violation)
         );
-        if let Some(folder) = &report.folder {
-            let _ = writeln!(
-                out,
-                "  Seed {seed}. Logs and data of the servers stay in {}.",
-                folder.display()
-            );
+        if let Some(remains) = &report.remains {
+            let folder = remains.folder.display();
+            let _ = writeln!(out, "  Seed {seed}. Logs, data and traces stay in {folder}.");
+            match &remains.diagram {
+                Ok((path, what)) => {
+                    let _ = writeln!(out, "  Diagram, {what}:");
+                    let follow = remains.about.iter().map(|key| format!("#follow={key}"));
+                    let nobody = remains.about.is_empty().then(String::new);
+                    for follow in follow.chain(nobody) {
+                        let follow = visible(&follow);
+                        let _ = writeln!(out, "    file://{}{follow}", path.display());
+                    }
+                }
+                Err(why) => drop(writeln!(out, "  No diagram: {}", visible(why))),
+            }
         }
         Outcome::Failed
     }
