@@ -1,11 +1,12 @@
 //! `roundtable compare`: [measures](crate::compare) the designs side by side.
 
 use std::fs;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
 use super::Outcome;
 use super::args::{CompareArgs, Format};
 use super::complain;
+use super::output::{note, show};
 use super::stopping::Stopping;
 use crate::compare::figures::table;
 use crate::compare::{self, CompareSettings, plot};
@@ -24,7 +25,7 @@ pub fn run(args: &CompareArgs) -> Result<Outcome, StartError> {
     let tells = std::io::stderr().is_terminal() || args.format == Format::Text;
     let measured = compare::run(&settings, stopping.signal(), &mut |design, phase| {
         if tells {
-            eprintln!("{:<10} {phase}", design.to_string());
+            note!("{:<10} {phase}", design.to_string());
         }
     })?;
     let Some(all) = measured else {
@@ -41,7 +42,7 @@ pub fn run(args: &CompareArgs) -> Result<Outcome, StartError> {
         // Serialising cannot fail: only string keys.
         Format::Json => serde_json::to_string(&all).unwrap_or_default() + "\n",
     };
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    show!("{text}");
     if let Some(path) = &args.svg {
         let cannot = |reason: String| {
             StartError::Other(format!("cannot write {}: {reason}", path.display()))

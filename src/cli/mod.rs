@@ -21,6 +21,8 @@ pub mod compare;
 
 mod stopping;
 
+pub(crate) mod output;
+
 pub mod member;
 
 pub mod lines;
@@ -44,6 +46,7 @@ use clap::error::ErrorKind;
 use crate::error::StartError;
 use crate::logging;
 use args::{Cli, ClientArgs, Subcommand};
+use output::note;
 
 /// How a command ended: the process's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +76,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Prints what went wrong, the way every command does.
 pub fn complain(problem: &dyn std::fmt::Display) {
-    eprintln!("roundtable: {problem}");
+    note!("roundtable: {problem}");
 }
 
 /// Prints help where it was asked for, or the problem.

@@ -35,7 +35,8 @@
 //!
 //! A committed entry costs one round trip and one sync on a majority, the leader's own sync in parallel with the others'
 //! (thesis 10.2.1). Idle, a leader sends and gets one small message per server and heartbeat. When it dies the
-//! cluster waits one to two election timeouts and two round trips.
+//! cluster waits one to two election timeouts and two round trips; an eighth of one at the most, and the round trips, when
+//! connections to it broke, as those of a process that was killed do.
 //!
 //! # Where to read what
 //!
@@ -216,6 +217,8 @@ pub struct RaftNode {
     heard_leader: Option<Instant>,
     /// When to stand for election.
     election_deadline: Option<Instant>,
+    /// How often it may stand again after a short wait, since the leader is gone.
+    short_waits: u32,
     last_tick: Option<Instant>,
     /// A snapshot that comes in.
     incoming: Option<Incoming>,
@@ -272,6 +275,7 @@ impl RaftNode {
             following: Following::default(),
             heard_leader: None,
             election_deadline: None,
+            short_waits: 0,
             last_tick: None,
             incoming: None,
             saving: None,

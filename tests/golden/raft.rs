@@ -56,6 +56,8 @@ pub(crate) enum Verb {
     Reset(String, String),
     /// The server is gone, with what its disk has not synced.
     Crash(String),
+    /// The others find out that their connections to the server broke.
+    Miss(String),
     /// It starts again with what the disk holds.
     Restart(String),
     /// It starts again with an empty disk.
@@ -298,6 +300,15 @@ impl Play {
         for (x, y) in [(a, b), (b, a)] {
             self.lose(x, y);
             self.step(x, |node, step| node.link_up(&y.into(), step));
+        }
+    }
+
+    fn miss(&mut self, name: &str) {
+        let missing = NodeId::from(name);
+        let others: Vec<NodeId> =
+            self.servers.keys().filter(|id| **id != missing).cloned().collect();
+        for id in others {
+            self.step(id.as_str(), |node, step| node.node_failed(&missing, step));
         }
     }
 
@@ -555,6 +566,7 @@ impl Runner for Play {
             Verb::Damage(from, to) => self.damage(from, to),
             Verb::Reset(a, b) => self.reset(a, b),
             Verb::Crash(name) => self.crash(name)?,
+            Verb::Miss(name) => self.miss(name),
             Verb::Restart(name) => self.restart(name, false)?,
             Verb::Wipe(name) => self.restart(name, true)?,
             Verb::SlowDisk(name) => {

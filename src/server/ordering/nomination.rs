@@ -163,6 +163,15 @@ impl OrderingManager {
         self.keep_promise(term, end, answer, step);
     }
 
+    /// Whom it promised last, while that counts.
+    #[cfg(test)]
+    pub(super) fn granted_to(&self) -> Option<NodeId> {
+        let granted = self.granted.as_ref().map(|grant| &grant.term);
+        granted
+            .filter(|term| self.promised.as_ref() == Some(*term))
+            .map(|term| term.leader.node_id())
+    }
+
     /// The answer was lost, or waits for the disk: it is given again when the disk has all that was written.
     fn promise_again(&mut self, from: &NodeId, term: &Term, step: &Step) {
         let Some(grant) = self.granted.as_ref().filter(|grant| grant.term == *term) else { return };

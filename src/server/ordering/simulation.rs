@@ -1,8 +1,15 @@
 //! Clusters of nothing but [`OrderingManager`]s under every fault, seed by seed, with checks after every event.
 //!
 //! Messages are delayed, lost with their link, in some seeds doubled and overtaken; servers crash and lose what was not
-//! synced, alone or all at once; disks are wiped, one at a time; servers are nominated at random. Then all is
-//! healed, and the cluster has a minute of virtual time to be as good as new.
+//! synced, alone or all at once; disks are wiped, one at a time; servers are nominated at random. In *storms* there is an ambush
+//! now and then:
+//!
+//! ```text
+//!   n1 and n3 stand and do not hear each other     n2 promises the higher one, crashes before that is on its disk,
+//!                                                  comes back, and hears the lower one only
+//! ```
+//!
+//! Then all is healed, and the cluster has a minute of virtual time to be as good as new.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -28,6 +35,9 @@ enum Event {
     Read { node: usize, life: u64, token: u64, from: LogIndex, records: Vec<Message> },
     Chat,
     Fault,
+    Crash { node: usize, life: u64 },
+    Stand { node: usize },
+    Mend,
     Restart { node: usize },
     Heal,
 }
@@ -77,6 +87,8 @@ struct World {
     epochs: BTreeMap<(usize, usize), u64>,
     cut: BTreeSet<(usize, usize)>,
     arrives: BTreeMap<(usize, usize), u64>,
+    /// This server crashes when it has promised the other one something that its disk does not have.
+    doomed: Option<(usize, usize)>,
     calm: bool,
     chats: u64,
     /// The one order, as far as anyone took it.
@@ -140,6 +152,7 @@ impl World {
             epochs: BTreeMap::new(),
             cut: BTreeSet::new(),
             arrives: BTreeMap::new(),
+            doomed: None,
             calm: false,
             chats: 0,
             agreed: Vec::new(),
@@ -222,6 +235,12 @@ impl World {
             }
             Event::Chat => self.chat()?,
             Event::Fault => self.fault()?,
+            Event::Crash { node, life } if self.servers[node].life == life => {
+                self.betray(node)?;
+            }
+            Event::Crash { .. } => {}
+            Event::Stand { node } => self.step(node, |manager, step| manager.stand(true, step))?,
+            Event::Mend => self.mend_links(),
             Event::Restart { node } => self.restart(node)?,
             Event::Heal => self.heal()?,
         }
@@ -304,6 +323,7 @@ impl World {
         let step = Step { now, wall_ms: self.ms, cm: &outbox, log: &server.disk };
         act(manager, &step);
         manager.settle(&step);
+        let promised = manager.granted_to();
         let (written, life) = (server.disk.written.get(), server.life);
         if written > server.sync_asked {
             let part = self.rng.u64(server.sync_asked..=written);
@@ -323,6 +343,12 @@ impl World {
             let to = to.expect("nothing is broadcast");
             let to = self.servers.iter().position(|server| server.id == to);
             self.send(node, to.expect("a server"), &msg);
+        }
+        if let Some((_, to)) = self.doomed.filter(|(doomed, _)| *doomed == node)
+            && promised.as_ref() == Some(&self.servers[to].id)
+        {
+            // When what it has said so far has arrived.
+            self.at(self.ms + self.habits.delay_ms + 1, Event::Crash { node, life });
         }
         self.check(node)
     }
@@ -399,6 +425,8 @@ impl World {
             membership,
             rng: fastrand::Rng::with_seed(seed_b),
             tail_bytes: self.habits.tail_bytes,
+            batch_bytes: if self.habits.stormy { 1 } else { BATCH_BYTES },
+            uncommitted_max: UNCOMMITTED_MAX,
             piece_bytes: 16,
         });
         server.disk.log.records().into_iter().for_each(|record| manager.recover(record));
