@@ -56,8 +56,8 @@ pub(crate) enum Verb {
     Reset(String, String),
     /// The server is gone, with what its disk has not synced.
     Crash(String),
-    /// The others find out that their connections to the server broke.
-    Miss(String),
+    /// The connections to the first broke, and the others named find that out.
+    Miss(Vec<String>),
     /// It starts again with what the disk holds.
     Restart(String),
     /// It starts again with an empty disk.
@@ -303,13 +303,13 @@ impl Play {
         }
     }
 
-    fn miss(&mut self, name: &str) {
-        let missing = NodeId::from(name);
-        let others: Vec<NodeId> =
-            self.servers.keys().filter(|id| **id != missing).cloned().collect();
-        for id in others {
-            self.step(id.as_str(), |node, step| node.node_failed(&missing, step));
+    fn miss(&mut self, names: &[String]) -> Result<(), Box<dyn Error>> {
+        let (missing, others) = names.split_first().ok_or("who is missed?")?;
+        let missing = NodeId::from(missing.as_str());
+        for name in others {
+            self.step(name, |node, step| node.node_failed(&missing, step));
         }
+        Ok(())
     }
 
     fn crash(&mut self, name: &str) -> Result<(), Box<dyn Error>> {
@@ -566,7 +566,7 @@ impl Runner for Play {
             Verb::Damage(from, to) => self.damage(from, to),
             Verb::Reset(a, b) => self.reset(a, b),
             Verb::Crash(name) => self.crash(name)?,
-            Verb::Miss(name) => self.miss(name),
+            Verb::Miss(names) => self.miss(&names)?,
             Verb::Restart(name) => self.restart(name, false)?,
             Verb::Wipe(name) => self.restart(name, true)?,
             Verb::SlowDisk(name) => {

@@ -89,7 +89,8 @@ impl OrderingManager {
         if step.now < nomination.ask_at {
             return;
         }
-        nomination.ask_at = step.now + self.timing.heartbeat_interval * 2;
+        // A voter that has yet to find out that the leader is gone refuses at first.
+        nomination.ask_at = step.now + self.timing.heartbeat_interval / 2;
         if nomination.adopting.is_some() {
             self.fetch(step);
             return;

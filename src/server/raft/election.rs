@@ -74,8 +74,12 @@ impl RaftNode {
         self.election_deadline = Some(now + wait + wait.mul_f64(self.rng.f64()));
     }
 
-    /// This server would vote for another one: it does not stand against it at the same moment.
-    fn give_way(&mut self, now: Instant) {
+    /// This server would vote for `from`: it does not stand against it at the same moment. Of two that ask each other the higher id
+    /// goes on.
+    fn give_way(&mut self, from: &NodeId, now: Instant) {
+        if matches!(self.role, Role::PreCandidate(_)) && *from > self.id {
+            self.role = Role::Follower;
+        }
         let until = now + self.soon();
         self.election_deadline = self.election_deadline.map(|deadline| deadline.max(until));
     }
@@ -192,7 +196,7 @@ impl RaftNode {
             self.write_vote(step);
             self.reset_election_timer(step.now);
         } else if vote_granted {
-            self.give_way(step.now);
+            self.give_way(from, step.now);
         }
         log::debug!("{from} asks for term {term}: {vote_granted} (transfer: {transfer})");
         // With this server's own term, also when that is lower: see the module documentation, "Pre-vote".

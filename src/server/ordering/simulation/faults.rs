@@ -108,6 +108,9 @@ impl World {
 
     fn crash(&mut self, node: usize) {
         let server = &self.servers[node];
+        if server.manager.is_none() {
+            return;
+        }
         let kept = self.rng.u64(server.synced..=server.disk.written.get());
         let down_ms = if self.habits.stormy && self.rng.u8(0..4) > 0 { 150 } else { 2500 };
         self.crash_keeping(node, kept, down_ms);
