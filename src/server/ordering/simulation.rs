@@ -9,6 +9,9 @@
 //!                                                  comes back, and hears the lower one only
 //! ```
 //!
+//! or a see-saw, which brings about Figure 8 of the Raft paper: two lead in turn, each heard by the third one only, cut off as soon as they
+//! lead, or crashed as soon as they commit.
+//!
 //! Then all is healed, and the cluster has a minute of virtual time to be as good as new.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +41,7 @@ enum Event {
     Crash { node: usize, life: u64 },
     Stand { node: usize },
     Mend,
+    Seesaw { up: usize, down: usize, left: u32 },
     Restart { node: usize },
     Heal,
 }
@@ -89,6 +93,8 @@ struct World {
     arrives: BTreeMap<(usize, usize), u64>,
     /// This server crashes when it has promised the other one something that its disk does not have.
     doomed: Option<(usize, usize)>,
+    /// Who is up on the see-saw.
+    up: Option<usize>,
     calm: bool,
     chats: u64,
     /// The one order, as far as anyone took it.
@@ -153,6 +159,7 @@ impl World {
             cut: BTreeSet::new(),
             arrives: BTreeMap::new(),
             doomed: None,
+            up: None,
             calm: false,
             chats: 0,
             agreed: Vec::new(),
@@ -241,6 +248,7 @@ impl World {
             Event::Crash { .. } => {}
             Event::Stand { node } => self.step(node, |manager, step| manager.stand(true, step))?,
             Event::Mend => self.mend_links(),
+            Event::Seesaw { up, down, left } => self.seesaw(up, down, left)?,
             Event::Restart { node } => self.restart(node)?,
             Event::Heal => self.heal()?,
         }
@@ -320,10 +328,13 @@ impl World {
         let outbox = Outbox::new();
         let server = &mut self.servers[node];
         let Some(manager) = &mut server.manager else { return Ok(()) };
+        let before = (matches!(manager.role, Role::Leader(_)), manager.committed);
         let step = Step { now, wall_ms: self.ms, cm: &outbox, log: &server.disk };
         act(manager, &step);
         manager.settle(&step);
         let promised = manager.granted_to();
+        let elected = !before.0 && matches!(manager.role, Role::Leader(_));
+        let commits = manager.committed > before.1;
         let (written, life) = (server.disk.written.get(), server.life);
         if written > server.sync_asked {
             let part = self.rng.u64(server.sync_asked..=written);
@@ -350,7 +361,8 @@ impl World {
             // When what it has said so far has arrived.
             self.at(self.ms + self.habits.delay_ms + 1, Event::Crash { node, life });
         }
-        self.check(node)
+        self.check(node)?;
+        self.end_a_reign(node, elected, commits)
     }
 
     fn send(&mut self, from: usize, to: usize, msg: &Message) {

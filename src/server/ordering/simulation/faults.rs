@@ -16,7 +16,7 @@ impl World {
         let (node, other) = (self.rng.usize(0..count), self.rng.usize(0..count));
         let kind = if self.habits.stormy {
             // No power cuts, which end every entanglement, and no large partitions.
-            [0, 0, 0, 3, 3, 3, 6, 11, 12, 12, 16, 16][self.rng.usize(0..12)]
+            [0, 0, 0, 3, 3, 3, 6, 11, 12, 12, 16, 16, 17, 17][self.rng.usize(0..14)]
         } else {
             self.rng.u8(0..16)
         };
@@ -51,6 +51,7 @@ impl World {
                 }
             }
             16 => self.ambush()?,
+            17 if node != other && self.up.is_none() => self.seesaw(node, other, 8)?,
             _ => {}
         }
         Ok(())
@@ -64,13 +65,58 @@ impl World {
         self.note("ambush");
         self.mend_links();
         self.cut_link(low, high)?;
-        self.doomed = Some((nodes[2], high));
-        for node in [low, high] {
-            let at = self.ms + self.rng.u64(0..=self.habits.delay_ms);
-            self.at(at, Event::Stand { node });
-        }
+        self.doomed = self.rng.bool().then_some((nodes[2], high));
+        let later = self.rng.u64(0..=4 * self.habits.delay_ms + 2 * self.habits.sync_ms);
+        self.at(self.ms, Event::Stand { node: low });
+        self.at(self.ms + later, Event::Stand { node: high });
         let at = self.ms + self.rng.u64(300..1200);
         self.at(at, Event::Mend);
+        Ok(())
+    }
+
+    /// One stands while the other is cut off; then the other way round.
+    pub(super) fn seesaw(&mut self, up: usize, down: usize, left: u32) -> Result<(), String> {
+        self.up = None;
+        if self.calm {
+            return Ok(());
+        }
+        self.mend_links();
+        if left == 0 {
+            return Ok(());
+        }
+        self.note("see-saw");
+        for other in (0..self.servers.len()).filter(|other| *other != down) {
+            self.cut_link(down, other)?;
+        }
+        self.restart(up)?;
+        self.up = Some(up);
+        let pause = self.rng.u64(1..=6 * self.habits.delay_ms + 4 * self.habits.sync_ms);
+        self.at(self.ms + pause, Event::Seesaw { up: down, down: up, left: left - 1 });
+        self.step(up, |manager, step| manager.stand(true, step))
+    }
+
+    /// Who is up on the see-saw is often cut off as it begins to lead, and crashes as it commits.
+    pub(super) fn end_a_reign(
+        &mut self,
+        node: usize,
+        elected: bool,
+        commits: bool,
+    ) -> Result<(), String> {
+        if self.up != Some(node) || !(elected || commits) || self.rng.bool() {
+            return Ok(());
+        }
+        self.up = None;
+        if commits {
+            self.note("short reign");
+            // A power cut: whoever has more than it has synced loses that.
+            for server in 0..self.servers.len() {
+                self.crash_keeping(server, self.servers[server].synced, 150);
+            }
+            return Ok(());
+        }
+        for other in (0..self.servers.len()).filter(|other| *other != node) {
+            self.cut_link(node, other)?;
+        }
         Ok(())
     }
 
