@@ -56,6 +56,9 @@
 //! * **Pre-vote.** A server that was cut off would come back with a high term and depose a leader that is well.
 //!   It asks first, without raising its term, and is refused while others hear a leader. A refusal carries the
 //!   term of the one who refuses: whichever of the two is behind, it catches up, and nobody is stuck in a term of its own.
+//! * **A killed leader.** When the connection to a leader breaks that was heard a moment ago, its followers stand within an eighth of an
+//!   election timeout, and after an election that decided nothing soon again, a few times, later each time. Pre-vote keeps a leader that only
+//!   lost a connection; a server that would vote for another one lets it go first, and of two that ask each other the higher id goes on.
 //! * **Check-quorum.** A leader that has not heard a majority for an election timeout steps down, so that its
 //!   clients go elsewhere.
 //! * **Disks have names.** A voter is an id and a disk id. The same id with another disk is a *wiped* voter: it forgot what it

@@ -566,7 +566,7 @@ impl Runner for Play {
             Verb::Damage(from, to) => self.damage(from, to),
             Verb::Reset(a, b) => self.reset(a, b),
             Verb::Crash(name) => self.crash(name)?,
-            Verb::Miss(names) => self.miss(&names)?,
+            Verb::Miss(names) => self.miss(names)?,
             Verb::Restart(name) => self.restart(name, false)?,
             Verb::Wipe(name) => self.restart(name, true)?,
             Verb::SlowDisk(name) => {

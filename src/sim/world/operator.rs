@@ -41,6 +41,11 @@ impl Operator {
         self.out == Some(host)
     }
 
+    /// Whether a majority of those that vote is left when one of them loses its disk: not of two.
+    pub(super) fn leaves_enough(&self, nodes: usize) -> bool {
+        self.out.is_none() || nodes > 3
+    }
+
     fn rest(&mut self, now: Micros) {
         self.next_at = Some(now + self.rng.u64(0..=2 * self.pause));
     }

@@ -46,8 +46,9 @@ impl World {
                 if self.rng.bool() {
                     // Who has what the lost disk had is away, too.
                     let leads = |server: &Server| server.led_in.is_some();
-                    let leader = self.servers.iter().position(leads);
-                    leader.into_iter().for_each(|leader| self.crash(leader));
+                    if let Some(leader) = self.servers.iter().position(leads) {
+                        self.crash(leader);
+                    }
                 }
             }
             16 => self.ambush()?,
