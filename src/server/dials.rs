@@ -7,8 +7,6 @@ use crate::domain::NodeId;
 
 /// The pause after the first failed dial; it doubles up to [`DIAL_PAUSE_MAX`].
 const DIAL_PAUSE: Duration = Duration::from_millis(100);
-/// A lost connection is dialled at once, unless that was done so shortly before: somebody may close it each time.
-const AT_ONCE_AGAIN: Duration = Duration::from_secs(1);
 /// The longest pause between two dials of an address.
 const DIAL_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long an address that somebody typed is dialled: it may be wrong.
@@ -35,8 +33,6 @@ struct Dial {
     under_way: bool,
     /// When it is given up.
     until: Option<Instant>,
-    /// When a connection was lost last and dialled at once.
-    at_once: Option<Instant>,
 }
 
 impl Dials {
@@ -63,19 +59,8 @@ impl Dials {
     /// The same, not before `pause` has passed.
     pub fn want_after(&mut self, address: &str, pause: Duration, now: Instant) {
         if !self.own.contains(address) && !self.wanted.contains_key(address) {
-            let at = now + pause;
-            let dial = Dial { at, pause: DIAL_PAUSE, under_way: false, until: None, at_once: None };
+            let dial = Dial { at: now + pause, pause: DIAL_PAUSE, under_way: false, until: None };
             self.wanted.insert(address.into(), dial);
-        }
-    }
-
-    /// A connection to the server at `address` is lost. A refusal tells at once that the server is gone.
-    pub fn lost(&mut self, address: &str, now: Instant) {
-        self.want(address, now);
-        if let Some(dial) = self.wanted.get_mut(address)
-            && dial.at_once.is_none_or(|before| now >= before + AT_ONCE_AGAIN)
-        {
-            (dial.at, dial.at_once) = (now, Some(now));
         }
     }
 
@@ -175,23 +160,6 @@ mod tests {
         let later = now + DIAL_PAUSE_MAX;
         assert!(dials.due(later, &[&n2]).is_empty());
         assert_eq!(dials.due(later, &[]), ["a:1"]);
-    }
-
-    #[test]
-    fn a_lost_connection_is_dialled_at_once_but_not_all_the_time() {
-        let now = start();
-        let mut dials = Dials::new(&["a:1".into()], "own:1", now);
-        let lose = |dials: &mut Dials, now: Instant| {
-            dials.reached("a:1", &"n2".into());
-            dials.failed("a:1", now); // whoever dialled notes the end first
-            dials.lost("a:1", now);
-            dials.due(now, &[]).len()
-        };
-        dials.due(now, &[]);
-        assert_eq!(lose(&mut dials, now), 1);
-        assert_eq!(lose(&mut dials, now + AT_ONCE_AGAIN / 2), 0);
-        assert_eq!(dials.due(now + AT_ONCE_AGAIN / 2 + DIAL_PAUSE, &[]), ["a:1"]);
-        assert_eq!(lose(&mut dials, now + AT_ONCE_AGAIN), 1);
     }
 
     #[test]

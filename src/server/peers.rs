@@ -213,7 +213,7 @@ impl ServerNode {
         }
         let address = info.address.clone();
         // Dial at once, whoever dialled before: a refusal tells at once that the server is gone.
-        self.dials.lost(&address, step.now);
+        self.dials.want(&address, step.now);
         self.dial_servers(step);
     }
 

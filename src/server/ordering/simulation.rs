@@ -459,6 +459,7 @@ impl World {
 
     fn heal(&mut self) -> Result<(), String> {
         self.calm = true;
+        (self.doomed, self.up) = (None, None);
         self.mend_links();
         for node in 0..self.servers.len() {
             self.restart(node)?;
