@@ -10,6 +10,8 @@ ROOM = lobby
 SEEDS = 2000
 # How long each design is tortured.
 FOR = 60s
+# What compare draws.
+SVG = compare.svg
 # Servers of a simulated cluster.
 NODES = 5
 # The servers that a client tries, in turn.
@@ -19,13 +21,15 @@ OPTIONS =
 # Two terminals of one user get two names: the terminal's number is added.
 NAME = $(shell id -un)$(shell tty | sed -n 's/.*[^0-9]\([0-9][0-9]*\)$$/-\1/p')
 
+TEST = cargo test --locked --features deadlock-detection
+
 ADDRESSES = 127.0.0.1:$(PORT1),127.0.0.1:$(PORT2),127.0.0.1:$(PORT3)
 PROGRAM = $${CARGO_TARGET_DIR:-target}/debug/roundtable
 SERVER_OPTIONS = --design '$(DESIGN)' --discovery-port '$(DISCOVERY)' $(OPTIONS)
 SERVER = exec $(PROGRAM) server --peers '$(ADDRESSES)' $(SERVER_OPTIONS)
 
-.PHONY: help demo cluster node1 node2 node3 client status explain build test sim planted scale soak torture
-.PHONY: compare-ack deploy-test deploy-check lint docs clean
+.PHONY: help demo cluster node1 node2 node3 client status explain build test sim planted scale elections soak torture
+.PHONY: test-simulated test-others compare compare-ack deploy-test deploy-check lint docs clean
 
 help: ## print this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
@@ -36,6 +40,7 @@ help: ## print this list
 	@echo '  PORT1=$(PORT1) PORT2=$(PORT2) PORT3=$(PORT3) DATA=$(DATA) DESIGN=$(DESIGN) DISCOVERY=$(DISCOVERY)'
 	@echo '  ROOM=$(ROOM) NAME=$(NAME) OPTIONS=$(OPTIONS)'
 	@echo '  CONNECT=$(CONNECT)'
+	@echo '  SEEDS=$(SEEDS) NODES=$(NODES) (of sim; compare has 3) FOR=$(FOR) SVG=$(SVG)'
 
 demo: build ## watch a leader die while two people talk; DESIGN=raft is another design
 	@exec $(PROGRAM) demo --design '$(DESIGN)'
@@ -65,16 +70,30 @@ build: ## build the program
 	@cargo build --quiet --locked
 
 test: ## run all tests
-	cargo test --locked --features deadlock-detection
+	$(TEST) --no-run
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target test-simulated test-others
+
+# Simulated clusters keep the cores busy, real ones mostly wait: side by side both take half as long.
+test-simulated:
+	$(TEST) --test simulation
+
+# Every test but the one above.
+test-others:
+	$(TEST) --lib --bins --example elections --test '[!s]*' --test 's[!i]*'
+	$(TEST) --doc
 
 sim: ## simulated clusters of NODES servers with every fault; SEEDS=100 is shorter
 	cargo run --release --quiet --locked -- sim --design '$(DESIGN)' --nodes $(NODES) --seeds $(SEEDS)
 
-planted: ## plant each fault that the simulator has to catch, and see it caught
+planted: ## plant each fault that the simulator has to catch, some into real servers, and see them caught
 	cargo test --locked --release --lib sim::planted -- --ignored --nocapture
+	cargo test --locked --features planted-faults --test torture planted
 
-scale: ## how elections and a cluster at rest grow with the number of servers
+scale: ## how much a cluster at rest says, by the number of servers
 	cargo run --release --quiet --locked --example scale
+
+elections: ## race three elections, and renew the guide's tables and picture of it
+	cargo run --release --quiet --locked --example elections write
 
 soak: ## kill, pause and cut off servers for a long time; ROUNDS=2 SOAK_SECONDS=30 is shorter
 	cargo test --locked --test survival --test partition --test sequencer --test raft soak -- --ignored --nocapture --test-threads 1
@@ -85,6 +104,10 @@ torture: ## break real servers of each design for FOR=60s, by a random seed
 	@cargo build --release --quiet --locked
 	@for design in ring sequencer raft; do \
 	  $${CARGO_TARGET_DIR:-target}/release/roundtable torture --design $$design --for '$(FOR)' || exit 1; echo; done
+
+compare: ## measure the three designs under the same load and faults: a table, and a picture in SVG=compare.svg
+	@cargo build --release --quiet --locked
+	@$${CARGO_TARGET_DIR:-target}/release/roundtable compare --nodes $(if $(filter file,$(origin NODES)),3,$(NODES)) --svg '$(SVG)'
 
 compare-ack: ## show what a dead leader takes along with --ack leader, and that it is nothing with majority
 	cargo test --locked --test sequencer compare -- --ignored --nocapture

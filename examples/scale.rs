@@ -1,18 +1,8 @@
 //! How a cluster grows with the number of servers: `cargo run --release --example scale`.
 //!
-//! *Elections*: one of each kind among n live servers, on the ring that a cluster makes, in the order of the ids. Every message
-//! takes the same time, a delay; the time ends when all follow the highest id. The lowest id starts alone, or all start at
-//! once. Announcements are counted. More than the theory allows makes the program panic.
-//!
-//! *Rest*: whole simulated servers that find each other over UDP, and nobody talks: the messages a second between them, from
+//! Whole simulated servers that find each other over UDP, and nobody talks: the messages a second between them, from
 //! the 8th second on, beside those that the theory says.
-#![expect(clippy::disallowed_methods, reason = "one fixed start for virtual time")]
 
-use std::time::Instant;
-
-use roundtable::domain::{Incarnation, Message, NodeId};
-use roundtable::network::transport::Outbox;
-use roundtable::server::election::{BullyElection, Election, ElectionModule, ElectionTiming};
 use roundtable::sim::plan::Plan;
 use roundtable::sim::trace::Detail;
 use roundtable::sim::{Faults, Options, SECOND, run_plan};
@@ -22,74 +12,6 @@ const SIZES: [usize; 5] = [3, 8, 16, 32, 64];
 const REST: (u64, u64) = (8, 20);
 
 fn main() {
-    elections();
-    println!();
-    rest();
-}
-
-fn elections() {
-    println!("             Hirschberg and Sinclair              Bully");
-    println!("             one starts         all start         one starts         all start");
-    println!(
-        "   servers   delays  messages   delays  messages   delays  messages   delays  messages"
-    );
-    for n in SIZES {
-        let hs = [1, n].map(|starters| elect(n, starters, hirschberg_sinclair));
-        let bully = [1, n].map(|starters| elect(n, starters, bully));
-        print!("   {n:7}");
-        for (delays, messages) in hs.iter().chain(&bully) {
-            print!("   {delays:6}  {messages:8}");
-        }
-        println!();
-        let phases = n.next_power_of_two();
-        assert!(hs[1].0 <= 2 * (phases - 1) + 2 * n, "phases of 2 * 2^k, then round twice");
-        let log = phases.trailing_zeros() as usize;
-        assert!(hs.iter().all(|(_, messages)| *messages <= 8 * n * (1 + log) + n), "n log n");
-        // The highest announces itself when it is asked, or at once.
-        assert_eq!(bully, [(2, n * n - 1), (1, n * n - 1)]);
-    }
-}
-
-fn hirschberg_sinclair(id: &NodeId) -> Box<dyn Election> {
-    let incarnation = Incarnation::new(id, 1, 0);
-    Box::new(ElectionModule::new(id.clone(), incarnation, ElectionTiming::default()))
-}
-
-fn bully(id: &NodeId) -> Box<dyn Election> {
-    let incarnation = Incarnation::new(id, 1, 0);
-    Box::new(BullyElection::new(id.clone(), incarnation, String::new(), ElectionTiming::default()))
-}
-
-/// An election among `n` servers, of which the lowest `starters` stand at the same time: after how many delays all follow
-/// the highest, and how many messages there were until nobody had anything to say.
-fn elect(n: usize, starters: usize, make: impl Fn(&NodeId) -> Box<dyn Election>) -> (usize, usize) {
-    let ids: Vec<NodeId> = (1..=n).map(|number| format!("n{number}").into()).collect();
-    let mut nodes: Vec<Box<dyn Election>> = ids.iter().map(make).collect();
-    let (outbox, now) = (Outbox::new(), Instant::now());
-    for node in &mut nodes {
-        node.members_changed(&ids, now, &outbox);
-    }
-    for node in &mut nodes[..starters] {
-        node.start_election(now, &outbox);
-    }
-    let (mut delays, mut agreed, mut messages) = (0, None, 0);
-    let mut under_way: Vec<(Option<NodeId>, Message)> = outbox.take_to_nodes();
-    while !under_way.is_empty() {
-        delays += 1;
-        messages += under_way.len();
-        for (to, msg) in under_way {
-            let to = ids.iter().position(|id| Some(id) == to.as_ref()).expect("one receiver");
-            nodes[to].handle_message(&msg, now, &outbox);
-        }
-        under_way = outbox.take_to_nodes();
-        if nodes.iter().all(|node| node.leader().as_ref() == ids.last()) {
-            agreed = agreed.or(Some(delays));
-        }
-    }
-    (agreed.expect("they agree"), messages)
-}
-
-fn rest() {
     println!("             heartbeats a second       discoveries a second");
     println!("   servers     counted     theory     datagrams     theory");
     for n in SIZES {

@@ -311,6 +311,15 @@ pub struct Settings {
     /// Write what the server does to FILE, one JSON object a line, for `roundtable trace`
     #[arg(long, env = "ROUNDTABLE_TRACE", hide_env = true, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+    /// Keep about so much of the trace: FILE, and FILE.old with what came before [default: everything]
+    #[arg(
+        long,
+        env = "ROUNDTABLE_TRACE_BYTES_MAX",
+        hide_env = true,
+        value_name = "BYTES",
+        help_heading = "Tuning"
+    )]
+    pub trace_bytes_max: Option<u64>,
     /// How much to log: error, warn, info, debug, trace, off [default: `RUST_LOG`, or info]
     #[arg(
         long,
@@ -383,6 +392,8 @@ pub struct ServerConfig {
     pub retain: Retain,
     /// Where its trace goes, if anywhere.
     pub trace: Option<PathBuf>,
+    /// How much of it is kept, in bytes; everything when it is left out.
+    pub trace_bytes_max: Option<u64>,
     /// How much to log; `None` leaves it to `RUST_LOG`, or info.
     pub log: Option<LevelFilter>,
 }
@@ -452,6 +463,7 @@ impl Settings {
             log_tail_bytes: self.log_tail_bytes.or(other.log_tail_bytes),
             retain: self.retain.or(other.retain),
             trace: self.trace.or(other.trace),
+            trace_bytes_max: self.trace_bytes_max.or(other.trace_bytes_max),
             log: self.log.or(other.log),
         }
     }
@@ -522,6 +534,7 @@ impl Settings {
             log_tail_bytes: self.log_tail_bytes.unwrap_or(TAIL_BYTES),
             retain: self.retain.map(|text| parse_retain(&text)).transpose()?.unwrap_or_default(),
             trace: self.trace,
+            trace_bytes_max: self.trace_bytes_max,
             log: self.log.map(|level| parse_level(&level)).transpose()?,
         };
         check_numbers(&config)?;

@@ -21,7 +21,7 @@ use crossbeam_channel::Receiver;
 
 use crate::cli::render::Style;
 use crate::error::StartError;
-use crate::local_cluster::{ClusterSettings, LocalCluster};
+use crate::local_cluster::{ClusterSettings, LocalCluster, ServerProcess};
 use crate::threads::Threads;
 
 mod diagram;
@@ -103,8 +103,7 @@ impl Play {
             ClusterSettings { servers: 3, design: settings.design.clone(), flags: Vec::new() };
         let cluster = LocalCluster::start(&common, stop, |place| {
             let mut flags = place.peers();
-            let trace = place.folder.join(format!("{}.trace", place.id()));
-            flags.extend(["--trace".into(), trace.to_string_lossy().into_owned()]);
+            flags.extend(["--trace".into(), place.trace_path().to_string_lossy().into_owned()]);
             flags
         })?;
         let servers: Vec<String> = cluster
@@ -217,7 +216,7 @@ impl Play {
 
     fn traces(&self) -> Vec<PathBuf> {
         let servers = self.cluster.servers().iter();
-        servers.map(|server| self.cluster.folder().join(format!("{}.trace", server.id()))).collect()
+        servers.map(ServerProcess::trace_path).collect()
     }
 
     fn tell_moves(&mut self) {

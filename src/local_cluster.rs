@@ -30,6 +30,10 @@ use crate::error::StartError;
 const STARTS_MAX: usize = 5;
 /// How long the servers may take to find each other.
 const READY_LIMIT: Duration = Duration::from_secs(20);
+/// How much room the disk has to have for the folder, in bytes.
+const ROOM_MIN: u64 = 128 << 20;
+/// What is left when it is full: less than that, and a server that cannot write has no other reason.
+const ROOM_LEFT: u64 = 1 << 20;
 /// How often a server is asked while it is waited for.
 const ASK_EVERY: Duration = Duration::from_millis(25);
 
@@ -59,6 +63,11 @@ impl Place<'_> {
     /// Its id: `n1` is the first.
     pub fn id(&self) -> String {
         format!("n{}", self.place + 1)
+    }
+
+    /// Where it writes its trace, if it is told to.
+    pub fn trace_path(&self) -> PathBuf {
+        self.folder.join(format!("{}.trace", self.id()))
     }
 
     /// The flags by which the servers know each other.
@@ -102,6 +111,11 @@ impl ServerProcess {
     /// What it prints, all starts in one file.
     pub fn log_path(&self) -> PathBuf {
         self.folder.join(format!("{}.log", self.id))
+    }
+
+    /// Where it writes its trace, if it is told to.
+    pub fn trace_path(&self) -> PathBuf {
+        self.folder.join(format!("{}.trace", self.id))
     }
 
     /// Starts it, and waits for nothing.
@@ -191,6 +205,31 @@ impl Drop for ServerProcess {
     }
 }
 
+/// A folder that is removed in the end, on a disk that has room.
+fn folder_with_room() -> io::Result<TempDir> {
+    let parent = std::env::temp_dir();
+    let problem = |problem: &str| {
+        let parent = parent.display();
+        io::Error::other(format!("{parent}: {problem}; TMPDIR=FOLDER names another place"))
+    };
+    let folder = tempfile::Builder::new().prefix("roundtable-").tempdir();
+    let folder = folder.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => problem("there is no such folder"),
+        _ => problem(&error.to_string()),
+    })?;
+    let free = free_bytes(folder.path())?;
+    if free < ROOM_MIN {
+        let (free, least) = (free >> 20, ROOM_MIN >> 20);
+        return Err(problem(&format!("{free} MiB are free, the servers need {least} at least")));
+    }
+    Ok(folder)
+}
+
+fn free_bytes(folder: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(folder)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// Servers `n1`, `n2`, … in a folder of their own.
 #[derive(Debug)]
 pub struct LocalCluster {
@@ -232,10 +271,12 @@ impl LocalCluster {
         stop: Receiver<()>,
         flags_of: impl Fn(Place) -> Vec<String>,
     ) -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("roundtable-").tempdir()?;
+        let folder = folder_with_room()?;
         // All are bound before the first is freed, so that no two are the same.
         let listeners = (0..settings.servers).map(|_| TcpListener::bind("127.0.0.1:0"));
-        let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
+        let listeners = listeners.collect::<io::Result<Vec<_>>>();
+        let listeners = listeners
+            .map_err(|error| io::Error::other(format!("no port of 127.0.0.1 is free: {error}")))?;
         let addresses: Vec<SocketAddr> =
             listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
         let cluster = folder.path().file_name().unwrap_or_default().to_string_lossy().to_string();
@@ -272,6 +313,27 @@ impl LocalCluster {
     /// The server at `place`, from 0, to be killed or started.
     pub fn server(&mut self, place: usize) -> &mut ServerProcess {
         &mut self.servers[place]
+    }
+
+    /// Ends all servers as an operator would, awake or asleep; those that take longer than `limit`, as a crash would.
+    pub fn stop_all(&mut self, limit: Duration) {
+        for server in &self.servers {
+            server.wake();
+            server.signal(Signal::TERM);
+        }
+        let end = Instant::now() + limit;
+        for server in &mut self.servers {
+            while server.is_running() && !server.has_ended() && Instant::now() < end {
+                std::thread::sleep(ASK_EVERY);
+            }
+            server.kill();
+        }
+    }
+
+    /// Says that the disk with the folder is full, if it is.
+    pub fn lacks_room(&self) -> Option<String> {
+        let full = free_bytes(self.folder.path()).is_ok_and(|free| free < ROOM_LEFT);
+        full.then(|| format!("{}: the disk is full", self.folder.path().display()))
     }
 
     /// The folder of the cluster.

@@ -14,30 +14,45 @@
 //! packet arrives, so a seed that finds something may not find it the next time; what it found is in the folder that stays.
 //! Leaves out: two servers at a time, which no design of three promises to survive.
 //!
-//! Reading order: [`fault`] (what is done), [`fronts`] (the network), `people`, [`report`].
+//! After a fault all has to be well again, as far as it can be while people talk: the next fault meets servers that are still
+//! catching up. A lost disk is different. What was on it has to be on another one, so a second disk must not be lost
+//! before the first is full again: that is the *time to repair between* that the designs ask for. So behind a fault that
+//! loses a disk there is a pause: people say nothing new until no copy lacks anything. Then everything that was said so far
+//! is read at every server, and judged. In front of such a fault there is a pause, too, if servers were parted since
+//! the last one: each side may have acknowledged messages that the other has not fetched yet. A full disk and a torn last
+//! record lose nothing that was synced, and a server that was killed comes back with its disk: they need no pause.
+//!
+//! Reading order: [`fault`] (what is done), [`fronts`] (the network), `people`, `rest` (when all is well), [`remains`], [`report`].
 
 #![expect(clippy::disallowed_methods, reason = "torture takes place in real time")]
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use parking_lot::Mutex;
 
 use crate::config::Design;
 use crate::error::StartError;
-use crate::local_cluster::{ClusterSettings, LocalCluster, ServerProcess};
-use crate::sim::checker::{Order, Promise, check, check_answered, order_of};
+use crate::local_cluster::{ClusterSettings, LocalCluster};
+use crate::sim::checker::{Order, Promise, Violation, check, check_answered, order_of};
 use crate::sim::history::{Act, History, SessionHistory};
 
 pub mod fault;
 pub mod fronts;
+mod hello;
 mod people;
+pub mod remains;
 pub mod report;
+pub(crate) mod rest;
+mod traffic;
 
 use fault::Fault;
 use fronts::Fronts;
-use people::{Person, ROOMS};
+use people::{Manner, Person, ROOMS};
 use report::{Report, Suffered};
 
 /// How long the servers may take to be one again after a fault: what the design promises, and generously more, since
@@ -47,8 +62,6 @@ const REST_LIMIT: Duration = Duration::from_secs(40);
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 /// Long enough for a message that would be shown twice.
 const AFTERMATH: Duration = Duration::from_millis(500);
-/// How far a copy may be behind while people talk: a few messages are always under way.
-const LEVEL: u64 = 200;
 /// How often somebody leaves and comes back as a new session: after one fault in so many.
 const NEWCOMER_EVERY: u64 = 3;
 
@@ -94,14 +107,28 @@ pub fn run(
     stop: &Receiver<()>,
     tell: &mut dyn FnMut(Duration, Progress),
 ) -> Result<Option<Report>, StartError> {
-    let mut torture = Torture::start(settings, stop.clone(), tell)?;
-    let ended = torture.all_faults();
-    let failure = match ended {
+    let started = Torture::start(settings, stop.clone(), tell);
+    if stop.try_recv() == Err(TryRecvError::Disconnected) {
+        return Ok(None);
+    }
+    let mut torture = started?;
+    let violation = match torture.all_faults().and_then(|done| Ok(done && torture.last_words()?)) {
         Ok(true) => None,
         Ok(false) => return Ok(None),
-        Err(failure) => Some(failure),
+        Err(violation) => Some(violation),
     };
-    torture.finish(failure)
+    if let (Some(_), Some(problem)) = (&violation, torture.cluster.lacks_room()) {
+        // That is nothing that a design could help.
+        return Err(StartError::Other(format!("{problem}; TMPDIR=FOLDER names another place")));
+    }
+    Ok(Some(torture.finish(violation)))
+}
+
+/// True when it is done, false when it was stopped, or a promise that was broken.
+type Going = Result<bool, Violation>;
+
+fn broken_rest(reason: String) -> Violation {
+    Violation::new("rest", reason, &[])
 }
 
 struct Torture<'a> {
@@ -116,10 +143,20 @@ struct Torture<'a> {
     suffered: Vec<Suffered>,
     rng: fastrand::Rng,
     newcomers: u64,
+    /// How many read everything.
+    readers: u64,
+    /// Servers were parted since all copies were equal.
+    parted: bool,
+    /// Nobody is to say anything new for the moment.
+    hushed: Arc<AtomicBool>,
+    /// How the traces name the messages, by their texts.
+    keys: Arc<Mutex<BTreeMap<String, String>>>,
     /// Dropped when nobody is to write any more.
     writing: Option<Sender<()>>,
     over: Receiver<()>,
     epoch: Instant,
+    /// The same moment as the servers' traces have it: microseconds since 1970.
+    epoch_us: u64,
 }
 
 impl<'a> Torture<'a> {
@@ -128,7 +165,7 @@ impl<'a> Torture<'a> {
         stop: Receiver<()>,
         tell: &'a mut dyn FnMut(Duration, Progress),
     ) -> Result<Self, StartError> {
-        let no_fronts = |error| StartError::Other(format!("cannot open a port: {error}"));
+        let no_fronts = |error| StartError::Other(format!("no port of 127.0.0.1 is free: {error}"));
         let fronts = Fronts::open(settings.servers).map_err(no_fronts)?;
         let common = ClusterSettings {
             servers: settings.servers,
@@ -137,7 +174,7 @@ impl<'a> Torture<'a> {
         };
         let cluster = LocalCluster::start(&common, stop, |place| {
             fronts.set_target(place.place, place.addresses[place.place]);
-            fronts.flags(place.place)
+            [fronts.flags(place.place), remains::flags(&place)].concat()
         })?;
         let (writing, over) = bounded(0);
         let name = cluster.name().to_string();
@@ -153,9 +190,14 @@ impl<'a> Torture<'a> {
             suffered: Vec::new(),
             rng,
             newcomers: 0,
+            readers: 0,
+            parted: false,
+            hushed: Arc::default(),
+            keys: Arc::default(),
             writing: Some(writing),
             over,
             epoch: Instant::now(),
+            epoch_us: wall_us(),
         };
         for number in 0..settings.people {
             torture.welcome(&format!("p{number}"), number, false)?;
@@ -176,13 +218,20 @@ impl<'a> Torture<'a> {
 
     fn welcome(&mut self, user: &str, first: usize, all: bool) -> Result<(), StartError> {
         let person = Person::start(user, &self.name, &self.addresses(first), all, self.epoch)?;
-        person.talk(self.settings.pause, self.over.clone(), self.rng.u64(..))?;
+        let manner = Manner {
+            pause: self.settings.pause,
+            over: self.over.clone(),
+            hushed: Arc::clone(&self.hushed),
+            keys: Arc::clone(&self.keys),
+            seed: self.rng.u64(..),
+        };
+        person.talk(manner)?;
         self.people.push(person);
         Ok(())
     }
 
-    /// One fault after the other until the time is over. False when stopped; an error is a promise that was broken.
-    fn all_faults(&mut self) -> Result<bool, String> {
+    /// One fault after the other until the time is over.
+    fn all_faults(&mut self) -> Going {
         let end = self.epoch + self.settings.lasts;
         while Instant::now() < end {
             let quiet = Duration::from_millis(self.rng.u64(300..1200));
@@ -190,6 +239,13 @@ impl<'a> Torture<'a> {
                 return Ok(false);
             }
             let fault = self.settings.faults[self.rng.usize(..self.settings.faults.len())];
+            if fault.loses_disk() && self.parted {
+                let equal = self.hush()?;
+                self.hushed.store(false, Ordering::Relaxed);
+                if !equal {
+                    return Ok(false);
+                }
+            }
             if !self.suffer(fault)? {
                 return Ok(false);
             }
@@ -220,18 +276,22 @@ impl<'a> Torture<'a> {
         self.people.iter().map(Person::acked).sum()
     }
 
-    fn suffer(&mut self, fault: Fault) -> Result<bool, String> {
+    fn suffer(&mut self, fault: Fault) -> Going {
         let since = self.epoch.elapsed();
         let Self { cluster, fronts, rng, .. } = self;
-        let failed = |error| format!("the fault {} could not be done: {error}", fault.name());
+        let failed =
+            |error| broken_rest(format!("the fault {} could not be done: {error}", fault.name()));
         let underway = fault::begin(fault, cluster, fronts, rng).map_err(failed)?;
         self.say(Progress::Begun(fault, underway.what.clone()));
         if !self.wait(underway.lasts) {
             return Ok(false);
         }
         fault::end(&underway, &mut self.cluster, &self.fronts).map_err(failed)?;
+        self.parted |= fault.parts_servers();
         let ended = self.epoch.elapsed();
-        if !self.rest()? {
+        if !rest::wait_for(&mut self.cluster, REST_LIMIT, rest::unlevel).map_err(broken_rest)?
+            || fault.loses_disk() && !self.hush()?
+        {
             return Ok(false);
         }
         let back = self.epoch.elapsed().saturating_sub(ended);
@@ -241,92 +301,91 @@ impl<'a> Torture<'a> {
         let suffered = Suffered { fault, what: underway.what, silence, back };
         self.suffered.push(suffered.clone());
         self.say(Progress::Over(suffered));
-        Ok(true)
+        let going = !fault.loses_disk() || self.judge()?;
+        self.hushed.store(false, Ordering::Relaxed);
+        Ok(going)
     }
 
-    /// Waits until the servers are one again, and each has what it must have. False when stopped.
-    fn rest(&mut self) -> Result<bool, String> {
-        let mut reason = String::new();
-        let rested = self.cluster.wait_until(REST_LIMIT, |cluster| match unrest(cluster) {
-            None => Some(()),
-            Some(why) => {
-                reason = why;
-                None
-            }
-        });
-        match rested {
-            Some(()) => Ok(true),
-            None if !self.cluster.pause(Duration::ZERO) => Ok(false),
-            None => Err(format!(
-                "the servers are not one again after {} s: {reason}",
-                REST_LIMIT.as_secs()
-            )),
-        }
+    /// Nobody says anything new from now on; waits until no copy lacks anything.
+    fn hush(&mut self) -> Going {
+        self.hushed.store(true, Ordering::Relaxed);
+        let equal = rest::wait_for(&mut self.cluster, REST_LIMIT, rest::unequal);
+        self.parted = false;
+        equal.map_err(broken_rest)
     }
 
     /// Somebody leaves; somebody new reads everything.
-    fn replace_somebody(&mut self) -> Result<(), String> {
+    fn replace_somebody(&mut self) -> Result<(), Violation> {
         let place = self.rng.usize(..self.people.len());
         self.left.push(self.people.swap_remove(place).finish(true));
         self.newcomers += 1;
         let (user, first) =
             (format!("new{}", self.newcomers), self.rng.usize(..self.settings.servers));
-        self.welcome(&user, first, true).map_err(|error| format!("{user} cannot join: {error}"))
+        self.welcome(&user, first, true)
+            .map_err(|error| broken_rest(format!("{user} cannot join: {error}")))
     }
 
-    /// Lets people finish, reads everything at every server, and judges.
-    fn finish(mut self, failure: Option<String>) -> Result<Option<Report>, StartError> {
+    /// When the faults are over: everything is answered, equal, read and judged.
+    fn last_words(&mut self) -> Going {
         self.say(Progress::Reading);
         drop(self.writing.take());
-        let mut failure = failure;
-        if failure.is_none()
-            && !self.people.iter().all(|person| person.wait_acknowledged(SETTLE_LIMIT))
-        {
+        Ok(self.hush()? && self.judge()?)
+    }
+
+    /// While nobody says anything new: waits for all answers, reads everything at every server, and judges what was said so far.
+    fn judge(&mut self) -> Going {
+        let people = &self.people;
+        let answered = self.cluster.wait_until(SETTLE_LIMIT, |_| {
+            let answered = |person: &Person| person.wait_acknowledged(Duration::ZERO);
+            people.iter().all(answered).then_some(())
+        });
+        if answered.is_none() {
             let seconds = SETTLE_LIMIT.as_secs();
-            failure = Some(format!(
-                "something was not acknowledged within {seconds} s after the last fault"
-            ));
+            let reason = format!("something was not acknowledged {seconds} s after a fault");
+            return if self.cluster.pause(Duration::ZERO) {
+                Err(broken_rest(reason))
+            } else {
+                Ok(false)
+            };
         }
-        let mut readers = Vec::new();
-        if failure.is_none() {
-            match self.read_everything()? {
-                Some(all) => readers = all,
-                None => return Ok(None),
-            }
-        }
-        let mut history = History { sessions: self.left, readers, ..History::default() };
-        history.sessions.extend(self.people.into_iter().map(|person| person.finish(false)));
-        let faults = &self.settings.faults;
-        let design = self.settings.design;
-        let whole = !faults.iter().any(|fault| fault.parts_servers());
-        let order = order_of(design);
+        let Some(readers) = self.read_everything()? else { return Ok(false) };
+        let history = History { readers, ..self.history() };
+        check(&history, self.promise()).and_then(|()| check_answered(&history))?;
+        Ok(true)
+    }
+
+    /// What everybody did and saw so far.
+    fn history(&self) -> History {
+        let present = self.people.iter().map(Person::history);
+        let sessions = self.left.iter().cloned().chain(present).collect();
+        History { sessions, ..History::default() }
+    }
+
+    fn promise(&self) -> Promise {
+        let whole = !self.settings.faults.iter().any(|fault| fault.parts_servers());
+        let order = order_of(self.settings.design);
         let shown_survives = whole || order == Order::Total;
-        let linearizable = design == Design::Raft;
-        let promise = Promise { order, shown_survives, whole, linearizable };
-        let violation = match failure {
-            Some(failure) => Some(format!("rest: {failure}")),
-            None => check(&history, promise)
-                .and_then(|()| check_answered(&history))
-                .err()
-                .map(|violation| format!("{}: {}", violation.invariant, violation.detail)),
-        };
-        let folder = violation.as_ref().map(|_| PathBuf::from(self.cluster.keep_folder()));
-        let report = Report::new(self.settings, self.suffered, &history, violation, folder);
-        Ok(Some(report))
+        Promise { order, shown_survives, whole, linearizable: self.settings.design == Design::Raft }
     }
 
     /// A fresh reader at each server, once it was shown all. `None` when stopped.
-    fn read_everything(&mut self) -> Result<Option<Vec<SessionHistory>>, StartError> {
+    fn read_everything(&mut self) -> Result<Option<Vec<SessionHistory>>, Violation> {
         let mut readers = Vec::new();
         for place in 0..self.settings.servers {
             // That one and no other: its copy is to be read.
             let here = &self.addresses(place)[..1];
-            readers.push(Person::start(&format!("r{place}"), &self.name, here, true, self.epoch)?);
+            let user = format!("r{}", self.readers);
+            self.readers += 1;
+            let reader = Person::start(&user, &self.name, here, true, self.epoch);
+            let reader =
+                reader.map_err(|error| broken_rest(format!("{user} cannot read: {error}")))?;
+            readers.push(reader);
         }
+        let everybody = || self.people.iter().chain(&readers);
         let mut last = (0, Instant::now());
         let quiet = self.cluster.wait_until(SETTLE_LIMIT, |_| {
             // As long as something comes there may be more.
-            let shown = readers.iter().map(Person::shown).sum::<u64>();
+            let shown = everybody().map(Person::shown).sum::<u64>();
             if shown != last.0 {
                 last = (shown, Instant::now());
             }
@@ -338,43 +397,33 @@ impl<'a> Torture<'a> {
         }
         Ok(Some(readers.into_iter().map(|reader| reader.finish(false)).collect()))
     }
+
+    /// Sends everybody home, and says what came of it.
+    fn finish(mut self, violation: Option<Violation>) -> Report {
+        self.left.extend(self.people.drain(..).map(|person| person.finish(false)));
+        let history = self.history();
+        let remains = violation.as_ref().map(|violation| {
+            let keys = self.keys.lock();
+            let about = violation.about.iter().filter_map(|text| keys.get(text).cloned());
+            let moment = violation.about.iter().filter_map(|text| wrote_at(&history, text)).min();
+            let moment_us = moment.map(|moment| self.epoch_us + moment);
+            remains::keep(&mut self.cluster, moment_us, about.collect())
+        });
+        Report::new(self.settings, self.suffered, &history, violation, remains)
+    }
 }
 
-/// Why `cluster` is not whole, if so: no common leader, a server that has ended, or one whose copies are far behind.
-pub(crate) fn unrest(cluster: &mut LocalCluster) -> Option<String> {
-    if let Some(ended) = cluster.ended() {
-        return Some(ended);
-    }
-    let statuses: Option<Vec<_>> = cluster.servers().iter().map(ServerProcess::status).collect();
-    let Some(statuses) = statuses else { return Some("a server does not answer".into()) };
-    let leader = &statuses[0].leader;
-    if leader.is_none() || statuses.iter().any(|status| status.leader != *leader) {
-        return Some("they do not name the same leader".into());
-    }
-    if statuses.iter().any(|status| status.ring.len() != statuses.len()) {
-        return Some("a server is missing in the ring".into());
-    }
-    let ahead = statuses.iter().filter_map(|status| Some(status.order.as_ref()?.committed)).max();
-    for status in &statuses {
-        if let Some(order) = &status.order {
-            let waits = order.waits_for.clone();
-            let lags = order.committed + LEVEL < ahead.unwrap_or_default();
-            let lags = lags.then(|| format!("{} has not caught up", status.node));
-            if let Some(reason) = waits.or(lags) {
-                return Some(reason);
-            }
-        }
-    }
-    let rooms =
-        statuses.iter().flat_map(|status| status.rooms.iter().map(move |room| (status, room)));
-    let copies: Vec<_> =
-        rooms.filter(|(status, room)| room.replicas.contains(&status.node)).collect();
-    let behind = copies.iter().find(|(_, room)| {
-        copies.iter().any(|(_, other)| {
-            other.room_id == room.room_id && other.messages > room.messages + LEVEL
-        })
-    });
-    behind.map(|(status, room)| format!("{} lacks messages of {}", status.node, room.room_id))
+/// When somebody wrote `text`, in microseconds since the beginning.
+fn wrote_at(history: &History, text: &str) -> Option<u64> {
+    let wrote = |act: &Act| matches!(act, Act::Wrote { text: wrote, .. } if wrote == text);
+    let mut acts = history.sessions.iter().flat_map(|session| &session.acts);
+    acts.find(|(_, act)| wrote(act)).map(|(at, _)| *at)
+}
+
+/// Microseconds since 1970.
+fn wall_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// How many messages of `history` were acknowledged.

@@ -88,3 +88,28 @@ fn ctrl_c_leaves_nothing_behind() {
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "files are left");
 }
+
+/// Only a program with faults planted in it can show that silence means something:
+/// `cargo test --features planted-faults --test torture`.
+#[cfg(feature = "planted-faults")]
+#[test]
+fn a_planted_fault_is_found_and_drawn() {
+    for (design, fault, promise) in
+        [("ring", "NoHoldBack", "causal"), ("sequencer", "NoDuplicateCheck", "twice")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let output = program()
+            .args(["torture", "--design", design, "--plant", fault, "--for", "90s"])
+            .env("TMPDIR", folder.path())
+            .output()
+            .unwrap();
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("A promise was broken: {promise}: ")), "{said}");
+        let address = said.lines().find_map(|line| line.trim().strip_prefix("file://")).unwrap();
+        let (page, key) = address.split_once("#follow=").unwrap();
+        assert!(page.starts_with(&folder.path().display().to_string()), "{address}");
+        let page = std::fs::read_to_string(page).unwrap();
+        assert!(page.contains(&format!("\"{key}\"")), "{key} is not in the diagram");
+    }
+}

@@ -346,6 +346,9 @@ pub struct CompareArgs {
     /// How long quiet talk and full load are measured, each
     #[arg(long = "for", value_name = "TIME", default_value = "8s", value_parser = parse_time)]
     pub phase: Duration,
+    /// How often the leader is killed, and how often it is cut off: the median counts
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=99))]
+    pub rounds: u8,
     /// Draw the figures into FILE, too
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,

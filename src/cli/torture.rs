@@ -138,8 +138,20 @@ impl Show {
             return Outcome::Done;
         };
         say!("{} A promise was broken: {}", self.style.paint("1;31", "✗"), visible(violation));
-        if let Some(folder) = &report.folder {
-            say!("  Seed {seed}. Logs and data of the servers stay in {}.", folder.display());
+        if let Some(remains) = &report.remains {
+            let folder = remains.folder.display();
+            say!("  Seed {seed}. Logs, data and traces stay in {folder}.");
+            match &remains.diagram {
+                Ok((path, what)) => {
+                    say!("  Diagram, {what}:");
+                    let follow = remains.about.iter().map(|key| format!("#follow={key}"));
+                    let nobody = remains.about.is_empty().then(String::new);
+                    for follow in follow.chain(nobody) {
+                        say!("    file://{}{}", path.display(), visible(&follow));
+                    }
+                }
+                Err(why) => say!("  No diagram: {}", visible(why)),
+            }
         }
         Outcome::Failed
     }

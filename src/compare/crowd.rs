@@ -37,8 +37,8 @@ pub(super) struct Notes {
     pub(super) acks: Vec<Duration>,
     /// From saying to showing, for each message and member.
     pub(super) deliveries: Vec<Duration>,
-    /// When, since the crowd came together, and where an acknowledgement came from: the port of the server.
-    pub(super) acked_at: Vec<(Duration, u16)>,
+    /// Where each acknowledgement came from: the port of the server.
+    pub(super) acked_by: Vec<u16>,
 }
 
 #[derive(Debug, Default)]
@@ -81,15 +81,23 @@ impl Running {
     }
 }
 
+/// Nobody.
+impl Default for Crowd {
+    fn default() -> Self {
+        Self { members: Vec::new(), epoch: Instant::now() }
+    }
+}
+
 impl Crowd {
-    /// `count` clients, spread over `servers`, all in the room.
+    /// `count` clients, numbered from `first_number`, spread over `servers`, on their way into the room.
     pub(super) fn gather(
+        first_number: usize,
         count: usize,
         cluster: &str,
         servers: &[SocketAddr],
     ) -> Result<Self, StartError> {
         let mut crowd = Self { members: Vec::new(), epoch: Instant::now() };
-        for number in 0..count {
+        for number in first_number..first_number + count {
             let mut settings = ClientSettings::new(&format!("c{number}"));
             settings.cluster = cluster.into();
             let client = Arc::new(ChatClient::new(settings)?);
@@ -113,11 +121,6 @@ impl Crowd {
     /// Whether all of them are in the room.
     pub(super) fn is_complete(&self) -> bool {
         self.members.iter().all(|member| member.record.lock().joined)
-    }
-
-    /// The time since the crowd came together.
-    pub(super) fn now(&self) -> Duration {
-        self.epoch.elapsed()
     }
 
     /// All of them begin to talk.
@@ -174,7 +177,7 @@ impl Crowd {
             let notes = std::mem::take(&mut member.record.lock().notes);
             all.acks.extend(notes.acks);
             all.deliveries.extend(notes.deliveries);
-            all.acked_at.extend(notes.acked_at);
+            all.acked_by.extend(notes.acked_by);
         }
         all
     }
@@ -251,7 +254,7 @@ impl Record {
                 }
             }
             Event::Acked { message_id } => {
-                self.notes.acked_at.push((now - epoch, port));
+                self.notes.acked_by.push(port);
                 match self.said.remove(&message_id) {
                     Some(said) => self.notes.acks.push(now - said),
                     None => drop(self.early.insert(message_id.clone(), now)),

@@ -30,6 +30,17 @@ impl Spread {
     }
 }
 
+/// What came of all designs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    /// How many servers.
+    pub servers: u8,
+    /// How many clients.
+    pub clients: u16,
+    /// The designs, in the order in which they were named.
+    pub designs: Vec<Figures>,
+}
+
 /// What came of one design.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figures {
@@ -53,13 +64,13 @@ pub struct Figures {
     pub loaded_syncs: f64,
     /// The longest wait for an acknowledgement when the leader is killed, in milliseconds.
     pub silence_ms: u64,
-    /// From its start to the moment when all rooms are equal again, in milliseconds.
+    /// From its start to the moment when no copy lacks anything, in milliseconds. Nobody talks meanwhile.
     pub return_ms: u64,
-    /// Acknowledgements by the leader while it is cut off.
+    /// Acknowledgements by the leader while it is cut off, for 4 s.
     pub cut_off_acks: u64,
     /// Acknowledgements by the others meanwhile.
     pub majority_acks: u64,
-    /// From the healing to the moment when all rooms are equal again, in milliseconds.
+    /// From the healing to the moment when no copy lacks anything, in milliseconds. Nobody talks meanwhile.
     pub heal_ms: u64,
     /// Acknowledged messages that a member was never shown.
     pub lost: u64,
@@ -96,14 +107,14 @@ impl Figures {
 type Row = (&'static str, fn(&Figures) -> String);
 
 const ROWS: [Row; 15] = [
-    ("acknowledged a second, full load", |f| format!("{:.0}", f.throughput)),
-    ("ACK, full load, p50 / p99", |f| spread(f.loaded_ack)),
-    ("syncs a message, full load", |f| format!("{:.3}", f.loaded_syncs)),
-    ("ACK, quiet talk, p50 / p99", |f| spread(f.ack)),
-    ("delivery, quiet talk, p50 / p99", |f| spread(f.delivery)),
-    ("server messages a message", |f| format!("{:.1}", f.server_messages)),
-    ("server bytes a message", |f| format!("{:.0}", f.server_bytes)),
-    ("syncs a message, quiet talk", |f| format!("{:.2}", f.syncs)),
+    ("full load: acknowledged a second", |f| format!("{:.0}", f.throughput)),
+    ("… ACK, p50 / p99", |f| spread(f.loaded_ack)),
+    ("… syncs a message", |f| format!("{:.3}", f.loaded_syncs)),
+    ("quiet talk: ACK, p50 / p99", |f| spread(f.ack)),
+    ("… delivery, p50 / p99", |f| spread(f.delivery)),
+    ("… server messages a message", |f| format!("{:.1}", f.server_messages)),
+    ("… server bytes a message", |f| format!("{:.0}", f.server_bytes)),
+    ("… syncs a message", |f| format!("{:.2}", f.syncs)),
     ("leader killed: silence", |f| format!("{} ms", f.silence_ms)),
     ("… started again: equal after", |f| format!("{} ms", f.return_ms)),
     ("leader cut off: it acknowledges", |f| f.cut_off_acks.to_string()),

@@ -10,11 +10,14 @@
 //! mean equal sets. A message that a client sent again through another server may carry two stamps: both
 //! advance the clock, and the second one is kept as a *repeat*, which is never shown.
 //!
-//! Memory: the whole history is kept, about 300 bytes a message besides its text.
+//! Memory: the whole history is kept, about 300 bytes a message besides its text. The duplicate check keeps 16 bytes a
+//! message: a hash of session and message id, and a place; what the hash points at is compared with the message itself.
 //!
 //! Source: class-diagram.txt, `Room`.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::slice;
 use std::sync::Arc;
 
 use super::hold_back::HoldBackQueue;
@@ -27,7 +30,7 @@ use super::vector_clock::VectorClock;
 pub struct Room {
     /// The room's name.
     pub room_id: String,
-    /// The sessions in the room that are connected to this server.
+    /// The sessions in the room that are connected to this server, sorted: each CHAT asks whether its session is one.
     pub client_ids: Vec<String>,
     /// Every delivered message, repeats included, in the order of delivery.
     pub message_history: Vec<Arc<Message>>,
@@ -41,8 +44,11 @@ pub struct Room {
     pub latest_timestamp_ms: u64,
     /// Where each incarnation's n-th message stands in `message_history`, from n = 1.
     by_origin: BTreeMap<Incarnation, Vec<usize>>,
-    /// Session, then message id, to places in `message_history`: the message, then its repeats.
-    by_id: BTreeMap<String, BTreeMap<String, Vec<usize>>>,
+    /// Hash of session and message id to the place of the message that is shown. The hash of a second key that would
+    /// have the same is counted up.
+    by_key: BTreeMap<u64, usize>,
+    /// Places of messages that have repeats, each with all its places: its own, then the repeats'.
+    repeated: BTreeMap<usize, Vec<usize>>,
 }
 
 impl Room {
@@ -59,18 +65,22 @@ impl Room {
 
     /// Makes the session `client_id` a member here; false when it was one already.
     pub fn add_client(&mut self, client_id: &str) -> bool {
-        let new = !self.client_ids.iter().any(|id| id == client_id);
-        if new {
-            self.client_ids.push(client_id.into());
+        let place = self.client_ids.binary_search_by(|id| id.as_str().cmp(client_id));
+        if let Err(place) = place {
+            self.client_ids.insert(place, client_id.into());
         }
-        new
+        place.is_err()
+    }
+
+    /// Whether the session `client_id` is a member here.
+    pub fn has_client(&self, client_id: &str) -> bool {
+        self.client_ids.binary_search_by(|id| id.as_str().cmp(client_id)).is_ok()
     }
 
     /// Ends the membership of the session `client_id`; false when it was none.
     pub fn remove_client(&mut self, client_id: &str) -> bool {
-        let before = self.client_ids.len();
-        self.client_ids.retain(|id| id != client_id);
-        self.client_ids.len() < before
+        let place = self.client_ids.binary_search_by(|id| id.as_str().cmp(client_id));
+        place.map(|place| self.client_ids.remove(place)).is_ok()
     }
 
     /// Delivers `msg`: it enters the history and the clock counts it. Returns its place, or `None` when it
@@ -88,28 +98,46 @@ impl Room {
             None => drop(self.by_origin.insert(origin.clone(), vec![place])),
         }
         if let Some((session, message_id)) = msg.duplicate_key() {
-            if !self.by_id.contains_key(session) {
-                self.by_id.insert(session.into(), BTreeMap::new());
-            }
-            if let Some(ids) = self.by_id.get_mut(session) {
-                ids.entry(message_id.into()).or_default().push(place);
+            match self.find(session, message_id).copied() {
+                Ok(first) => {
+                    self.repeated.entry(first).or_insert_with(|| vec![first]).push(place);
+                }
+                Err(free) => drop(self.by_key.insert(free, place)),
             }
         }
         self.message_history.push(msg);
         Some(place)
     }
 
+    /// The place that is shown of the message with this key, or the hash under which it would be kept.
+    fn find(&self, session: &str, message_id: &str) -> Result<&usize, u64> {
+        let mut hasher = DefaultHasher::new();
+        (session, message_id).hash(&mut hasher);
+        let mut hash = hasher.finish();
+        while let Some(place) = self.by_key.get(&hash) {
+            if self.message_history[*place].duplicate_key() == Some((session, message_id)) {
+                return Ok(place);
+            }
+            hash = hash.wrapping_add(1);
+        }
+        Err(hash)
+    }
+
     /// The places of the message with this key: the one that is shown first, then its repeats. Empty when
     /// it was never delivered here.
     pub fn places_of(&self, session: &str, message_id: &str) -> &[usize] {
-        self.by_id.get(session).and_then(|ids| ids.get(message_id)).map_or(&[], Vec::as_slice)
+        match self.find(session, message_id) {
+            Ok(first) => self.repeated.get(first).map_or(slice::from_ref(first), Vec::as_slice),
+            Err(_) => &[],
+        }
     }
 
     /// Whether the message at `place` repeats an earlier one under another stamp: it is never shown.
     pub fn is_repeat(&self, place: usize) -> bool {
-        self.message_history[place]
-            .duplicate_key()
-            .is_some_and(|(session, id)| self.places_of(session, id).first() != Some(&place))
+        !self.repeated.is_empty()
+            && self.message_history[place]
+                .duplicate_key()
+                .is_some_and(|(session, id)| self.places_of(session, id).first() != Some(&place))
     }
 
     /// The stamp of the message at `place`.
@@ -143,7 +171,7 @@ impl Room {
 
     /// How many messages people see: those delivered, repeats not counted.
     pub fn message_count(&self) -> u64 {
-        self.by_id.values().map(|ids| ids.len() as u64).sum()
+        self.by_key.len() as u64
     }
 
     /// Whether nothing would be lost with the room: no member, no message, nothing waiting.
@@ -197,6 +225,20 @@ mod tests {
         room.add_message(chat("b", 2, "y"));
         assert_eq!(room.places_of("s", "x"), [0, 1]);
         assert!(!room.is_repeat(0) && room.is_repeat(1) && !room.is_repeat(2));
+        assert_eq!(room.message_count(), 2);
+    }
+
+    #[test]
+    fn two_keys_of_one_hash_are_two_messages() {
+        let mut room = Room::new("lobby");
+        room.add_message(chat("a", 1, "x"));
+        // As if y had the hash of x.
+        let hash_of_y = room.find("s", "y").unwrap_err();
+        room.by_key = BTreeMap::from([(hash_of_y, 0)]);
+        assert_eq!(room.places_of("s", "y"), [0; 0]);
+        room.add_message(chat("a", 2, "y"));
+        room.add_message(chat("b", 1, "y"));
+        assert_eq!(room.places_of("s", "y"), [1, 2]);
         assert_eq!(room.message_count(), 2);
     }
 

@@ -24,7 +24,7 @@ use std::time::Duration;
 use log::{Level, debug, log_enabled, trace};
 use parking_lot::Mutex;
 
-use super::framing::Framing;
+use super::framing::{Blocks, Framing};
 use super::outgoing::Overflow;
 use super::tcp_connection::{ConnectionSettings, TCPConnection};
 use super::transport::{ConnId, Network, Transport};
@@ -301,6 +301,20 @@ impl Network for ConnectionManager {
     fn send_to_conn(&self, conn: ConnId, frame: &Frame) {
         if let Some(conn) = self.connection(conn) {
             self.queue(&conn, frame);
+        }
+    }
+
+    fn send_to_conns(&self, conns: &[ConnId], frames: &[Frame]) {
+        if frames.is_empty() {
+            return;
+        }
+        let mut blocks = Blocks::of(frames);
+        let connections = self.connections.lock();
+        let found: Vec<_> = conns.iter().filter_map(|id| connections.get(id).cloned()).collect();
+        drop(connections);
+        for conn in found {
+            conn.queue_block(&mut blocks);
+            self.mark_dirty(&conn);
         }
     }
 

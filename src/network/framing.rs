@@ -13,7 +13,7 @@
 //! [`Decoder::space`] and says how much with [`Decoder::filled`]. Its buffer costs an idle connection 1 KiB; it grows
 //! while reads fill it and for a frame that needs it, never before the bytes of that frame are there.
 
-use crate::domain::Message;
+use crate::domain::{Frame, Message};
 use crate::error::RequestError;
 
 /// Longest frame unless a setting says otherwise, in bytes of JSON.
@@ -74,6 +74,53 @@ impl Framing {
                 out.extend_from_slice(body);
             }
         }
+    }
+}
+
+/// Some frames for many connections, put together once for each framing that is asked for.
+#[derive(Debug)]
+pub struct Blocks<'a> {
+    bodies: &'a [Frame],
+    lines: Option<Block>,
+    prefixed: Option<Block>,
+}
+
+/// Frames one after the other, as they go over a connection.
+#[derive(Debug)]
+pub struct Block {
+    /// The bytes of all of them.
+    pub bytes: Vec<u8>,
+    /// Where each of them ends in `bytes`.
+    pub ends: Vec<usize>,
+}
+
+impl<'a> Blocks<'a> {
+    /// The frames that hold `bodies`, one JSON object each.
+    pub fn of(bodies: &'a [Frame]) -> Self {
+        Self { bodies, lines: None, prefixed: None }
+    }
+
+    /// What the frames hold.
+    pub fn bodies(&self) -> &'a [Frame] {
+        self.bodies
+    }
+
+    /// All of them in `framing`.
+    pub fn framed(&mut self, framing: Framing) -> &Block {
+        let block = match framing {
+            Framing::Lines => &mut self.lines,
+            Framing::LengthPrefixed => &mut self.prefixed,
+        };
+        block.get_or_insert_with(|| {
+            let lengths = self.bodies.iter().map(|body| framing.framed_bytes(body.len()));
+            let mut bytes = Vec::with_capacity(lengths.sum());
+            let put = |body: &Frame| {
+                framing.put(body, &mut bytes);
+                bytes.len()
+            };
+            let ends = self.bodies.iter().map(put).collect();
+            Block { bytes, ends }
+        })
     }
 }
 

@@ -30,7 +30,7 @@ use log::{debug, info, warn};
 use parking_lot::{Condvar, Mutex};
 use socket2::SockRef;
 
-use super::framing::Framing;
+use super::framing::{Block, Framing};
 use crate::domain::Frame;
 use crate::error::RequestError;
 use crate::threads::Threads;
@@ -173,6 +173,26 @@ impl Outgoing {
             warn!("resetting the link to {}: more than {bytes_max} bytes wait", self.peer);
             self.close();
         }
+    }
+
+    /// Lets all frames of `block` wait for the next [`flush`](Self::flush); lost when the connection is closing. False, and
+    /// nothing was done, when they do not fit: then [`queue`](Self::queue) says which does not.
+    pub fn queue_block(&self, block: &Block) -> bool {
+        let mut state = self.state.lock();
+        if state.closing.is_some() || state.closed {
+            return true;
+        }
+        let fits = state.waiting() + block.bytes.len() <= state.bytes_max;
+        if fits {
+            let start = state.bytes.len();
+            if state.bytes.is_empty() {
+                // Most often this is all until the next flush.
+                state.bytes.reserve_exact(block.bytes.len());
+            }
+            state.bytes.extend_from_slice(&block.bytes);
+            state.ends.extend(block.ends.iter().map(|end| start + end));
+        }
+        fits
     }
 
     /// Sends what the socket takes at once and leaves the rest to the writer thread. Never blocks.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use parking_lot::Mutex;
 
-use super::framing::{Decoder, Framing};
+use super::framing::{Blocks, Decoder, Framing};
 use super::outgoing::{Outgoing, Overflow, is_timeout};
 use super::transport::ConnId;
 use crate::domain::message::without_secrets;
@@ -167,6 +167,17 @@ impl TCPConnection {
             log::trace!("{} to {}: {}", self.id, self.peer, without_secrets(&text));
         }
         self.outgoing.queue(frame, self.framing());
+    }
+
+    /// [`queue`](Self::queue) for several frames that go to others too.
+    pub fn queue_block(&self, blocks: &mut Blocks) {
+        if log::log_enabled!(log::Level::Trace) {
+            return blocks.bodies().iter().for_each(|frame| self.queue(frame));
+        }
+        let framing = self.framing();
+        if !self.outgoing.queue_block(blocks.framed(framing)) {
+            blocks.bodies().iter().for_each(|frame| self.queue(frame));
+        }
     }
 
     /// Sends what waits, as far as the socket takes it at once; a thread does the rest. Never blocks.

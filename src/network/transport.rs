@@ -46,6 +46,15 @@ pub trait Network: Transport {
     /// Queues one serialised message on a connection, whoever is at its other end.
     fn send_to_conn(&self, conn: ConnId, frame: &Frame);
 
+    /// Queues `frames`, in this order, on each of `conns`.
+    fn send_to_conns(&self, conns: &[ConnId], frames: &[Frame]) {
+        for conn in conns {
+            for frame in frames {
+                self.send_to_conn(*conn, frame);
+            }
+        }
+    }
+
     /// How many bytes can be queued on a connection now so that it stays well below its bound; 0 when it has
     /// enough to send, or is gone.
     fn spare_bytes(&self, conn: ConnId) -> usize;

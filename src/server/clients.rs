@@ -282,7 +282,7 @@ impl ServerNode {
 
     pub(super) fn is_member_here(&self, session: &str, room_id: &str) -> bool {
         let room = self.managed_rooms.get(room_id);
-        room.is_some_and(|room| room.client_ids.iter().any(|id| id == session))
+        room.is_some_and(|room| room.has_client(session))
     }
 
     /// Waits until the client has been sent the past of the room that it is joining. It may take its time

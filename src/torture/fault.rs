@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::fronts::{Fronts, Healing};
 use crate::local_cluster::LocalCluster;
+use crate::trace::writer::old_file;
 
 /// Something that is done to a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -74,10 +75,15 @@ impl Fault {
         self.is_between_servers() || self == Self::Pause
     }
 
+    /// Whether what was on a disk is lost.
+    pub fn loses_disk(self) -> bool {
+        matches!(self, Self::Bitflip | Self::Wipe)
+    }
+
     /// Why `servers` servers do not promise to survive it, if they do not.
     pub fn is_beyond(self, servers: usize) -> Option<&'static str> {
-        let loses_disk = matches!(self, Self::Bitflip | Self::Wipe);
-        (loses_disk && servers < 3).then_some("what was on that disk has to be on another one")
+        (self.loses_disk() && servers < 3)
+            .then_some("what was on that disk has to be on another one")
     }
 }
 
@@ -118,15 +124,15 @@ pub(super) fn begin(
     let seconds = |rng: &mut fastrand::Rng, least: f64, most: f64| {
         Duration::from_secs_f64(least + rng.f64() * (most - least))
     };
-    let server = cluster.server(place);
+    let data = cluster.servers()[place].data();
     let underway = |what: String, lasts, end| Underway { what, lasts, end };
     Ok(match fault {
         Fault::Kill => {
-            server.kill();
-            underway(id, seconds(rng, 0.2, 4.0), End::Start(place, &[]))
+            let what = kill_perhaps_with_machine(cluster, fronts, place, rng)?;
+            underway(what, seconds(rng, 0.2, 4.0), End::Start(place, &[]))
         }
         Fault::Pause => {
-            server.put_to_sleep();
+            cluster.servers()[place].put_to_sleep();
             underway(id, seconds(rng, 0.2, 8.0), End::Wake(place))
         }
         Fault::Partition => {
@@ -144,13 +150,13 @@ pub(super) fn begin(
             underway("some lines".into(), seconds(rng, 0.2, 1.0), End::Nothing)
         }
         Fault::Truncate => {
-            server.kill();
-            tear_last_record(&server.data(), rng)?;
+            kill(cluster, fronts, place)?;
+            tear_last_record(&data, rng)?;
             underway(id, seconds(rng, 0.2, 2.0), End::Start(place, &[]))
         }
         Fault::Bitflip => {
-            server.kill();
-            let what = flip_a_bit(&server.data(), rng)?;
+            kill(cluster, fronts, place)?;
+            let what = flip_a_bit(&data, rng)?;
             // The ring leaves it to its operator to say that what is damaged may be fetched from the others.
             underway(
                 format!("{id}, {what}"),
@@ -159,24 +165,22 @@ pub(super) fn begin(
             )
         }
         Fault::Wipe => {
-            server.kill();
-            fs::remove_dir_all(server.data())?;
+            kill(cluster, fronts, place)?;
+            fs::remove_dir_all(&data)?;
             underway(id, seconds(rng, 0.2, 2.0), End::Start(place, &[]))
         }
         Fault::Diskfull => {
-            server.kill();
-            let kib = longest_log_file(&server.data())?.1 / 1024 + rng.u64(4..64);
-            server.start_with(&[], Some(kib))?;
+            fill_disk(cluster, fronts, place, rng)?;
             underway(id, seconds(rng, 2.0, 5.0), End::Restart(place))
         }
         Fault::Clock => {
-            server.kill();
+            kill(cluster, fronts, place)?;
             let (word, flag) = if rng.bool() {
                 ("ahead", "--clock-error-ms=600000")
             } else {
                 ("behind", "--clock-error-ms=-600000")
             };
-            server.start_with(&[flag], None)?;
+            start(cluster, fronts, place, &[flag], None)?;
             underway(format!("{id} {word}"), seconds(rng, 2.0, 4.0), End::Restart(place))
         }
     })
@@ -189,17 +193,68 @@ pub(super) fn end(
     fronts: &Fronts,
 ) -> io::Result<()> {
     match underway.end {
-        End::Start(place, flags) => cluster.server(place).start_with(flags, None)?,
+        End::Start(place, flags) => start(cluster, fronts, place, flags, None)?,
         End::Wake(place) => cluster.server(place).wake(),
         End::Restart(place) => {
-            cluster.server(place).kill();
-            cluster.server(place).start()?;
+            kill(cluster, fronts, place)?;
+            start(cluster, fronts, place, &[], None)?;
         }
         End::Heal(healing) => fronts.heal(healing),
         End::SpeedUp => fronts.slow_down(Duration::ZERO),
         End::Nothing => {}
     }
     Ok(())
+}
+
+/// Kills a server; its port refuses connections from then on.
+fn kill(cluster: &mut LocalCluster, fronts: &Fronts, place: usize) -> io::Result<()> {
+    cluster.server(place).kill();
+    fronts.set_up(place, false)
+}
+
+/// The same; when its whole machine is gone nobody says that nobody listens there. Says what was done.
+fn kill_perhaps_with_machine(
+    cluster: &mut LocalCluster,
+    fronts: &Fronts,
+    place: usize,
+    rng: &mut fastrand::Rng,
+) -> io::Result<String> {
+    let id = cluster.servers()[place].id().to_string();
+    if rng.bool() {
+        kill(cluster, fronts, place)?;
+        return Ok(id);
+    }
+    cluster.server(place).kill();
+    Ok(format!("{id} with its machine"))
+}
+
+/// Starts a server again, with files that may hardly grow.
+fn fill_disk(
+    cluster: &mut LocalCluster,
+    fronts: &Fronts,
+    place: usize,
+    rng: &mut fastrand::Rng,
+) -> io::Result<()> {
+    kill(cluster, fronts, place)?;
+    let server = &cluster.servers()[place];
+    let kib = longest_log_file(&server.data())?.1 / 1024 + rng.u64(4..64);
+    // The limit holds for the trace, too: a new file is short.
+    let trace = server.trace_path();
+    if trace.exists() {
+        fs::rename(&trace, old_file(&trace))?;
+    }
+    start(cluster, fronts, place, &[], Some(kib))
+}
+
+fn start(
+    cluster: &mut LocalCluster,
+    fronts: &Fronts,
+    place: usize,
+    flags: &[&str],
+    file_kib_max: Option<u64>,
+) -> io::Result<()> {
+    fronts.set_up(place, true)?;
+    cluster.server(place).start_with(flags, file_kib_max)
 }
 
 /// Cuts some servers off, one way or both; says which.

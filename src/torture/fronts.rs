@@ -8,6 +8,9 @@
 //! A cut direction is a black hole: what is sent there is neither delivered nor refused, ends of connections
 //! included; a new connection needs both directions. On healing the connections that were cut go on where they
 //! stopped, or they are reset. A slow network holds up every piece of up to 64 KiB for the delay. Clients are never touched.
+//!
+//! The front of a server that was killed refuses connections, as the server's own port does, when it is told
+//! ([`Fronts::set_up`]). Otherwise it takes and closes them, and a dead server is found out by its silence only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, Read, Write};
@@ -17,17 +20,21 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use parking_lot::{Condvar, Mutex};
+use socket2::{Domain, Socket, Type};
 
-use crate::domain::content::Hello;
-use crate::domain::{Message, MessageType};
+use super::hello::read_first;
+use super::traffic::FrameCounter;
+pub use super::traffic::Traffic;
 use crate::threads::Threads;
 
-/// The longest first frame that is taken for a HELLO.
-const HELLO_BYTES_MAX: u32 = 1 << 20;
 /// How long a front waits for the server behind it to accept.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How much is passed on at once.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// How many connections may wait for their threads.
+const BACKLOG: i32 = 128;
+/// How long a front may take to open or to close.
+const TURN_LIMIT: Duration = Duration::from_secs(2);
 /// How long dropping the fronts waits for their threads.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -60,6 +67,10 @@ struct Shared {
 struct State {
     /// Where the server behind each front listens.
     targets: BTreeMap<usize, SocketAddr>,
+    /// The fronts that are to refuse connections.
+    down: BTreeSet<usize>,
+    /// Those that do.
+    refusing: BTreeSet<usize>,
     /// The directions in which nothing passes: from, to.
     cuts: BTreeSet<(usize, usize)>,
     /// How long everything between servers takes.
@@ -69,45 +80,6 @@ struct State {
     lines: BTreeMap<u64, Line>,
     count: u64,
     over: bool,
-}
-
-/// What went from server to server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Frames, each a message.
-    pub messages: u64,
-    /// Bytes, lengths included.
-    pub bytes: u64,
-}
-
-/// Counts frames in a stream of bytes that arrives in pieces: four bytes of length, then as many of content.
-#[derive(Debug, Default)]
-struct FrameCounter {
-    /// How many bytes of the present frame are still to come.
-    rest: u64,
-    /// The bytes of a length so far.
-    length: Vec<u8>,
-}
-
-impl FrameCounter {
-    /// How many frames begin in `bytes`.
-    fn count(&mut self, mut bytes: &[u8]) -> u64 {
-        let mut frames = 0;
-        while !bytes.is_empty() {
-            let skipped = self.rest.min(bytes.len() as u64);
-            self.rest -= skipped;
-            bytes = &bytes[skipped as usize..];
-            let taken = bytes.len().min(4 - self.length.len());
-            self.length.extend_from_slice(&bytes[..taken]);
-            bytes = &bytes[taken..];
-            if let Some(length) = self.length.first_chunk::<4>() {
-                self.rest = u64::from(u32::from_be_bytes(*length));
-                self.length.clear();
-                frames += 1;
-            }
-        }
-        frames
-    }
 }
 
 /// A connection through a front.
@@ -128,12 +100,39 @@ impl Fronts {
             Shared { state: Mutex::default(), changed: Condvar::new(), threads: threads.clone() };
         let mut fronts = Self { addresses: Vec::new(), shared: shared.into(), threads };
         for to in 0..count {
-            let listener = TcpListener::bind("127.0.0.1:0")?;
-            fronts.addresses.push(listener.local_addr()?);
+            // It never listens: the port stays ours while the front refuses connections.
+            let held = bound(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+            // It was bound to an address of this kind.
+            let address = held.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable)?;
+            let listener = listen(address)?;
+            fronts.addresses.push(address);
             let shared = fronts.shared.clone();
-            fronts.threads.spawn("accepts", move || accept(&listener, to, &shared))?;
+            let turns = move || {
+                take_turns(listener, to, &shared);
+                drop(held);
+            };
+            fronts.threads.spawn("accepts", turns)?;
         }
         Ok(fronts)
+    }
+
+    /// From now on the front of the server at `place` takes connections, or refuses them.
+    pub fn set_up(&self, place: usize, up: bool) -> io::Result<()> {
+        let mut state = self.shared.state.lock();
+        let changes = if up { state.down.remove(&place) } else { state.down.insert(place) };
+        drop(state);
+        self.shared.changed.notify_all();
+        if changes && !up {
+            // Wakes the thread that accepts.
+            drop(TcpStream::connect(self.addresses[place]));
+        }
+        let mut state = self.shared.state.lock();
+        while state.refusing.contains(&place) == up {
+            if self.shared.changed.wait_for(&mut state, TURN_LIMIT).timed_out() {
+                return Err(io::Error::other("the port of a front cannot be opened or closed"));
+            }
+        }
+        Ok(())
     }
 
     /// Where the fronts listen.
@@ -296,12 +295,53 @@ impl Shared {
     }
 }
 
-/// Takes connections for the server `to` until everything is over.
-fn accept(listener: &TcpListener, to: usize, shared: &Arc<Shared>) {
-    for stream in listener.incoming().map_while(Result::ok) {
-        if shared.state.lock().over {
+/// A socket at `address`, which it shares with others of ours, and with nobody else's.
+fn bound(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = bound(address)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Takes connections for the server `to`, or refuses them, until everything is over.
+fn take_turns(mut listener: TcpListener, to: usize, shared: &Arc<Shared>) {
+    loop {
+        accept(&listener, to, shared);
+        let Ok(address) = listener.local_addr() else { return };
+        drop(listener);
+        let mut state = shared.state.lock();
+        state.refusing.insert(to);
+        shared.changed.notify_all();
+        while state.down.contains(&to) && !state.over {
+            shared.changed.wait(&mut state);
+        }
+        if state.over {
             return;
         }
+        listener = match listen(address) {
+            Ok(listener) => listener,
+            // Whoever asked for it waits in vain, and says so.
+            Err(error) => return log::warn!("the front at {address} cannot be opened: {error}"),
+        };
+        state.refusing.remove(&to);
+        shared.changed.notify_all();
+    }
+}
+
+/// Takes connections until it has to refuse them, or everything is over.
+fn accept(listener: &TcpListener, to: usize, shared: &Arc<Shared>) {
+    for stream in listener.incoming().map_while(Result::ok) {
+        let state = shared.state.lock();
+        if state.over || state.down.contains(&to) {
+            return;
+        }
+        drop(state);
         let server = shared.clone();
         // It ends when either side closes, and with the fronts. What goes wrong on a connection is for its two
         // ends to deal with; a thread that cannot be had closes it.
@@ -391,36 +431,6 @@ fn copy(mut from: TcpStream, mut to: TcpStream, mut may_pass: impl FnMut(&[u8]) 
     }
 }
 
-/// Reads the first frame as it is, and the index of the server that says HELLO in it; a client says none.
-fn read_first(stream: &mut TcpStream) -> io::Result<(Vec<u8>, Option<usize>)> {
-    let mut bytes = vec![0; 1];
-    stream.read_exact(&mut bytes)?;
-    if bytes[0] >= b' ' {
-        return Ok((bytes, None));
-    }
-    bytes.resize(4, 0);
-    stream.read_exact(&mut bytes[1..])?;
-    let length = bytes.first_chunk().map_or(0, |prefix| u32::from_be_bytes(*prefix));
-    if length > HELLO_BYTES_MAX {
-        return Ok((bytes, None));
-    }
-    let start = bytes.len();
-    bytes.resize(start + length as usize, 0);
-    stream.read_exact(&mut bytes[start..])?;
-    let index = Message::decode(&bytes[start..]).ok().as_ref().and_then(dialler);
-    Ok((bytes, index))
-}
-
-/// The index of the server that says HELLO in `msg`: 0 for `n1`.
-fn dialler(msg: &Message) -> Option<usize> {
-    if msg.message_type != MessageType::Hello {
-        return None;
-    }
-    let hello: Hello = msg.content.parse().ok()?;
-    let number: usize = hello.id.as_str().strip_prefix('n')?.parse().ok()?;
-    number.checked_sub(1)
-}
-
 /// Whether the other side has closed, and everything that it sent was read.
 fn has_ended(stream: &TcpStream) -> io::Result<bool> {
     stream.set_nonblocking(true)?;
@@ -438,16 +448,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_counted_however_they_are_cut() {
-        let mut stream = Vec::new();
-        for length in [0_u32, 1, 5, 300] {
-            stream.extend(length.to_be_bytes());
-            stream.extend(vec![7; length as usize]);
-        }
-        for piece in [1, 3, 4, 7, 1000] {
-            let mut counter = FrameCounter::default();
-            let frames: u64 = stream.chunks(piece).map(|bytes| counter.count(bytes)).sum();
-            assert_eq!((frames, counter.rest), (4, 0), "in pieces of {piece}");
+    fn a_front_refuses_connections_while_it_is_down_and_keeps_its_port() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let fronts = Fronts::open(2).unwrap();
+        let address = fronts.addresses()[1];
+        fronts.set_target(1, server.local_addr().unwrap());
+        for _ in 0..3 {
+            fronts.set_up(1, true).unwrap();
+            let mut client = TcpStream::connect(address).unwrap();
+            client.write_all(b"{").unwrap();
+            let mut first = [0];
+            server.accept().unwrap().0.read_exact(&mut first).unwrap();
+            assert_eq!(first, *b"{");
+            fronts.set_up(1, false).unwrap();
+            let refused = TcpStream::connect(address).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+            assert!(TcpListener::bind(address).is_err(), "somebody else gets the port");
+            assert!(TcpStream::connect(fronts.addresses()[0]).is_ok());
         }
     }
 }

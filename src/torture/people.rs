@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select};
@@ -33,6 +34,21 @@ struct Record {
     acked: usize,
     /// How many rooms it was let into.
     joined: usize,
+}
+
+/// How somebody talks.
+#[derive(Debug)]
+pub(super) struct Manner {
+    /// The time between two messages, on average.
+    pub(super) pause: Duration,
+    /// Disconnected when nobody is to say anything new for the rest of the run.
+    pub(super) over: Receiver<()>,
+    /// True while nobody is to say anything new. What was said is sent again, if it has to be.
+    pub(super) hushed: Arc<AtomicBool>,
+    /// Where to note how the traces name each message, by its text.
+    pub(super) keys: Arc<Mutex<BTreeMap<String, String>>>,
+    /// Decides on the rooms and the moments.
+    pub(super) seed: u64,
 }
 
 /// One person with one session.
@@ -103,16 +119,12 @@ impl Person {
         self.threads.spawn("listens", listen).map_err(no_thread)
     }
 
-    /// Says something every `pause`, in one room or the other, until `over` is disconnected or it has to quit.
-    pub(super) fn talk(
-        &self,
-        pause: Duration,
-        over: Receiver<()>,
-        seed: u64,
-    ) -> Result<(), StartError> {
+    /// Says something now and then, in one room or the other, until it has to quit.
+    pub(super) fn talk(&self, manner: Manner) -> Result<(), StartError> {
         let (client, record, user) =
             (Arc::clone(&self.client), Arc::clone(&self.record), self.user.clone());
         let (stopped, epoch) = (self.threads.stopped().clone(), self.epoch);
+        let Manner { pause, over, hushed, keys, seed } = manner;
         let mut rng = fastrand::Rng::with_seed(seed);
         let talk = move || {
             for number in 1_u64.. {
@@ -122,13 +134,19 @@ impl Person {
                     recv(stopped) -> _ => return,
                     default(wait) => {}
                 }
+                if hushed.load(Ordering::Relaxed) {
+                    continue;
+                }
                 let room = ROOMS[rng.usize(..ROOMS.len())];
                 let text = format!("{user}#{}-{number}", client.client_id());
                 // Noted before: once it is sent it can be shown and acknowledged at any time.
                 let said = Act::Wrote { room: room.into(), text: text.clone() };
                 record.lock().note(epoch.elapsed(), said);
                 match client.send_message(&text, room) {
-                    Ok(id) => record.lock().name(id, text),
+                    Ok(id) => {
+                        keys.lock().insert(text.clone(), format!("{user}/{id}"));
+                        record.lock().name(id, text);
+                    }
                     Err(_) => return,
                 }
             }
@@ -143,6 +161,11 @@ impl Person {
     /// Waits until all that it said is acknowledged. False when `limit` has passed.
     pub(super) fn wait_acknowledged(&self, limit: Duration) -> bool {
         self.client.wait_acknowledged(Some(limit))
+    }
+
+    /// What it did and saw so far.
+    pub(super) fn history(&self) -> SessionHistory {
+        self.record.lock().history.clone()
     }
 
     /// How many messages it was shown.

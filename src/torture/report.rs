@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::fault::Fault;
+use super::remains::Remains;
 use super::{TortureSettings, acked_in};
+use crate::sim::checker::Violation;
 use crate::sim::history::{Act, History};
 
 /// A fault that was survived.
@@ -37,8 +38,8 @@ pub struct Report {
     pub shown: usize,
     /// The first promise that was found broken, if any.
     pub violation: Option<String>,
-    /// Where logs and data of the servers stay after a violation.
-    pub folder: Option<PathBuf>,
+    /// What stays after a violation.
+    pub remains: Option<Remains>,
 }
 
 impl Report {
@@ -46,15 +47,17 @@ impl Report {
         settings: &TortureSettings,
         suffered: Vec<Suffered>,
         history: &History,
-        violation: Option<String>,
-        folder: Option<PathBuf>,
+        violation: Option<Violation>,
+        remains: Option<Remains>,
     ) -> Self {
         let everybody = history.sessions.iter().chain(&history.readers);
         let acts = || everybody.clone().flat_map(|session| &session.acts);
         let said = acts().filter(|(_, act)| matches!(act, Act::Wrote { .. })).count();
         let shown = acts().filter(|(_, act)| matches!(act, Act::Shown { .. })).count();
         let seed = settings.seed;
-        Self { seed, suffered, said, acknowledged: acked_in(history), shown, violation, folder }
+        let violation =
+            violation.map(|violation| format!("{}: {}", violation.invariant, violation.detail));
+        Self { seed, suffered, said, acknowledged: acked_in(history), shown, violation, remains }
     }
 
     /// The faults and what each cost, as a table for people.

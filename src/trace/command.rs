@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::ValueEnum;
 
@@ -70,10 +71,10 @@ pub struct DrawArgs {
     /// Message types that are left out, or none [default: heartbeats and timers; shiviz: none]. A page can show them
     #[arg(long, value_name = "TYPE,…", value_delimiter = ',')]
     pub hide: Option<Vec<String>>,
-    /// Of a slide: where it begins, in seconds since the beginning [default: shortly before a leader dies]
+    /// Where it begins, in seconds since the beginning [default: there; a slide shortly before a leader dies]
     #[arg(long, value_name = "SECONDS")]
     pub from: Option<f64>,
-    /// Of a slide: where it ends
+    /// Where it ends
     #[arg(long, value_name = "SECONDS")]
     pub to: Option<f64>,
 }
@@ -132,15 +133,16 @@ fn merge_files(args: &MergeArgs) -> Result<Outcome, StartError> {
 }
 
 fn draw(args: &DrawArgs) -> Result<Outcome, StartError> {
-    if args.format != DrawFormat::Svg && (args.from.is_some() || args.to.is_some()) {
-        return Err(StartError::Usage("--from and --to are for --format svg".into()));
-    }
     if args.format == DrawFormat::Html && args.hide.is_some() {
         return Err(StartError::Usage(
             "--hide is for --format svg and shiviz; a page has its own filter".into(),
         ));
     }
-    let diagram = Diagram::new(&merged(&args.files)?);
+    let mut merged = merged(&args.files)?;
+    if args.format != DrawFormat::Svg && (args.from.is_some() || args.to.is_some()) {
+        merged = between(&merged, args.from, args.to).map_err(StartError::Usage)?;
+    }
+    let diagram = Diagram::new(&merged);
     let (text, what) = match args.format {
         DrawFormat::Html => (page(&diagram), format!("{} events", diagram.dots.len())),
         DrawFormat::Shiviz => {
@@ -159,6 +161,20 @@ fn draw(args: &DrawArgs) -> Result<Outcome, StartError> {
     write(&path, &text)?;
     say!("{what} in {}", path.display());
     Ok(Outcome::Done)
+}
+
+/// What happened from `from` to `to`, in seconds since the beginning.
+fn between(merged: &Merged, from: Option<f64>, to: Option<f64>) -> Result<Merged, String> {
+    let first = merged.times_us.first().copied().unwrap_or_default();
+    let place = |seconds: f64| {
+        let since = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_micros();
+        merged.place_at(first.saturating_add(u64::try_from(since).unwrap_or(u64::MAX)))
+    };
+    let (begin, end) = (from.map_or(0, place), to.map_or(merged.events.len(), place));
+    if begin >= end {
+        return Err("nothing happened there; give another --from and --to".into());
+    }
+    Ok(merged.part(begin..end))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), StartError> {

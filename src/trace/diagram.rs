@@ -10,12 +10,14 @@
 //! Whoever draws it needs to know nothing about traces: [`page`](super::page), [`svg`](super::svg) and
 //! [`shiviz`](super::shiviz) all start here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::{Kind, TraceEvent};
 use super::merge::Merged;
 use super::words::shortened;
 use crate::domain::ids::natural_cmp;
+
+mod story;
 
 /// Clients that are drawn. Those who wrote something come first.
 const CLIENTS_MAX: usize = 16;
@@ -159,6 +161,8 @@ struct Drawer<'a> {
     /// When the last leader ended, and which it was.
     leaderless: Option<(u64, String)>,
     cuts: Option<usize>,
+    /// The servers of the last moment, when more may join them.
+    crowd: BTreeSet<String>,
 }
 
 impl<'a> Drawer<'a> {
@@ -186,6 +190,7 @@ impl<'a> Drawer<'a> {
             matched: BTreeMap::new(),
             leaderless: None,
             cuts: None,
+            crowd: BTreeSet::new(),
         };
         drawer.choose_clients();
         drawer
@@ -358,63 +363,6 @@ impl<'a> Drawer<'a> {
         stretches.push(stretch(time_us, state));
     }
 
-    // ------------------------------------------------------------ the story
-
-    fn tell(&mut self, event: &TraceEvent, time_us: u64, process: usize) {
-        let name = &event.node;
-        let was = self.diagram.processes[process].stretches.last();
-        let led = was.is_some_and(|stretch| stretch.state == "LEADER");
-        let as_leader = if led { ", the leader," } else { "" };
-        let (what, text) = match event.kind {
-            Kind::Crash => ("crash", format!("{name}{as_leader} {}", ended(&event.say))),
-            Kind::Stop => ("stop", format!("{name}{as_leader} stops")),
-            Kind::Pause => ("pause", format!("{name}{as_leader} {}", event.say)),
-            Kind::Wake => ("pause", format!("{name} {}", event.say)),
-            Kind::Start => ("start", format!("{name} {}", event.say)),
-            Kind::Lost => ("lost", format!("{} events of {name} are missing", event.lost)),
-            Kind::Cut | Kind::Heal => return self.tell_cut(event, time_us, process),
-            Kind::State if event.state == "ELECTION_IN_PROGRESS" && was_not(was, &event.state) => {
-                ("election", format!("{name} stands for election"))
-            }
-            Kind::State if event.state == "LEADER" && was_not(was, &event.state) => {
-                let since = self.leaderless.take().map_or_else(String::new, |(at, who)| {
-                    format!(", {} after {who}", milliseconds(time_us.saturating_sub(at)))
-                });
-                ("leader", format!("{name} leads in term {}{since}", event.term))
-            }
-            _ => return,
-        };
-        if led && matches!(event.kind, Kind::Crash | Kind::Stop | Kind::Pause) {
-            let how = match event.kind {
-                Kind::Crash => "died",
-                Kind::Stop => "stopped",
-                _ => "fell asleep",
-            };
-            self.leaderless = Some((time_us, format!("{name} {how}")));
-        }
-        self.diagram.moments.push(Moment { time_us, process, what, text });
-    }
-
-    /// Cuts of one moment are one moment.
-    fn tell_cut(&mut self, event: &TraceEvent, time_us: u64, process: usize) {
-        let way = format!("{} → {}", event.node, event.peers.join(" "));
-        let verb = if event.kind == Kind::Cut { "cut" } else { "whole again" };
-        if let Some(moment) = self.cuts.and_then(|at| self.diagram.moments.get_mut(at))
-            && moment.time_us == time_us
-            && moment.text.starts_with(verb)
-        {
-            if moment.text.len() < 80 {
-                moment.text = format!("{}, {way}", moment.text);
-            } else if !moment.text.ends_with('…') {
-                moment.text.push_str(", …");
-            }
-            return;
-        }
-        self.cuts = Some(self.diagram.moments.len());
-        let text = format!("{verb}: {way}");
-        self.diagram.moments.push(Moment { time_us, process, what: "cut", text });
-    }
-
     // ------------------------------------------------------------ the end
 
     fn finish(mut self) -> Diagram {
@@ -446,15 +394,6 @@ impl<'a> Drawer<'a> {
 
 fn stretch(at_us: u64, state: &str) -> Stretch {
     Stretch { from_us: at_us, to_us: at_us, state: state.into() }
-}
-
-fn was_not(stretch: Option<&Stretch>, state: &str) -> bool {
-    stretch.is_none_or(|stretch| stretch.state != state)
-}
-
-/// How a life ended, after the name.
-fn ended(say: &str) -> String {
-    if say.starts_with("crashes") { say.into() } else { format!("is {say}") }
 }
 
 /// A span for people.

@@ -90,7 +90,8 @@ impl Entry {
         let event = |kind| TraceEvent::new(time_us, node.as_str(), kind);
         match what {
             What::Start(run) => {
-                let say = format!("starts as {}", run.life);
+                let how = if run.continues { "goes on" } else { "starts" };
+                let say = format!("{how} as {}", run.life);
                 TraceEvent { run: Some(run), say, ..event(Kind::Start) }
             }
             What::Stop => TraceEvent { say: "stops".into(), ..event(Kind::Stop) },
@@ -185,7 +186,11 @@ impl Numbering {
     pub fn event(&mut self, entry: Entry) -> TraceEvent {
         let mut event = entry.into_event();
         let count = self.counts.entry(event.node.clone()).or_default();
-        *count = if event.kind == Kind::Start { 1 } else { *count + 1 };
+        *count = match &event.run {
+            Some(run) if run.continues => *count,
+            Some(_) => 1,
+            None => *count + 1,
+        };
         event.n = *count;
         event
     }

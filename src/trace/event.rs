@@ -60,6 +60,10 @@ pub struct Run {
     /// The version of the program.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub version: String,
+    /// The life began before this line: it stands at the beginning of a file that goes on where another one was full. Its
+    /// number is that of the event before it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub continues: bool,
 }
 
 /// One event of one process. What does not apply is left out of the line.
@@ -156,6 +160,11 @@ impl TraceEvent {
         // Strings, numbers and maps with string keys: nothing here can fail.
         serde_json::to_string(self).expect("an event serialises")
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]

@@ -108,7 +108,10 @@ fn check_one_run(lives: &[Life]) -> Result<(), String> {
         {
             let Some((sender, _)) = frame.rsplit_once(':') else { continue };
             let node = Incarnation::from(sender).node_id();
-            if nodes.contains(node.as_str()) && !known.contains_key(sender) {
+            // The beginning of a trace that is bounded is not kept.
+            let is_part =
+                lives.iter().any(|other| other.node == node.as_str() && other.run.continues);
+            if nodes.contains(node.as_str()) && !known.contains_key(sender) && !is_part {
                 let theirs = lives.iter().find(|other| other.node == node.as_str());
                 let file = theirs.map(|other| other.file.display().to_string()).unwrap_or_default();
                 return Err(format!(

@@ -29,7 +29,7 @@
 //! Leaves out: datagrams of discovery; the insides of clients, who appear as far as servers tell of them; passwords,
 //! tokens and whatever else is not named in [`words`].
 //!
-//! Reading order: [`event`], [`entry`], [`tracer`], [`words`], [`writer`]; then [`read`], [`merge`], [`diagram`], and one way to look at it
+//! Reading order: [`event`], [`entry`], [`tracer`], [`words`], [`writer`]; then [`read`], [`merge`], [`part`], [`diagram`], and one way to look at it
 //! each: [`page`], [`svg`], [`shiviz`]. [`command`] is the command line.
 
 pub mod event;
@@ -47,6 +47,8 @@ pub mod writer;
 pub mod read;
 
 pub mod merge;
+
+pub mod part;
 
 pub mod diagram;
 

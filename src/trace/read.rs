@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::event::{FORMAT, Kind, Run, TraceEvent};
+use super::writer::old_file;
 use crate::error::StartError;
 
 /// One life of one server, as a file has it.
@@ -28,7 +29,7 @@ pub struct Traces {
     pub notes: Vec<String>,
 }
 
-/// Reads all of `files`.
+/// Reads all of `files`, each with what came before it.
 pub fn read_files(files: &[PathBuf]) -> Result<Traces, StartError> {
     let mut traces = Traces::default();
     for file in files {
@@ -37,19 +38,38 @@ pub fn read_files(files: &[PathBuf]) -> Result<Traces, StartError> {
             problem: "cannot read the trace".into(),
             source: Some(source),
         })?;
+        let first = traces.lives.len();
+        let old = old_file(file);
+        let refuse = |file: &Path, problem: String| {
+            StartError::Other(format!("{}: {problem}", file.display()))
+        };
         // A line cut in the middle of a character is damaged like any other.
-        read_trace(file, &String::from_utf8_lossy(&bytes), &mut traces)
-            .map_err(|problem| StartError::Other(format!("{}: {problem}", file.display())))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if let Ok(before) = fs::read(&old) {
+            read_part(&old, &text(&before), &mut traces, first)
+                .map_err(|problem| refuse(&old, problem))?;
+            if bytes.is_empty() {
+                // The server was killed before it wrote the first line of the next file.
+                continue;
+            }
+        }
+        read_part(file, &text(&bytes), &mut traces, first)
+            .map_err(|problem| refuse(file, problem))?;
     }
     Ok(traces)
 }
 
 /// Reads the lines of one file. The error is what is wrong with it.
 pub fn read_trace(file: &Path, text: &str, traces: &mut Traces) -> Result<(), String> {
+    let first = traces.lives.len();
+    read_part(file, text, traces, first)
+}
+
+/// Reads the lines of one file of a trace whose lives are those from `first` on.
+fn read_part(file: &Path, text: &str, traces: &mut Traces, first: usize) -> Result<(), String> {
     if text.is_empty() {
         return Err("is empty: nothing was traced into it".into());
     }
-    let first = traces.lives.len();
     let lines: Vec<&str> = text.lines().collect();
     for (index, line) in lines.iter().enumerate() {
         let number = index + 1;
@@ -94,6 +114,12 @@ fn take(file: &Path, event: TraceEvent, lives: &mut Vec<Life>, first: usize) -> 
                 "the trace has format {}, this program reads format {FORMAT}; use the version that wrote it",
                 run.format
             ));
+        }
+        let known = lives[first..].iter().rev().find(|life| life.run.life == run.life);
+        let last = known.and_then(|life| life.events.last()).map(|last| last.n);
+        if run.continues && last == Some(event.n) {
+            // Nothing is missing: the file before this one ends there.
+            return Ok(());
         }
         let (node, file) = (event.node.clone(), file.to_path_buf());
         lives.push(Life { run, node, file, events: vec![event] });

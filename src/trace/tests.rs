@@ -116,6 +116,51 @@ fn clocks_count_what_happened_before() {
 }
 
 #[test]
+fn a_part_begins_with_how_the_servers_stand() {
+    let state = |node: &str, n: u64, time_us: u64, state: &str| TraceEvent {
+        state: state.into(),
+        ..event(node, n, time_us, Kind::State, "")
+    };
+    let n1 = [
+        start("n1.1-aa", 1_000),
+        state("n1", 2, 1_100, "LEADER"),
+        event("n1", 3, 2_000, Kind::Send, "n1.1-aa:1"),
+        event("n1", 4, 3_000, Kind::Send, "n1.1-aa:2"),
+    ];
+    let n2 = [
+        start("n2.1-bb", 1_000),
+        state("n2", 2, 1_200, "FOLLOWER"),
+        event("n2", 3, 2_500, Kind::Receive, "n1.1-aa:1"),
+        event("n2", 4, 3_500, Kind::Receive, "n1.1-aa:2"),
+        event("n2", 5, 4_500, Kind::Timer, ""),
+    ];
+    let whole = merged(&[("n1.jsonl", text(&n1)), ("n2.jsonl", text(&n2))]).unwrap();
+    let part = whole.part(whole.place_at(2_300)..whole.place_at(4_000));
+    assert_eq!(order(&part), ["n1:2", "n2:2", "n2:3", "n1:4", "n2:4"]);
+    assert_eq!(part.times_us, [2_500, 2_500, 2_500, 3_000, 3_500]);
+    assert_eq!(part.pairs, [(3, 4)], "what was sent before has no arrow");
+    assert_eq!(part.notes, ["a part of the traces: 3 of 9 events"]);
+    let diagram = Diagram::new(&part);
+    assert_eq!(diagram.processes[0].stretches[0].state, "LEADER");
+    let all = whole.part(0..whole.events.len());
+    assert_eq!((order(&all), all.pairs, all.notes), (order(&whole), whole.pairs.clone(), vec![]));
+}
+
+#[test]
+fn lives_whose_beginning_is_not_kept_may_have_been_heard() {
+    let go_on = |continues: bool| {
+        let mut n1 = start("n1.2-cc", 5_000_000);
+        n1.run.as_mut().unwrap().continues = continues;
+        n1.n = if continues { 70 } else { 1 };
+        let n2 = [start("n2.1-bb", 1_000), event("n2", 2, 2_000, Kind::Receive, "n1.1-aa:1")];
+        merged(&[("n1.jsonl", text(&[n1])), ("n2.jsonl", text(&n2))])
+    };
+    assert_eq!(go_on(true).unwrap().events.len(), 4, "with n2, which was killed");
+    let error = go_on(false).unwrap_err();
+    assert!(error.contains("n2.jsonl heard from n1.1-aa, a life of n1 that is not in"), "{error}");
+}
+
+#[test]
 fn a_merged_trace_can_be_merged_again() {
     let once = merged(&two_servers(0)).unwrap();
     let mut lines = String::new();
@@ -338,6 +383,31 @@ fn an_acknowledged_message_can_be_followed_to_its_readers() {
         assert!(diagram.moments.iter().any(|moment| moment.what == "crash"), "{design}");
         assert!(diagram.moments.iter().any(|moment| moment.what == "leader"), "{design}");
     }
+}
+
+#[test]
+fn the_story_tells_once_of_many_who_do_the_same() {
+    let story = |count: u64| -> Vec<String> {
+        let events = (1..=count).map(|number| {
+            let node = format!("n{number}");
+            let mut stands = event(&node, 2, 500 + number, Kind::State, "");
+            (stands.state, stands.say) =
+                ("ELECTION_IN_PROGRESS".into(), "stands for election".into());
+            let last = event(&node, 3, 9_000_000, Kind::Stop, "");
+            let mut begins = start(&format!("{node}.1-aa"), number);
+            begins.say = format!("starts as {node}.1-aa");
+            (node.clone(), text(&[begins, stands, last]))
+        });
+        let files: Vec<(String, String)> = events.collect();
+        let files: Vec<(&str, String)> =
+            files.iter().map(|(name, text)| (name.as_str(), text.clone())).collect();
+        let diagram = Diagram::new(&merged(&files).unwrap());
+        diagram.moments.into_iter().map(|moment| moment.text).collect()
+    };
+    assert_eq!(story(1)[..2], ["n1 starts as n1.1-aa", "n1 stands for election"]);
+    assert_eq!(story(3)[..2], ["n1, n2 and n3 start", "n1, n2 and n3 stand for election"]);
+    assert_eq!(story(10)[..2], ["10 servers start", "10 servers stand for election"]);
+    assert_eq!(story(10).len(), 12, "each of them stops for itself");
 }
 
 /// Checks a log as ShiViz does. Returns how many events it has.

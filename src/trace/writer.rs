@@ -8,10 +8,13 @@
 //!
 //! The file is appended to, so that it holds all lives of a server. One that was killed may have left half a line: the
 //! next life begins on a line of its own, and [`read`](super::read) passes the half over.
+//!
+//! A trace that may not grow for ever is two files, FILE.old and FILE: when FILE is half of what is allowed it becomes FILE.old.
+//! The new one begins with a line that says who goes on here, and where the server stands.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -38,8 +41,8 @@ pub struct TraceFile {
 }
 
 impl TraceFile {
-    /// Opens `path` to append to it.
-    pub fn open(path: &Path) -> Result<Self, StartError> {
+    /// Opens `path` to append to it. With `bytes_max` it and the file before it hold about so much.
+    pub fn open(path: &Path, bytes_max: Option<u64>) -> Result<Self, StartError> {
         let refuse = |source| StartError::Data {
             path: path.into(),
             problem: "cannot write the trace".into(),
@@ -47,8 +50,12 @@ impl TraceFile {
         };
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path);
         let torn = file.as_mut().map_or(Ok(false), ends_inside_a_line).map_err(refuse)?;
-        let (sink, mut writer) = channel(file.map_err(refuse)?);
+        let file = file.map_err(refuse)?;
+        let written = file.metadata().map_err(refuse)?.len();
+        let (sink, mut writer) = channel(file);
         writer.torn = torn;
+        writer.turn =
+            bytes_max.map(|most| Turn { written, most: most / 2, next: next_file(path.into()) });
         Ok(Self { sink, writer })
     }
 
@@ -73,6 +80,9 @@ fn channel<W: Write>(out: W) -> (FileSink, Writer<W>) {
         last: None,
         torn: false,
         told: false,
+        turn: None,
+        begun: None,
+        standing: None,
     };
     (sink, writer)
 }
@@ -151,6 +161,41 @@ pub struct Writer<W> {
     torn: bool,
     /// That it cannot be written was logged.
     told: bool,
+    /// When the next file is begun, if ever.
+    turn: Option<Turn<W>>,
+    /// How this life began, and where the server stands: the next file begins with it.
+    begun: Option<Entry>,
+    standing: Option<Entry>,
+}
+
+/// The way to the next file.
+struct Turn<W> {
+    /// What is in this one, in bytes.
+    written: u64,
+    /// What may be.
+    most: u64,
+    next: Box<dyn FnMut() -> std::io::Result<W> + Send>,
+}
+
+impl<W> std::fmt::Debug for Turn<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Turn({} of {})", self.written, self.most)
+    }
+}
+
+/// Sets `path` aside and opens it anew, each time.
+fn next_file(path: PathBuf) -> Box<dyn FnMut() -> std::io::Result<File> + Send> {
+    Box::new(move || {
+        std::fs::rename(&path, old_file(&path))?;
+        OpenOptions::new().append(true).create(true).open(&path)
+    })
+}
+
+/// The file with what came before the trace `path`.
+pub fn old_file(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".old");
+    name.into()
 }
 
 impl<W: Write> Writer<W> {
@@ -166,6 +211,7 @@ impl<W: Write> Writer<W> {
             }
             self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
             self.write(entries);
+            self.turn_over();
         }
         self.missed += self.shared.lost.swap(0, Ordering::Relaxed);
         self.write(Vec::new());
@@ -183,6 +229,7 @@ impl<W: Write> Writer<W> {
             of_missed.map(|(node, time_us)| Entry { node, time_us, what: What::Lost(missed) });
         let start = self.start.take();
         let entries: Vec<Entry> = start.into_iter().chain(of_missed).chain(entries).collect();
+        self.remember(&entries);
         let mut bytes = if self.torn { b"\n".to_vec() } else { Vec::new() };
         // Where each line ends, and the numbering before it.
         let mut lines = Vec::new();
@@ -196,6 +243,9 @@ impl<W: Write> Writer<W> {
         if written > 0 {
             self.torn = bytes[written - 1] != b'\n';
         }
+        if let Some(turn) = &mut self.turn {
+            turn.written += written as u64;
+        }
         let Some(problem) = problem else { return };
         let whole = lines.iter().take_while(|(end, _)| *end <= written).count();
         // The numbers of what was not written are used again: they count without a gap.
@@ -208,6 +258,41 @@ impl<W: Write> Writer<W> {
                 "cannot write the trace: {problem}; events are lost, and the trace will say how many"
             );
         }
+    }
+
+    fn remember(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            match entry.what {
+                What::Start(_) => self.begun = Some(entry.clone()),
+                What::Stands(..) => self.standing = Some(entry.clone()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Begins the next file, when this one is full.
+    fn turn_over(&mut self) {
+        let whole = !self.torn && self.missed == 0 && self.start.is_none();
+        let (Some(turn), Some(begun), true) = (&mut self.turn, &self.begun, whole) else { return };
+        if turn.written < turn.most {
+            return;
+        }
+        // When it cannot be begun now, this one goes on, until as much again was written.
+        turn.written = 0;
+        match (turn.next)() {
+            Ok(out) => self.out = out,
+            Err(problem) => return log::warn!("cannot begin another file of the trace: {problem}"),
+        }
+        let mut first = begun.clone();
+        if let What::Start(run) = &mut first.what {
+            run.continues = true;
+        }
+        let mut entries = vec![first];
+        entries.extend(self.standing.clone());
+        for entry in &mut entries {
+            entry.time_us = self.last.as_ref().map_or(entry.time_us, |last| last.1);
+        }
+        self.write(entries);
     }
 
     fn miss(&mut self, entries: &[Entry]) {
@@ -260,7 +345,8 @@ impl Sink for Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::event::{Kind, Run, TraceEvent};
+    use crate::trace::event::{FORMAT, Kind, Run, TraceEvent};
+    use crate::trace::read::read_files;
 
     fn entry(time_us: u64) -> Entry {
         Entry { node: "n1".into(), time_us, what: What::Timer(format!("t{time_us}")) }
@@ -360,7 +446,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("n1.jsonl");
         std::fs::write(&path, "{\"time_us\":1,\"no").unwrap();
-        let (sink, writer) = TraceFile::open(&path).unwrap().split();
+        let (sink, writer) = TraceFile::open(&path, None).unwrap().split();
         sink.put(vec![start()]);
         sink.close();
         writer.run();
@@ -370,8 +456,39 @@ mod tests {
     }
 
     #[test]
+    fn a_bounded_trace_is_two_files_that_are_read_as_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("n1.jsonl");
+        let standing = || What::Stands(super::super::Standing::default(), "stands".into());
+        let live = |life: &str, times: std::ops::Range<u64>| {
+            let (_sink, mut writer) = TraceFile::open(&path, Some(20_000)).unwrap().split();
+            let run = Run { format: FORMAT, life: life.into(), ..Run::default() };
+            let first = [What::Start(run), standing()];
+            let begins = |what| Entry { node: "n1".into(), time_us: times.start, what };
+            writer.write(first.map(begins).into());
+            for time in times {
+                writer.write(vec![entry(time)]);
+                writer.turn_over();
+            }
+        };
+        live("n1.1-aa", 1..40);
+        live("n1.2-bb", 100..1000);
+        let sizes = [&path, &old_file(&path)].map(|path| std::fs::metadata(path).unwrap().len());
+        assert!(sizes.iter().sum::<u64>() < 22_000, "{sizes:?}");
+        let traces = read_files(std::slice::from_ref(&path)).unwrap();
+        let [life] = &traces.lives[..] else { panic!("{} lives", traces.lives.len()) };
+        assert_eq!((&*life.run.life, life.run.continues), ("n1.2-bb", true));
+        assert!(traces.notes.is_empty(), "{:?}", traces.notes);
+        assert_eq!(life.events[1].say, "stands", "where it stands follows at once");
+        let (first, last) = (life.events[0].n, life.events.last().unwrap());
+        assert_eq!(last.say, "t999");
+        assert_eq!(life.events.len() as u64, last.n - first + 1, "nothing is missing between");
+    }
+
+    #[test]
     fn a_file_that_cannot_be_written_is_refused_at_once() {
-        let error = TraceFile::open(Path::new("/no/such/folder/n1.jsonl")).unwrap_err().to_string();
+        let error =
+            TraceFile::open(Path::new("/no/such/folder/n1.jsonl"), None).unwrap_err().to_string();
         assert!(error.contains("/no/such/folder/n1.jsonl: cannot write the trace"), "{error}");
     }
 }

@@ -88,6 +88,13 @@ impl Session {
     fn on_welcome(&mut self, msg: &Message) -> Step {
         let Phase::Greeting(address) = self.phase.clone() else { return Step::default() };
         let welcome: Welcome = msg.content.parse().unwrap_or_default();
+        if self.identity.is_unproved_by(&welcome) {
+            let design = &welcome.design;
+            // Else the user would believe the name to be safe.
+            return self.end(format!(
+                "the design {design} of this cluster has no passwords; connect without one"
+            ));
+        }
         self.identity.welcomed(&welcome);
         self.addresses.learn(welcome.servers.iter().map(|server| server.address.as_str()));
         self.phase = Phase::Online(address.clone());

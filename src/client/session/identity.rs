@@ -83,6 +83,11 @@ impl Identity {
         }
     }
 
+    /// Whether `welcome` shows that nobody looked at the password that was given.
+    pub(super) fn is_unproved_by(&self, welcome: &Welcome) -> bool {
+        self.password.is_some() && welcome.token.is_none()
+    }
+
     /// The token is refused. Whether the password can help.
     pub(super) fn forget_token(&mut self) -> bool {
         self.token.take().is_some() && self.password.is_some()

@@ -102,7 +102,8 @@ impl Made {
         connections.frame_bytes_max = config.frame_bytes_max;
         connections.client_queue_bytes_max = config.client_queue_bytes;
         let discovery_port = config.discovery_port;
-        let trace = config.trace.as_deref().map(TraceFile::open).transpose()?;
+        let trace = config.trace.as_deref();
+        let trace = trace.map(|path| TraceFile::open(path, config.trace_bytes_max)).transpose()?;
         let outside = Outside { listener, log, connections, discovery_port, label, trace };
         Ok(Self { node, outside, _folder: folder })
     }

@@ -40,6 +40,7 @@ impl Tracing {
             design: config.design.clone(),
             election: votes_apart(config),
             version: env!("CARGO_PKG_VERSION").into(),
+            continues: false,
         };
         let (id, life) = (&config.server_id, &config.incarnation);
         let tracer = Tracer::new(id, life, run, started_us, Box::new(sink.clone()));

@@ -1,4 +1,5 @@
-//! Plays: whole servers of the design `ring`, one rule a script (`tests/scripts/ring`).
+//! Plays: whole servers and their clients, one rule of the design `ring` a script (`tests/scripts/ring`), and the failures that the
+//! guide tells of in the others (`tests/scripts/scenarios`).
 //!
 //! A script holds commands and, after `---`, what changed: leaders and rings, what clients were shown and
 //! told, and, after `trace`, what servers held, wrote and sent. Lives of a server are written `n1`, `n1'`,
@@ -14,6 +15,7 @@ use std::path::Path;
 
 use goldenscript::{Command, Context, Runner};
 
+use crate::config::Design;
 use crate::domain::content::{ClientJoin, JoinRoom, Position};
 use crate::domain::{Incarnation, Message, MessageType, NodeId};
 use crate::network::ConnId;
@@ -26,6 +28,8 @@ use words::{Lives, View};
 /// What can happen.
 #[derive(Command)]
 pub(super) enum Verb {
+    /// Servers that start from now on have this design: `ring`, as at first, `sequencer` or `raft`.
+    Design(String),
     /// Servers that start from now on find a leader like this: `hs`, as at first, or `bully`.
     Election(String),
     /// These servers start, with each other as `--peers`, and get the time to find a leader.
@@ -111,6 +115,7 @@ struct Person {
 #[derive(Default)]
 pub(super) struct Play {
     cluster: TestCluster,
+    design: Option<Design>,
     election: ElectionKind,
     lives: Lives,
     /// How each server saw the cluster when it was looked at last.
@@ -130,6 +135,11 @@ impl Play {
             (config(id, &known.into_iter().collect::<Vec<_>>(), 1), Vec::new())
         });
         config.election = self.election;
+        if let Some(design) = self.design {
+            // Of one luck all would stand at once, again and again.
+            config.seed = id.bytes().map(u64::from).sum();
+            config.design = design.to_string();
+        }
         let life = self.lives.next(&config.server_id);
         config.incarnation = Incarnation::new(&config.server_id, life, 0);
         self.lives.add(&config.incarnation, life);
@@ -251,6 +261,10 @@ impl Play {
 
     fn act(&mut self, verb: &Verb) -> Result<(), Box<dyn Error>> {
         match verb {
+            Verb::Design(name) => {
+                let design = Design::ALL.into_iter().find(|design| design.to_string() == *name);
+                self.design = Some(design.ok_or_else(|| format!("no design is called {name}"))?);
+            }
             Verb::Election(name) => {
                 let unknown = || format!("nobody holds elections by {name}");
                 self.election = ElectionKind::named(name).ok_or_else(unknown)?;
@@ -322,9 +336,8 @@ impl Runner for Play {
     }
 }
 
-#[test]
-fn the_rules_of_the_ring_hold_on_stage() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts/ring");
+fn play_all(folder: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts").join(folder);
     let mut scripts: Vec<_> =
         folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
     scripts.sort();
@@ -333,4 +346,14 @@ fn the_rules_of_the_ring_hold_on_stage() {
         println!("{}", script.display());
         goldenscript::run(&mut Play::default(), script).unwrap();
     }
+}
+
+#[test]
+fn the_rules_of_the_ring_hold_on_stage() {
+    play_all("ring");
+}
+
+#[test]
+fn the_scenarios_of_the_guide_go_as_told() {
+    play_all("scenarios");
 }

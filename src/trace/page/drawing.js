@@ -22,9 +22,9 @@ function draw() {
   drawGrid(ctx);
   drawCrashes(ctx);
   // From afar the lines tell more than the arrows between them.
-  if (isClose) columns.forEach((process) => drawLine(ctx, process));
+  if (isClose) columns.forEach((process) => drawLine(ctx, process, 0));
   shown.arrows = drawArrows(ctx, first, end, isClose, inSight);
-  if (!isClose) columns.forEach((process) => drawLine(ctx, process));
+  if (!isClose) columns.forEach((process) => drawLine(ctx, process, 0.8));
   shown.dots = drawDots(ctx, first, end, isClose);
   drawLabels(ctx, first, end, gap);
   drawHover(ctx);
@@ -70,7 +70,8 @@ function drawCrashes(ctx) {
   }
 }
 
-function drawLine(ctx, process) {
+// `cover`: how much of the arrows behind it the band of a server that is down hides.
+function drawLine(ctx, process, cover) {
   const x = xs[process];
   for (const [from, to, state] of data.processes[process].stretches) {
     if (to < view.from || from > view.to) continue;
@@ -78,9 +79,12 @@ function drawLine(ctx, process) {
     ctx.strokeStyle = colours[name];
     ctx.lineWidth = thick;
     if (state === "DOWN") {
-      ctx.globalAlpha = 0.18;
-      ctx.fillStyle = colours.down;
-      ctx.fillRect(x - 11, Math.max(yOf(from), HEAD), 22, Math.max(Math.min(yOf(to), height) - Math.max(yOf(from), HEAD), 1));
+      const top = Math.max(yOf(from), HEAD), tall = Math.max(Math.min(yOf(to), height) - top, 1);
+      for (const [colour, alpha] of [[colours.back, cover], [colours.down, cover ? 0.3 : 0.18]]) {
+        ctx.globalAlpha = alpha;
+        ctx.fillStyle = colour;
+        ctx.fillRect(x - 11, top, 22, tall);
+      }
       ctx.globalAlpha = 1;
     }
     ctx.setLineDash({ DOWN: [1, 6], ASLEEP: [3, 5], ELECTION_IN_PROGRESS: [6, 3] }[state] || []);
@@ -194,7 +198,8 @@ function drawLabels(ctx, first, end, gap) {
     const fitted = fit(ctx, text, most);
     if (!fitted) return;
     const wide = ctx.measureText(fitted).width, [x, y] = [xs[E.process[i]], yOf(E.time[i])];
-    const free = places.map(([right, down]) => [right ? x + 8 : x - 8 - wide, y + down]).find(([x, y]) => isFree(x, y, wide));
+    const beside = kind(i) === "crash" ? 13 : 8;
+    const free = places.map(([right, down]) => [right ? x + beside : x - beside - wide, y + down]).find(([x, y]) => isFree(x, y, wide));
     if (!free) return;
     const row = Math.floor(free[1] / 14);
     if (!rows.has(row)) rows.set(row, []);
@@ -213,7 +218,7 @@ function drawLabels(ctx, first, end, gap) {
   for (const i of important) {
     const strong = rank(i) < 3, colour = [colours.down, colours.leader, colours.election, colours.text][rank(i)];
     ctx.font = (strong ? "600 " : "") + "12px system-ui, sans-serif";
-    place(i, titleOf(i), colour, strong ? 300 : Math.max(gap * 1.6 - 16, 90), strong ? around : around.slice(0, 1));
+    place(i, titleOf(i, gap < NARROW), colour, strong ? 300 : Math.max(gap * 1.6 - 16, 100), strong ? around : around.slice(0, 1));
   }
   ctx.font = "11px system-ui, sans-serif";
   if (gap < 60 || hits.length > LABELS) return;
@@ -230,10 +235,14 @@ function rank(i) {
   if (kind(i) === "state" && E.say[i].startsWith("stands")) return 2;
   return isOfState(i) ? 3 : 4;
 }
-const deaths = new Map(data.story.filter((moment) => moment.what === "crash").map((moment) => [moment.process + "@" + moment.time, moment.text]));
-function titleOf(i) {
-  if (rank(i) === 0) return deaths.get(E.process[i] + "@" + E.time[i]) || E.say[i];
-  return rank(i) < 3 ? E.say[i].split(";")[0] : E.say[i];
+const told = new Map(data.story.map((moment) => [`${moment.what} ${moment.process} ${moment.time}`, moment.text]));
+const toldOf = (what, i) => told.get(`${what} ${E.process[i]} ${E.time[i]}`);
+// Where lines are narrow, one label tells of all who stand at once, and only what an event begins with is said.
+function titleOf(i, isNarrow) {
+  if (rank(i) === 0) return toldOf("crash", i) || E.say[i];
+  if (rank(i) === 2 && isNarrow) return toldOf("election", i) || "";
+  if (rank(i) < 3) return E.say[i].split(";")[0];
+  return isNarrow ? E.say[i].split(/;| as | in term /)[0] : E.say[i];
 }
 
 // As much of `text` as fits into `room` pixels; nothing when that is no word.

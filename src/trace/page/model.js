@@ -10,6 +10,8 @@ const canvas = by("canvas"), map = by("map"), tip = by("tip");
 const HEAD = 36, LEFT = 84, MAP = 72, FOOT = 14;
 // With more events than this in sight only one arrow is drawn for each pair of lines and pixel, without heads and labels.
 const CLOSE = 5000, LABELS = 500;
+// Lines with less room than this between them, in pixels, get short labels.
+const NARROW = 90;
 // A message may be on its way for so long and still be found by looking a little past the view.
 const LONG_US = 300000;
 

@@ -104,3 +104,14 @@ fn a_deletion_that_was_not_answered_is_asked_again_and_a_refusal_is_told() {
     let told = play.refuse(&again.message_id, "NOT_YOURS", false).events;
     assert!(matches!(&told[..], [Event::Refused { code, .. }] if code == "NOT_YOURS"));
 }
+
+#[test]
+fn a_password_that_nobody_looked_at_ends_the_session() {
+    let mut play = Play::new();
+    play.session.set_password(Some(Password::new("sesame")));
+    let welcome = Welcome { design: "ring".into(), ..Welcome::default() };
+    let (_, step) = greeted(&mut play, "a:1", &welcome);
+    let reason =
+        "the design ring of this cluster has no passwords; connect without one".to_string();
+    assert_eq!(step.events, [Event::Ended { reason }]);
+}

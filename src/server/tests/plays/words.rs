@@ -20,6 +20,7 @@ use crate::server::election::BullyElection;
 use crate::server::election::bully::BullyMessage;
 use crate::server::test_cluster::Event;
 use crate::server::{ServerNode, ServerState};
+use crate::trace::words::words as trace_words;
 
 /// What `trace` knows besides the types of messages.
 pub(super) const KINDS: [&str; 5] = ["held", "disks", "positions", "presence", "nothing"];
@@ -73,7 +74,7 @@ impl View {
     fn of(node: &ServerNode, lives: &Lives) -> Self {
         let ring: Vec<String> = node.ring().iter().map(NodeId::to_string).collect();
         let rooms = node.metadata_store.room_locations().iter();
-        let leader = match (node.state(), node.election_module.term()) {
+        let leader = match (node.state(), node.term()) {
             (ServerState::ElectionInProgress, _) => "stands for election".into(),
             (ServerState::Leader | ServerState::Follower, Some(term)) => {
                 format!("leader {} in term {}", lives.name(&term.leader), term.counter)
@@ -202,11 +203,16 @@ impl Play {
             }
             _ => return None,
         };
-        if let Some(Position::Clock(position)) = &msg.position {
+        if let Some(position) = &msg.position {
             if self.is_traced("positions") {
-                _ = write!(line, ", position {}", self.lives.clock(position));
+                _ = match position {
+                    Position::Clock(clock) => {
+                        write!(line, ", position {}", self.lives.clock(clock))
+                    }
+                    Position::Sequence(seq) => write!(line, ", position {seq}"),
+                };
             }
-            self.people.get_mut(&who)?.position = Some(Position::Clock(position.clone()));
+            self.people.get_mut(&who)?.position = Some(position.clone());
         }
         Some(line)
     }
@@ -241,6 +247,13 @@ impl Play {
                 return Some(("election".into(), format!("{kind} {}", self.election(msg)?)));
             }
             MessageType::MetadataUpdate => format!("{kind} {}", metadata(msg)?),
+            MessageType::RequestVote
+            | MessageType::Promise
+            | MessageType::CatchupReq
+            | MessageType::SeqChat
+            | MessageType::AppendEntries => {
+                format!("{kind} {}", self.lives.text(&trace_words(msg, None).say))
+            }
             MessageType::Error => {
                 let error: ErrorContent = msg.content.parse().ok()?;
                 format!("{kind} {}", error.code)
