@@ -43,7 +43,7 @@
 //! |---|---|---|---|---|
 //! | `AckBeforeCommit` | 3 | `all` | majority | 1 |
 //! | `AnyForwardTaken` | 5 | `all` | causal | 2 |
-//! | `LatestForwardedFirst` | 3 | `all` | causal | 348 |
+//! | `LatestForwardedFirst` | 3 | `all` | causal | 1 |
 //! | `NoDuplicateCheck` | 3 | `cut,reset,client` | twice | 5 |
 //! | `AckOnAnyConnection` | 1 | `all` | own words | 51 |
 //! | `CutsByLength` | 3 | `cut,crash` | equal | 9 |
