@@ -172,6 +172,9 @@
 //! lent as an argument. The diagram's parts point back to their `ServerNode`; a Rust part cannot, so the node hands in what
 //! a call needs, and acts on what it returns.
 
+// A closed pipe must not end a command with a panic: `cli::output` prints.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod bench;
 pub mod cli;
 pub mod client;

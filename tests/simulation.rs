@@ -145,4 +145,12 @@ fn seeds_that_once_broke_a_promise_hold() {
     for (seed, _) in of_five {
         run_seeds(*seed..seed + 1, &Options { nodes: Some(5), ..Options::default() });
     }
+    let raft_of_five: &[(u64, Option<Vec<usize>>, &str)] = &[
+        (1276, None, "an operator believed a leader of long ago, and let nobody in again"),
+        (1276, Some(vec![0, 1, 3]), "the same"),
+    ];
+    for (seed, keep, _) in raft_of_five {
+        let (design, nodes, keep) = (Design::Raft, Some(5), keep.clone());
+        run_seeds(*seed..seed + 1, &Options { design, nodes, keep, ..Options::default() });
+    }
 }

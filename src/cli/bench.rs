@@ -232,7 +232,7 @@ impl Show {
 
     fn clear(&self) {
         if self.bar {
-            eprint!("\r\x1b[K");
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
     }
 }

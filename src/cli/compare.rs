@@ -6,6 +6,7 @@ use std::path::Path;
 use tempfile::NamedTempFile;
 
 use super::args::{CompareArgs, Format};
+use super::output::{note, show};
 use super::render::counted;
 use super::stopping::Stopping;
 use super::{Outcome, complain};
@@ -29,7 +30,7 @@ pub fn run(args: &CompareArgs) -> Result<Outcome, StartError> {
     let tells = std::io::stderr().is_terminal() || args.format == Format::Text;
     let measured = compare::run(&settings, stopping.signal(), &mut |design, phase| {
         if tells {
-            eprintln!("{:<10} {phase}", design.to_string());
+            note!("{:<10} {phase}", design.to_string());
         }
     })?;
     let Some(designs) = measured else {
@@ -42,7 +43,7 @@ pub fn run(args: &CompareArgs) -> Result<Outcome, StartError> {
         // Serialising cannot fail: only string keys.
         Format::Json => serde_json::to_string(&all).unwrap_or_default() + "\n",
     };
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    show!("{text}");
     if let (Some(file), Some(path)) = (picture, &args.svg) {
         draw(&all, file, path).map_err(|reason| cannot_write(path, &reason))?;
     }

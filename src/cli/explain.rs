@@ -1,7 +1,7 @@
 //! `roundtable explain`, and `/why` in the client: asks all servers at once and says what their answers mean.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use crossbeam_channel::unbounded;
@@ -9,6 +9,7 @@ use crossbeam_channel::unbounded;
 use super::Outcome;
 use super::args::{ExplainArgs, Format};
 use super::connect::servers;
+use super::output::show;
 use super::render::{Style, counted, visible};
 use crate::client::{ChatClient, query_status};
 use crate::error::StartError;
@@ -28,8 +29,7 @@ pub fn run(args: &ExplainArgs) -> Result<Outcome, StartError> {
         // Serialising cannot fail: only string keys.
         Format::Json => serde_json::to_string(&findings).unwrap_or_default() + "\n",
     };
-    // Whoever closed standard output has read enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    show!("{text}");
     let answered = answers.iter().any(|answer| answer.status.is_ok());
     Ok(if answered { Outcome::Done } else { Outcome::Failed })
 }

@@ -6,7 +6,6 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,6 +18,7 @@ use rustyline::{DefaultEditor, ExternalPrinter};
 use super::args::ClientArgs;
 use super::command::{Command, HELP, Target, parse};
 use super::explain::why;
+use super::output::{say, show};
 use super::render::{Style, counted, delivery_for_terminal, notice_for_terminal, visible};
 use super::status::{rooms_table, statistics_table, table};
 use super::{Outcome, complain};
@@ -63,7 +63,7 @@ pub fn run(client: Arc<ChatClient>, args: &ClientArgs) -> Result<Outcome, StartE
     let print = move || printing.print_events(screen, &stop);
     let failed = |error| StartError::Other(format!("cannot start a thread: {error}"));
     threads.spawn("printer", print).map_err(failed)?;
-    println!("/help lists the commands; ctrl-d leaves.");
+    say!("/help lists the commands; ctrl-d leaves.");
     desk.enter(&args.room, args.history);
     for room in desk.client.restored_rooms() {
         desk.enter(&room, Some(0));
@@ -88,7 +88,7 @@ pub fn run(client: Arc<ChatClient>, args: &ClientArgs) -> Result<Outcome, StartE
 fn screen(editor: &mut DefaultEditor) -> Screen {
     match editor.create_external_printer() {
         Ok(mut printer) => Box::new(move |text| drop(printer.print(text))),
-        Err(_) => Box::new(|text| drop(std::io::stdout().write_all(text.as_bytes()))),
+        Err(_) => Box::new(|text| show!("{text}")),
     }
 }
 
@@ -132,14 +132,14 @@ impl Desk {
         let in_room = |room: Option<String>, act: &dyn Fn(&str)| match room.or_else(|| self.room())
         {
             Some(room) => act(&room),
-            None => println!("* you are in no room; /join ROOM"),
+            None => say!("* you are in no room; /join ROOM"),
         };
         match parse(line) {
             Command::Nothing => {}
             Command::Say(text) => in_room(None, &|room| self.say(&text, room)),
             Command::Rooms => self.client.ask_rooms(),
             Command::Join(room) => match name_fault(&room) {
-                Some(fault) => println!("* the room name {fault}; choose another"),
+                Some(fault) => say!("* the room name {fault}; choose another"),
                 None => self.enter(&room, None),
             },
             Command::Leave(room) => in_room(room, &|room| {
@@ -159,10 +159,10 @@ impl Desk {
             Command::Stats => self.client.ask_statistics(),
             Command::Status => self.client.ask_status(),
             // It asks servers one by one; what comes in meanwhile is printed by the other thread.
-            Command::Why => print!("{}", why(&self.client, self.style)),
-            Command::Help => println!("{HELP}"),
+            Command::Why => show!("{}", why(&self.client, self.style)),
+            Command::Help => say!("{HELP}"),
             Command::Quit => return false,
-            Command::Wrong(hint) => println!("* {}", visible(&hint)),
+            Command::Wrong(hint) => say!("* {}", visible(&hint)),
         }
         true
     }
@@ -170,7 +170,7 @@ impl Desk {
     fn delete(&self, room: &str, target: &Target) {
         match self.own_message(room, target) {
             Some(id) => self.client.delete_message(&id, room),
-            None => println!("* you said nothing here that could be deleted"),
+            None => say!("* you said nothing here that could be deleted"),
         }
     }
 
@@ -198,7 +198,7 @@ impl Desk {
 
     fn say(&self, text: &str, room: &str) {
         if let Err(error) = self.client.send_message(text, room) {
-            println!("* not sent: {error}");
+            say!("* not sent: {error}");
         }
     }
 

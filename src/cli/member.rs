@@ -6,12 +6,12 @@
 #![expect(clippy::disallowed_methods, reason = "the shell reads the clock: waiting has a deadline")]
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::args::{Format, MemberArgs, MemberCommand};
 use super::connect::servers;
+use super::output::show;
 use super::status::{columns, names};
 use super::{Outcome, complain};
 use crate::client::{AskError, ask_members};
@@ -207,8 +207,7 @@ fn print(request: &MemberContent, list: &MemberList, format: Format) {
             _ => table(list),
         },
     };
-    // Whoever closed standard output has read enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    show!("{text}");
 }
 
 fn voters(list: &MemberList) -> Vec<NodeId> {

@@ -23,6 +23,8 @@ pub mod bench;
 
 mod stopping;
 
+pub(crate) mod output;
+
 pub mod member;
 
 pub mod lines;
@@ -46,6 +48,7 @@ use clap::error::ErrorKind;
 use crate::error::StartError;
 use crate::logging;
 use args::{Cli, ClientArgs, Subcommand};
+use output::note;
 
 /// How a command ended: the process's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +78,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Prints what went wrong, the way every command does.
 pub fn complain(problem: &dyn std::fmt::Display) {
-    eprintln!("roundtable: {problem}");
+    note!("roundtable: {problem}");
 }
 
 /// Prints help where it was asked for, or the problem.

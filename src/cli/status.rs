@@ -1,11 +1,11 @@
 //! `roundtable status`: how the cluster is, for people and for programs.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use super::Outcome;
 use super::args::{Check, Format, StatusArgs};
 use super::connect::servers;
+use super::output::{say, show};
 use super::render::{counted, visible};
 use crate::client::{query_status, query_status_of_room};
 use crate::domain::NodeId;
@@ -38,8 +38,7 @@ fn check(wanted: Check, addresses: &[String]) -> Result<Outcome, StartError> {
         // No room has this name: what is asked every few seconds should not list them all.
         match query_status_of_room(address, NO_ROOM).map(|status| as_wanted(&status, wanted)) {
             Ok(Ok(line)) => {
-                // Whoever closed standard output knows the exit code.
-                let _ = writeln!(std::io::stdout(), "{line}");
+                say!("{line}");
                 return Ok(Outcome::Done);
             }
             Ok(Err(why)) => failures.push(why),
@@ -69,8 +68,7 @@ fn print(status: &Status, format: Format) -> Outcome {
         // Serialising cannot fail: only string keys.
         Format::Json => serde_json::to_string(status).unwrap_or_default() + "\n",
     };
-    // Whoever closed standard output has read enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    show!("{text}");
     Outcome::Done
 }
 

@@ -1,9 +1,10 @@
 //! `roundtable torture`: shows [what is done](crate::torture) while it is done, and the verdict.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use super::args::TortureArgs;
+use super::output::{say, show};
 use super::render::{Style, counted, visible};
 use super::stopping::Stopping;
 use super::{Outcome, complain};
@@ -21,7 +22,7 @@ pub fn run(args: &TortureArgs) -> Result<Outcome, StartError> {
     let stopping = Stopping::listen()?;
     let style = Style::of_output();
     let names: Vec<&str> = settings.faults.iter().map(|fault| fault.name()).collect();
-    println!(
+    say!(
         "Torture: design {}, {}, {}, {} s, seed {}",
         settings.design,
         counted(settings.servers as u64, "server"),
@@ -29,13 +30,13 @@ pub fn run(args: &TortureArgs) -> Result<Outcome, StartError> {
         settings.lasts.as_secs(),
         settings.seed
     );
-    println!("Faults:  {}", names.join(", "));
+    say!("Faults:  {}", names.join(", "));
     for fault in Fault::ALL {
         if let (Some(why), None) = (fault.is_beyond(settings.servers), &args.faults) {
-            println!("         without {}: {why}", fault.name());
+            say!("         without {}: {why}", fault.name());
         }
     }
-    println!();
+    say!("");
     let mut show = Show { style, lasts: settings.lasts, bar: std::io::stdout().is_terminal() };
     let report =
         torture::run(&settings, stopping.signal(), &mut |at, progress| show.tell(at, &progress))?;
@@ -104,7 +105,7 @@ impl Show {
 
     fn line(&self, at: Duration, text: &str) {
         self.clear();
-        let _ = writeln!(std::io::stdout(), "{:7.1} s  {text}", at.as_secs_f64());
+        say!("{:7.1} s  {text}", at.as_secs_f64());
     }
 
     fn draw(&self, at: Duration, acked: usize) {
@@ -114,51 +115,42 @@ impl Show {
         let done = BAR as u128 * at.as_millis() / self.lasts.as_millis().max(1);
         let done = usize::try_from(done).unwrap_or(BAR).min(BAR);
         let (bar, rest) = ("█".repeat(done), "·".repeat(BAR - done));
-        print!(
+        show!(
             "\r{bar}{rest}  {} of {} s, {acked} acknowledged ",
             at.as_secs(),
             self.lasts.as_secs()
         );
-        let _ = std::io::stdout().flush();
     }
 
     fn clear(&self) {
         if self.bar {
-            print!("\r\x1b[K");
-            let _ = std::io::stdout().flush();
+            show!("\r\x1b[K");
         }
     }
 
     fn verdict(&self, report: &Report) -> Outcome {
-        let mut out = std::io::stdout();
-        let _ = writeln!(out, "\n{}", report.table());
+        say!("\n{}", report.table());
         let Report { said, acknowledged, shown, seed, .. } = report;
-        let _ = writeln!(out, "{said} messages said, {acknowledged} acknowledged, {shown} shown.");
+        say!("{said} messages said, {acknowledged} acknowledged, {shown} shown.");
         let Some(violation) = &report.violation else {
             let text = format!("No promise was broken (seed {seed}).");
-            let _ = writeln!(out, "{} {text}", self.style.paint("32", "✓"));
+            say!("{} {text}", self.style.paint("32", "✓"));
             return Outcome::Done;
         };
-        let _ = writeln!(
-            out,
-            "{} A promise was broken: {}",
-            self.style.paint("1;31", "✗"),
-            visible(violation)
-        );
+        say!("{} A promise was broken: {}", self.style.paint("1;31", "✗"), visible(violation));
         if let Some(remains) = &report.remains {
             let folder = remains.folder.display();
-            let _ = writeln!(out, "  Seed {seed}. Logs, data and traces stay in {folder}.");
+            say!("  Seed {seed}. Logs, data and traces stay in {folder}.");
             match &remains.diagram {
                 Ok((path, what)) => {
-                    let _ = writeln!(out, "  Diagram, {what}:");
+                    say!("  Diagram, {what}:");
                     let follow = remains.about.iter().map(|key| format!("#follow={key}"));
                     let nobody = remains.about.is_empty().then(String::new);
                     for follow in follow.chain(nobody) {
-                        let follow = visible(&follow);
-                        let _ = writeln!(out, "    file://{}{follow}", path.display());
+                        say!("    file://{}{}", path.display(), visible(&follow));
                     }
                 }
-                Err(why) => drop(writeln!(out, "  No diagram: {}", visible(why))),
+                Err(why) => say!("  No diagram: {}", visible(why)),
             }
         }
         Outcome::Failed

@@ -2,9 +2,9 @@
 
 #![expect(clippy::disallowed_methods, reason = "it shows the time")]
 
-use std::io::Write as _;
 use std::time::Instant;
 
+use crate::cli::output::say;
 use crate::cli::render::{Style, visible};
 
 /// What a line is about.
@@ -50,19 +50,19 @@ impl Screen {
     /// A line of what happened at `when`.
     pub(super) fn tell_at(&self, when: Instant, kind: Kind, text: &str) {
         let seconds = when.saturating_duration_since(self.start).as_secs_f64();
-        println(&line(self.style, seconds, kind, text));
+        say!("{}", line(self.style, seconds, kind, text));
     }
 
     /// A heading, after an empty line.
     pub(super) fn heading(&self, text: &str) {
-        println(&format!("\n{}", self.style.paint("1", text)));
+        say!("\n{}", self.style.paint("1", text));
     }
 
     /// A line of the verdict: a name and what is said of it, good or bad.
     pub(super) fn result(&self, name: &str, text: &str, good: bool) {
         let mark =
             if good { self.style.paint("32", "✓") } else { self.style.paint("1;31", "✗") };
-        println(&format!("  {mark} {name:<14}{text}"));
+        say!("  {mark} {name:<14}{text}");
     }
 }
 
@@ -75,11 +75,6 @@ fn line(style: Style, seconds: f64, kind: Kind, text: &str) -> String {
         _ => shown,
     };
     format!("{time}  {}  {shown}", style.paint(colour, &format!("{word:<8}")))
-}
-
-/// Whoever closed standard output has seen enough; the verdict still becomes the exit code.
-fn println(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 #[cfg(test)]

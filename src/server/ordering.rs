@@ -153,6 +153,10 @@ pub struct OrderingConfig {
     pub tail_bytes: usize,
     /// How long a piece of a state is at most: [`PIECE_BYTES`].
     pub piece_bytes: usize,
+    /// How long the entries of a batch are at most, unless one alone is longer: [`BATCH_BYTES`].
+    pub batch_bytes: usize,
+    /// A leader takes no more messages while this many are not committed: [`UNCOMMITTED_MAX`].
+    pub uncommitted_max: Seq,
 }
 
 /// The document's `OrderingManager`: leader and follower of the one order.
@@ -166,6 +170,8 @@ pub struct OrderingManager {
     journal: Journal,
     tail_bytes: usize,
     piece_bytes: usize,
+    batch_bytes: usize,
+    uncommitted_max: Seq,
     /// What stands for the entries that are not kept any more.
     base: Base,
     /// A base that is being received.
@@ -219,6 +225,8 @@ impl OrderingManager {
             journal: Journal::default(),
             tail_bytes: config.tail_bytes,
             piece_bytes: config.piece_bytes,
+            batch_bytes: config.batch_bytes,
+            uncommitted_max: config.uncommitted_max,
             base: Base::default(),
             gathering: None,
             recovering: None,

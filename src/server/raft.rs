@@ -35,7 +35,8 @@
 //!
 //! A committed entry costs one round trip and one sync on a majority, the leader's own sync in parallel with the others'
 //! (thesis 10.2.1). Idle, a leader sends and gets one small message per server and heartbeat. When it dies the
-//! cluster waits one to two election timeouts and two round trips.
+//! cluster waits one to two election timeouts and two round trips; an eighth of one at the most, and the round trips, when
+//! connections to it broke, as those of a process that was killed do.
 //!
 //! # Where to read what
 //!
@@ -55,6 +56,9 @@
 //! * **Pre-vote.** A server that was cut off would come back with a high term and depose a leader that is well.
 //!   It asks first, without raising its term, and is refused while others hear a leader. A refusal carries the
 //!   term of the one who refuses: whichever of the two is behind, it catches up, and nobody is stuck in a term of its own.
+//! * **A killed leader.** When the connection to a leader breaks that was heard a moment ago, its followers stand within an eighth of an
+//!   election timeout, and after an election that decided nothing soon again, a few times, later each time. Pre-vote keeps a leader that only
+//!   lost a connection; a server that would vote for another one lets it go first, and of two that ask each other the higher id goes on.
 //! * **Check-quorum.** A leader that has not heard a majority for an election timeout steps down, so that its
 //!   clients go elsewhere.
 //! * **Disks have names.** A voter is an id and a disk id. The same id with another disk is a *wiped* voter: it forgot what it
@@ -216,6 +220,8 @@ pub struct RaftNode {
     heard_leader: Option<Instant>,
     /// When to stand for election.
     election_deadline: Option<Instant>,
+    /// How often it may stand again after a short wait, since the leader is gone.
+    short_waits: u32,
     last_tick: Option<Instant>,
     /// A snapshot that comes in.
     incoming: Option<Incoming>,
@@ -272,6 +278,7 @@ impl RaftNode {
             following: Following::default(),
             heard_leader: None,
             election_deadline: None,
+            short_waits: 0,
             last_tick: None,
             incoming: None,
             saving: None,

@@ -99,6 +99,9 @@ pub struct NodeConfig {
     /// How much of the log's end stays in memory, in bytes; see
     /// [`TAIL_BYTES`](super::ordering::TAIL_BYTES) (design `sequencer`).
     pub log_tail_bytes: usize,
+    /// How many messages are placed and not committed at most; see
+    /// [`UNCOMMITTED_MAX`](super::ordering::UNCOMMITTED_MAX) (design `sequencer`).
+    pub uncommitted_max: Seq,
     /// Where this life's chance comes from.
     pub seed: u64,
 }

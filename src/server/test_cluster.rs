@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::election::ElectionKind;
-use super::ordering::TAIL_BYTES;
+use super::ordering::{TAIL_BYTES, UNCOMMITTED_MAX};
 use super::server_node::{NodeConfig, Timing};
 use super::total_order::logins::Admission;
 use super::{Flow, ServerNode, Step};
@@ -83,6 +83,7 @@ pub(super) fn config(id: &str, peers: &[&str], start: u64) -> NodeConfig {
         compact_after: 20_000,
         retain: Retain::Everything,
         log_tail_bytes: TAIL_BYTES,
+        uncommitted_max: UNCOMMITTED_MAX,
         seed: start,
     }
 }

@@ -14,6 +14,7 @@ use super::shrink::{Shrunk, run_guarded, shrink};
 use super::trace::Detail;
 use super::{Faults, Options, Report, run_seed};
 use crate::cli::Outcome;
+use crate::cli::output::{note, note_down, say};
 use crate::config::Design;
 use crate::error::StartError;
 use crate::server::election::ElectionKind;
@@ -80,7 +81,7 @@ pub fn run(args: &SimArgs) -> Result<Outcome, StartError> {
     }
     let complaint = complaint(&totals.coverage, &options);
     if let Some(complaint) = &complaint {
-        println!("{complaint}");
+        say!("{complaint}");
     }
     Ok(outcome(totals.failed.is_empty() && complaint.is_none()))
 }
@@ -144,9 +145,9 @@ fn write_trace(file: &Path, seed: u64, options: Options) -> Result<Outcome, Star
         source: Some(source),
     })?;
     let (count, seconds) = (report.traced.len(), report.lasted as f64 / SECOND as f64);
-    println!("{count} events of {seconds:.1} s of virtual time in {}", file.display());
+    say!("{count} events of {seconds:.1} s of virtual time in {}", file.display());
     if let Some(violation) = &report.violation {
-        println!("seed {seed} breaks the promise {:?}: {}", violation.invariant, violation.detail);
+        say!("seed {seed} breaks the promise {:?}: {}", violation.invariant, violation.detail);
     }
     Ok(outcome(report.violation.is_none()))
 }
@@ -209,19 +210,19 @@ impl Totals {
     fn print(&self) {
         let Self { acked, events, virtual_s, seconds, .. } = self;
         let Coverage { seeds, busy, counters, .. } = &self.coverage;
-        println!(
+        say!(
             "{seeds} seeds in {seconds:.1} s ({:.1}/s): {events} events, {virtual_s} s of virtual time, \
              {acked} messages acknowledged, {BUSY} or more in {busy} seeds",
             *seeds as f64 / seconds.max(0.001)
         );
         let told: Vec<String> =
             counters.iter().map(|(what, count)| format!("{what} {count}")).collect();
-        println!("{}", told.join(", "));
+        say!("{}", told.join(", "));
         for (invariant, seeds) in &self.invariants {
             let mut seeds = seeds.clone();
             seeds.sort_unstable();
             let first: Vec<String> = seeds.iter().take(8).map(u64::to_string).collect();
-            println!("BROKEN {invariant}: {} seeds, such as {}", seeds.len(), first.join(" "));
+            say!("BROKEN {invariant}: {} seeds, such as {}", seeds.len(), first.join(" "));
         }
     }
 }
@@ -260,7 +261,7 @@ fn run_all(args: &SimArgs, options: &Options) -> Result<Totals, StartError> {
         }
     }
     if bar {
-        eprintln!();
+        note!("");
     }
     totals.failed.sort_unstable();
     Ok(totals)
@@ -270,34 +271,34 @@ fn draw_bar(totals: &Totals, of: u64) {
     let filled = (totals.coverage.seeds * 30 / of.max(1)) as usize;
     let rate = totals.coverage.seeds as f64 / totals.seconds.max(0.001);
     let failed = totals.failed.len();
-    eprint!(
+    note_down(format_args!(
         "\r[{:<30}] {}/{of} seeds, {rate:.1}/s, {failed} broken ",
         "#".repeat(filled),
         totals.coverage.seeds
-    );
+    ));
 }
 
 /// Shrinks a failing seed, and prints what broke and how to see it again.
 fn explain(seed: u64, args: &SimArgs, options: &Options) {
     let Some(shrunk) = shrink(seed, options) else { return };
     let Some(violation) = &shrunk.report.violation else { return };
-    println!("\nseed {seed} breaks the promise {:?}: {}", violation.invariant, violation.detail);
+    say!("\nseed {seed} breaks the promise {:?}: {}", violation.invariant, violation.detail);
     let Shrunk { planned, plan, .. } = &shrunk;
-    println!(
+    say!(
         "{} of its {planned} faults are enough, and {} s of trouble:",
         plan.faults.len(),
         plan.lasts as f64 / SECOND as f64
     );
     for fault in &plan.faults {
-        println!("  {fault:?}");
+        say!("  {fault:?}");
     }
-    println!("the last events that concern it:");
+    say!("the last events that concern it:");
     let lines = relevant_lines(&shrunk.report.trace, violation);
     for line in lines.iter().skip(lines.len().saturating_sub(LAST_LINES)) {
         let cut: String = line.chars().take(LINE_CHARS_MAX).collect();
-        println!("  {cut}");
+        say!("  {cut}");
     }
-    println!("all of it: {}", replay_command(seed, args, &shrunk.options));
+    say!("all of it: {}", replay_command(seed, args, &shrunk.options));
 }
 
 /// The lines of `trace` that concern `violation`.

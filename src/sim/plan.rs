@@ -7,7 +7,8 @@ use super::Options;
 use super::agenda::{Host, MS, Micros, SECOND};
 use super::checker::{Order, order_of};
 use crate::config::{Design, Retain};
-use crate::server::ordering::TAIL_BYTES;
+use crate::server::ordering::{TAIL_BYTES, UNCOMMITTED_MAX};
+use crate::server::total_order::Seq;
 
 /// What is promised under the faults of a run, and so what is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +130,8 @@ pub struct Plan {
     pub retain: Retain,
     /// How much of the log's end the sequencer keeps in memory, in bytes.
     pub log_tail_bytes: usize,
+    /// How many messages the sequencer's leader places before it takes no more until some are committed.
+    pub uncommitted_max: Seq,
 }
 
 /// A generator for one purpose of a seed, so that one part can change without changing the luck of the others.
@@ -177,6 +180,7 @@ impl Plan {
             compact_after: [1, 10, 50, 20_000][stream(seed, "compaction", 0).usize(0..4)],
             retain: Self::retain(seed, options),
             log_tail_bytes: [0, 2_000, 20_000, TAIL_BYTES][stream(seed, "log tail", 0).usize(0..4)],
+            uncommitted_max: [2, 10, UNCOMMITTED_MAX][stream(seed, "full", 0).usize(0..3)],
         };
         plan.habits.repeats = Self::repeats(seed, options);
         plan.habits.reads = Self::reads(seed, options);

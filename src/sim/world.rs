@@ -141,6 +141,13 @@ impl World {
 
     /// Runs to the end.
     pub(super) fn run(mut self) -> Report {
+        self.start_all();
+        while self.goes_on() {}
+        self.report()
+    }
+
+    /// Plans what happens first.
+    fn start_all(&mut self) {
         self.trace.write(0, || format!("seed {}: {:?}", self.seed, self.plan));
         for host in 0..self.machines.len() {
             let at = self.machines[host].rng.u64(0..300 * MS);
@@ -155,12 +162,17 @@ impl World {
         }
         self.agenda.at(0, Event::Look);
         self.plan_random_reset();
-        while !self.over && self.violation.is_none() {
-            let Some(event) = self.agenda.take_next() else { break };
-            self.events += 1;
-            self.happen(event);
+    }
+
+    /// Lets the next event happen; false when the run is over.
+    fn goes_on(&mut self) -> bool {
+        if self.over || self.violation.is_some() {
+            return false;
         }
-        self.report()
+        let Some(event) = self.agenda.take_next() else { return false };
+        self.events += 1;
+        self.happen(event);
+        true
     }
 
     fn report(mut self) -> Report {

@@ -13,6 +13,7 @@ use super::page::{HIDDEN, page};
 use super::read::read_files;
 use super::shiviz::shiviz;
 use super::svg::{Slide, svg};
+use crate::cli::output::say;
 use crate::cli::{Outcome, complain};
 use crate::error::StartError;
 
@@ -158,7 +159,7 @@ fn draw(args: &DrawArgs) -> Result<Outcome, StartError> {
     };
     let path = args.out.clone().unwrap_or_else(|| args.format.file().into());
     write(&path, &text)?;
-    println!("{what} in {}", path.display());
+    say!("{what} in {}", path.display());
     Ok(Outcome::Done)
 }
 

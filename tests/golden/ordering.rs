@@ -11,7 +11,8 @@ use roundtable::domain::{Incarnation, Message, MessageType, NodeId, Term};
 use roundtable::network::transport::Outbox;
 use roundtable::server::membership::MembershipManager;
 use roundtable::server::ordering::{
-    AckRule, OrderingConfig, OrderingManager, OrderingTiming, TAIL_BYTES,
+    AckRule, BATCH_BYTES, OrderingConfig, OrderingManager, OrderingTiming, TAIL_BYTES,
+    UNCOMMITTED_MAX,
 };
 use roundtable::server::total_order::{EntryLog, TotalOrder};
 use roundtable::server::{ServerState, Step};
@@ -212,6 +213,8 @@ impl Play {
             rng,
             tail_bytes: server.tail_bytes,
             piece_bytes: 8,
+            batch_bytes: BATCH_BYTES,
+            uncommitted_max: UNCOMMITTED_MAX,
         });
         let disk = MemoryLog::that_syncs();
         for record in server.disk.kept() {

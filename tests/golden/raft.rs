@@ -56,6 +56,8 @@ pub(crate) enum Verb {
     Reset(String, String),
     /// The server is gone, with what its disk has not synced.
     Crash(String),
+    /// The connections to the first broke, and the others named find that out.
+    Miss(Vec<String>),
     /// It starts again with what the disk holds.
     Restart(String),
     /// It starts again with an empty disk.
@@ -299,6 +301,15 @@ impl Play {
             self.lose(x, y);
             self.step(x, |node, step| node.link_up(&y.into(), step));
         }
+    }
+
+    fn miss(&mut self, names: &[String]) -> Result<(), Box<dyn Error>> {
+        let (missing, others) = names.split_first().ok_or("who is missed?")?;
+        let missing = NodeId::from(missing.as_str());
+        for name in others {
+            self.step(name, |node, step| node.node_failed(&missing, step));
+        }
+        Ok(())
     }
 
     fn crash(&mut self, name: &str) -> Result<(), Box<dyn Error>> {
@@ -555,6 +566,7 @@ impl Runner for Play {
             Verb::Damage(from, to) => self.damage(from, to),
             Verb::Reset(a, b) => self.reset(a, b),
             Verb::Crash(name) => self.crash(name)?,
+            Verb::Miss(names) => self.miss(names)?,
             Verb::Restart(name) => self.restart(name, false)?,
             Verb::Wipe(name) => self.restart(name, true)?,
             Verb::SlowDisk(name) => {

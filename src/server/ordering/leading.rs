@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use super::{
-    AckRule, BATCH_BYTES, Following, OrderingManager, Role, UNCOMMITTED_MAX, WINDOW_BYTES,
-};
+use super::{AckRule, BATCH_BYTES, Following, OrderingManager, Role, WINDOW_BYTES};
 use crate::domain::content::{
     LeaderHeartbeat, Members, MembersContent, Place, SeqChat, SeqChatKind, TimeoutNow,
 };
@@ -150,7 +148,7 @@ impl OrderingManager {
     /// Whether this server leads and takes messages.
     pub(super) fn takes_messages(&self) -> bool {
         let Role::Leader(leading) = &self.role else { return false };
-        let room = self.journal.last() - self.committed < UNCOMMITTED_MAX;
+        let room = self.journal.last() - self.committed < self.uncommitted_max;
         leading.active && leading.handing_over.is_none() && !self.resigned && room
     }
 
@@ -397,7 +395,7 @@ impl OrderingManager {
             self.journal.request_read(id, next, BATCH_BYTES, step);
             return false;
         }
-        let entries = if more { self.entries_from(next, BATCH_BYTES) } else { Vec::new() };
+        let entries = if more { self.entries_from(next, self.batch_bytes) } else { Vec::new() };
         self.send_entries(id, next, entries, step)
     }
 

@@ -89,7 +89,8 @@ impl OrderingManager {
         if step.now < nomination.ask_at {
             return;
         }
-        nomination.ask_at = step.now + self.timing.heartbeat_interval * 2;
+        // A voter that has yet to find out that the leader is gone refuses at first.
+        nomination.ask_at = step.now + self.timing.heartbeat_interval / 2;
         if nomination.adopting.is_some() {
             self.fetch(step);
             return;
@@ -161,6 +162,15 @@ impl OrderingManager {
         self.granted = Some(Grant { term: term.clone(), end: end.clone() });
         let answer = Answer::Grant { to: from.clone(), term: term.clone(), end: end.clone() };
         self.keep_promise(term, end, answer, step);
+    }
+
+    /// Whom it promised last, while that counts.
+    #[cfg(test)]
+    pub(super) fn granted_to(&self) -> Option<NodeId> {
+        let granted = self.granted.as_ref().map(|grant| &grant.term);
+        granted
+            .filter(|term| self.promised.as_ref() == Some(*term))
+            .map(|term| term.leader.node_id())
     }
 
     /// The answer was lost, or waits for the disk: it is given again when the disk has all that was written.

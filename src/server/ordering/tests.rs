@@ -39,6 +39,8 @@ impl Stage {
             membership,
             rng,
             tail_bytes,
+            batch_bytes: BATCH_BYTES,
+            uncommitted_max: UNCOMMITTED_MAX,
             piece_bytes: PIECE_BYTES,
         });
         let valid = MembersContent::Valid { members };

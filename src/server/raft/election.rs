@@ -8,13 +8,18 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::leader::Leading;
 use super::{RaftNode, Role, Step};
 use crate::domain::raft_content::RequestVote;
 use crate::domain::{Message, MessageType, NodeId, Term};
 use crate::server::planted::{Planted, is_planted};
+
+/// When the leader is known to be gone, the first one stands within this part of an election timeout.
+const SOON: u32 = 8;
+/// So many times an election that decided nothing is tried again after a short wait: each is twice as long as the one before.
+const SHORT_WAITS: u32 = 4;
 
 /// Who answered a candidate.
 #[derive(Debug, Default)]
@@ -40,11 +45,43 @@ impl RaftNode {
     pub(super) fn reset_election_timer(&mut self, now: Instant) {
         let timeout = self.timing.election_timeout;
         self.election_deadline = Some(now + timeout + timeout.mul_f64(self.rng.f64()));
+        self.short_waits = 0;
     }
 
-    /// The leader is gone for sure: no need to wait out the timeout, only not all at once.
-    pub(super) fn stand_soon(&mut self, now: Instant) {
-        self.election_deadline = Some(now + self.timing.election_timeout.mul_f64(self.rng.f64()));
+    /// The connection to the leader, heard last at `heard`, is gone. One that was heard a moment ago has died: somebody stands
+    /// at once, only not all together. One that fell silent before may be busy, and has some time to come back.
+    pub(super) fn stand_soon(&mut self, heard: Option<Instant>, now: Instant) {
+        let timeout = self.timing.election_timeout;
+        let died = heard.is_some_and(|heard| now.duration_since(heard) < timeout / 2);
+        let most = if died { self.soon() } else { timeout };
+        self.election_deadline = Some(now + most.mul_f64(self.rng.f64()));
+        self.short_waits = SHORT_WAITS;
+    }
+
+    /// Within this time somebody stands when the leader died.
+    fn soon(&self) -> Duration {
+        self.timing.election_timeout / SOON
+    }
+
+    /// This server stands: when it does so again if nothing comes of that. Soon, since the leader is gone: votes that were
+    /// split, or a voter that had yet to find out, cost no whole timeout. Later each time, for slow networks and disks.
+    fn expect_answers(&mut self, now: Instant) {
+        if self.short_waits == 0 {
+            return self.reset_election_timer(now);
+        }
+        let wait = self.soon() * 2u32.pow(SHORT_WAITS - self.short_waits) / 2;
+        self.short_waits -= 1;
+        self.election_deadline = Some(now + wait + wait.mul_f64(self.rng.f64()));
+    }
+
+    /// This server would vote for `from`: it does not stand against it at the same moment. Of two that ask each other the higher id
+    /// goes on.
+    fn give_way(&mut self, from: &NodeId, now: Instant) {
+        if matches!(self.role, Role::PreCandidate(_)) && *from > self.id {
+            self.role = Role::Follower;
+        }
+        let until = now + self.soon();
+        self.election_deadline = self.election_deadline.map(|deadline| deadline.max(until));
     }
 
     /// This server slept: the silence is its own.
@@ -80,7 +117,7 @@ impl RaftNode {
     /// Begins an election: first the question whether it could be won (thesis 9.6). A server that is no voter only
     /// goes on waiting.
     pub fn campaign(&mut self, step: &Step) {
-        self.reset_election_timer(step.now);
+        self.expect_answers(step.now);
         if self.is_leader() {
             return;
         }
@@ -98,7 +135,9 @@ impl RaftNode {
         self.adopt_term(self.current_term + 1, step);
         self.voted_for = Some(self.id.clone());
         self.write_vote(step);
-        self.reset_election_timer(step.now);
+        if transfer || self.short_waits == 0 {
+            self.reset_election_timer(step.now);
+        }
         self.role = Role::Candidate(Votes::default());
         self.request_votes(false, transfer);
     }
@@ -156,6 +195,8 @@ impl RaftNode {
             self.voted_for = Some(from.clone());
             self.write_vote(step);
             self.reset_election_timer(step.now);
+        } else if vote_granted {
+            self.give_way(from, step.now);
         }
         log::debug!("{from} asks for term {term}: {vote_granted} (transfer: {transfer})");
         // With this server's own term, also when that is lower: see the module documentation, "Pre-vote".

@@ -132,8 +132,8 @@ impl TotalOrder for RaftNode {
         // Only a hint, which may be wrong: it shortens the wait, and pre-vote asks the others first.
         if self.leader_id.as_ref() == Some(node_id) && !self.is_leader() {
             self.leader_id = None;
-            self.heard_leader = None;
-            self.stand_soon(step.now);
+            let heard = self.heard_leader.take();
+            self.stand_soon(heard, step.now);
         }
     }
 

@@ -4,6 +4,7 @@
 //! sleep, lose their disks; leadership is handed over, servers join and leave, logs are compacted. After every event
 //! the properties of Figure 3 are checked, and at last everything heals and the cluster has to agree. A quarter of the seeds
 //! are *storms*: leader follows leader, each is heard by few and crashes soon, at best as it commits. They bring about Figure 8.
+//! In an eighth of the seeds operators change the members in such a storm, at every turn.
 //!
 //! `SEEDS=20000 cargo test --release --lib raft::simulation -- --ignored --nocapture` runs many.
 
@@ -75,7 +76,7 @@ fn run_seeds(
 }
 
 /// What must have happened in a batch of seeds, or it proves nothing.
-const EXPECTED: [&str; 30] = [
+const EXPECTED: [&str; 32] = [
     "leader elected",
     "committed",
     "applied",
@@ -85,12 +86,14 @@ const EXPECTED: [&str; 30] = [
     "short reign",
     "see-saw",
     "turn",
+    "meddlers",
     "lost tail",
     "wipe",
     "sleep",
     "cut",
     "one-way cut",
     "reset",
+    "link down",
     "lost",
     "doubled",
     "compaction",
@@ -134,7 +137,7 @@ fn a_seed_is_one_run() {
     assert_eq!(run_seed(7), run_seed(7));
 }
 
-/// A fault is caught within so many seeds, wherever one begins, or mostly so: a few are rare.
+/// A fault is caught within so many seeds, wherever one begins.
 const SEEDS_MAX: u64 = 500;
 /// From so many places one begins.
 const BEGINNINGS: u64 = 9;
@@ -154,10 +157,9 @@ fn every_planted_fault_is_caught_within_500_seeds() {
             *broken.entry(words.unwrap_or_default()).or_default() += 1;
         }
         took.sort_unstable();
-        let median = took[took.len() / 2];
-        let most = took.last().filter(|most| **most <= SEEDS_MAX);
-        println!("{fault:?}: {broken:?}, after {median} seeds, {most:?} at the most");
-        if median > SEEDS_MAX {
+        let (median, most) = (took[took.len() / 2], took[took.len() - 1]);
+        println!("{fault:?}: {broken:?}, after {median} seeds, {most} at the most");
+        if most > SEEDS_MAX {
             missed.push(fault);
         }
     }

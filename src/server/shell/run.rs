@@ -15,6 +15,7 @@ use crate::logging::{self, NodeLabel};
 use crate::network::listener::bind_listener;
 use crate::network::tcp_connection::ConnectionSettings;
 use crate::server::failure_detector::DetectorTiming;
+use crate::server::ordering::UNCOMMITTED_MAX;
 use crate::server::server_node::{NodeConfig, Timing};
 use crate::server::time_sync::TimeSyncTiming;
 use crate::server::{Failover, ServerNode, TimeSync};
@@ -82,6 +83,7 @@ impl Made {
                 compact_after: config.compact_after,
                 retain: config.retain,
                 log_tail_bytes: config.log_tail_bytes,
+                uncommitted_max: UNCOMMITTED_MAX,
                 seed: fastrand::Rng::new().get_seed(),
             };
             let mut node = ServerNode::new(node_config, std::time::Instant::now());

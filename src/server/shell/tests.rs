@@ -10,7 +10,7 @@ use crate::domain::content::{Status, TimeState};
 use crate::network::listener::bind_listener;
 use crate::server::election::ElectionKind;
 use crate::server::failover::{Failover, HealthTiming};
-use crate::server::ordering::TAIL_BYTES;
+use crate::server::ordering::{TAIL_BYTES, UNCOMMITTED_MAX};
 use crate::server::ring::ServerInfo;
 use crate::server::server_node::{NodeConfig, Timing};
 use crate::server::tests::Alone;
@@ -47,6 +47,7 @@ fn server(prepare: impl FnOnce(&mut ServerNode)) -> (RunningServer, tempfile::Te
         compact_after: 20_000,
         retain: Retain::Everything,
         log_tail_bytes: TAIL_BYTES,
+        uncommitted_max: UNCOMMITTED_MAX,
         seed: 1,
     };
     let mut node = ServerNode::new(config, Instant::now());

@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use crate::domain::{Message, NodeId, Term};
+use crate::domain::{Message, MessageType, NodeId, Term};
 use crate::network::ConnId;
 use crate::server::planted::{Planted, is_planted};
 
@@ -126,7 +126,13 @@ impl Forwards {
         let fresh = self.queue.range(self.passed_on + 1..);
         let mut fresh: Vec<(&u64, &Outgoing)> = fresh.collect();
         if is_planted(Planted::LatestForwardedFirst) {
+            // Registrations stay ahead: a message of an unknown session would be refused, and nothing put in a wrong order.
+            let is_chat = |msg: &Message| msg.message_type == MessageType::Chat;
             fresh.reverse();
+            fresh.sort_by_key(|(number, outgoing)| {
+                let chat = is_chat(&outgoing.msg);
+                (chat, if chat { 0 } else { **number })
+            });
         }
         let mut messages = Vec::new();
         for (number, outgoing) in fresh {
@@ -194,7 +200,6 @@ impl Intake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::MessageType;
     use crate::testing::start;
 
     fn outgoing(session: &str, id: &str) -> Outgoing {

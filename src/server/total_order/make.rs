@@ -4,7 +4,7 @@ use super::raft_order::RaftOrder;
 use super::{Ordered, TotalOrder};
 use crate::domain::content::Member;
 use crate::server::membership::MembershipManager;
-use crate::server::ordering::{OrderingConfig, OrderingManager, PIECE_BYTES};
+use crate::server::ordering::{BATCH_BYTES, OrderingConfig, OrderingManager, PIECE_BYTES};
 use crate::server::raft::RaftNode;
 use crate::server::server_node::NodeConfig;
 
@@ -28,6 +28,8 @@ fn sequencer(config: &NodeConfig) -> OrderingManager {
         rng,
         tail_bytes: config.log_tail_bytes,
         piece_bytes: PIECE_BYTES,
+        batch_bytes: BATCH_BYTES,
+        uncommitted_max: config.uncommitted_max,
     })
 }
 

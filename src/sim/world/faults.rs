@@ -105,7 +105,9 @@ impl World {
         self.injector.active = Some(number);
         match &fault.kind {
             FaultKind::Crash(host) => self.doom(*host),
-            FaultKind::Wipe(host) => self.crash(*host, true),
+            FaultKind::Wipe(host) => {
+                self.crash(*host, self.operator.leaves_enough(self.machines.len()));
+            }
             FaultKind::Sleep(host) => self.sleep(*host, fault.lasts),
             FaultKind::Cut { shape, pairs, flaps } => {
                 self.tell(|| format!("{shape}: {pairs:?}"));

@@ -2,6 +2,9 @@
 //!
 //! One voter at a time, and only of an odd number: the majority of those that are left is then as large as that of all, as
 //! the check of who can have [heard](super::super::heard) whom takes it.
+//!
+//! It goes by the list, and looks at it again before it does anything else: a leader that has just woken up, and that others
+//! have replaced, shows the members of long ago for a moment.
 
 use super::super::agenda::{Host, MS, Micros, SECOND};
 use super::super::plan::stream;
@@ -38,6 +41,11 @@ impl Operator {
         self.out == Some(host)
     }
 
+    /// Whether a majority of those that vote is left when one of them loses its disk: not of two.
+    pub(super) fn leaves_enough(&self, nodes: usize) -> bool {
+        self.out.is_none() || nodes > 3
+    }
+
     fn rest(&mut self, now: Micros) {
         self.next_at = Some(now + self.rng.u64(0..=2 * self.pause));
     }
@@ -48,12 +56,28 @@ impl World {
     pub(super) fn operate(&mut self) {
         let Some(next_at) = self.operator.next_at else { return };
         let (calm, due) = (self.stage != Stage::Faults, self.agenda.now() >= next_at);
-        let Some(leader) = self.present_leader() else { return };
-        match self.operator.out {
-            None if due && !calm => self.take_out(leader),
-            Some(host) if due || calm => self.let_in(leader, host),
-            _ => {}
+        if !calm && !due {
+            return;
         }
+        let Some(leader) = self.present_leader() else { return };
+        let Some(list) = self.ask_leader(leader, &MemberContent::List) else { return };
+        if self.operator.out.is_none() {
+            self.operator.out = self.missing(&list);
+        }
+        match self.operator.out {
+            Some(host) => self.let_in(leader, host, &list),
+            None if !calm => self.take_out(leader, &list),
+            None => {}
+        }
+    }
+
+    /// A server that neither votes nor is about to.
+    fn missing(&self, list: &MemberList) -> Option<Host> {
+        let is_missing = |host: &Host| {
+            let member = list.get(&self.machines[*host].id);
+            member.is_none_or(|member| member.role == MemberRole::Learner)
+        };
+        (0..self.machines.len()).find(is_missing)
     }
 
     /// The server that leads in the highest term.
@@ -70,14 +94,17 @@ impl World {
     fn ask_leader(&mut self, leader: Host, request: &MemberContent) -> Option<MemberList> {
         match self.step(leader, |node, step| node.do_member_request(request, step))? {
             MemberContent::Listed(list) => Some(list),
+            MemberContent::Refused { reason, .. } => {
+                self.tell(|| format!("n{} refuses the operator: {reason}", leader + 1));
+                None
+            }
             _ => None,
         }
     }
 
     /// Takes somebody out, if all vote.
-    fn take_out(&mut self, leader: Host) {
+    fn take_out(&mut self, leader: Host, list: &MemberList) {
         let all = self.machines.len();
-        let Some(list) = self.ask_leader(leader, &MemberContent::List) else { return };
         let votes = |host: Host| {
             let member = list.get(&self.machines[host].id);
             member.is_some_and(|member| member.role == MemberRole::Voter)
@@ -99,9 +126,8 @@ impl World {
     }
 
     /// Lets it in again. If the removal was lost with its leader it never was out, which the list shows.
-    fn let_in(&mut self, leader: Host, host: Host) {
+    fn let_in(&mut self, leader: Host, host: Host, list: &MemberList) {
         let id = self.machines[host].id.clone();
-        let Some(list) = self.ask_leader(leader, &MemberContent::List) else { return };
         match list.get(&id).map(|member| member.role) {
             Some(MemberRole::Voter) if list.settled => {
                 self.tell(|| format!("n{} votes again", host + 1));
@@ -117,5 +143,35 @@ impl World {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::plan::Plan;
+    use super::super::super::{Faults, Options};
+    use super::*;
+
+    #[test]
+    fn who_is_out_without_the_operators_knowledge_is_let_in() {
+        let faults = Faults { member: true, ..Faults::NONE };
+        let nodes = Some(3);
+        let options = Options { design: Design::Raft, nodes, faults, ..Options::default() };
+        let acts = |seed: &u64| Operator::new(*seed, Design::Raft, 3, true).next_at.is_some();
+        let seed = (1..100).find(acts).expect("an operator who acts");
+        let mut world = World::new(seed, Plan::draw(seed, &options), &options);
+        world.start_all();
+        let request = MemberContent::Remove { id: world.machines[0].id.clone() };
+        loop {
+            assert!(world.goes_on());
+            let leader = world.present_leader();
+            if leader.is_some_and(|leader| world.ask_leader(leader, &request).is_some()) {
+                break;
+            }
+        }
+        assert_eq!(world.operator.out, None);
+        while world.goes_on() {}
+        assert!(world.violation.is_none(), "{:?}", world.violation);
+        assert!(world.counters.contains_key("voter added"));
     }
 }

@@ -349,6 +349,7 @@ impl World {
             compact_after: self.plan.compact_after,
             retain: self.plan.retain,
             log_tail_bytes: self.plan.log_tail_bytes,
+            uncommitted_max: self.plan.uncommitted_max,
             seed: machine.rng.u64(..),
         };
         let begun = instant(machine.clock(now));

@@ -16,7 +16,7 @@ impl World {
         let (node, other) = (self.rng.usize(0..count), self.rng.usize(0..count));
         let kind = if self.habits.stormy {
             // No power cuts, which end every entanglement, and no large partitions.
-            [0, 0, 0, 3, 3, 3, 6, 11, 12, 12][self.rng.usize(0..10)]
+            [0, 0, 0, 3, 3, 3, 6, 11, 12, 12, 16, 16, 17, 17][self.rng.usize(0..14)]
         } else {
             self.rng.u8(0..16)
         };
@@ -41,10 +41,99 @@ impl World {
             }
             11 if node != other => self.cut_link(node, other)?,
             12 | 13 => self.mend_links(),
-            14 | 15 => self.wipe(node),
+            14 | 15 => {
+                self.wipe(node);
+                if self.rng.bool() {
+                    // Who has what the lost disk had is away, too.
+                    let leads = |server: &Server| server.led_in.is_some();
+                    if let Some(leader) = self.servers.iter().position(leads) {
+                        self.crash(leader);
+                    }
+                }
+            }
+            16 => self.ambush()?,
+            17 if node != other && self.up.is_none() => self.seesaw(node, other, 8)?,
             _ => {}
         }
         Ok(())
+    }
+
+    /// Two stand that do not hear each other, and the third one forgets what it promised the higher one, if it can.
+    fn ambush(&mut self) -> Result<(), String> {
+        let mut nodes: Vec<usize> = (0..self.voters).collect();
+        self.rng.shuffle(&mut nodes);
+        let (low, high) = (nodes[0].min(nodes[1]), nodes[0].max(nodes[1]));
+        self.note("ambush");
+        self.mend_links();
+        self.cut_link(low, high)?;
+        self.doomed = self.rng.bool().then_some((nodes[2], high));
+        let later = self.rng.u64(0..=4 * self.habits.delay_ms + 2 * self.habits.sync_ms);
+        self.at(self.ms, Event::Stand { node: low });
+        self.at(self.ms + later, Event::Stand { node: high });
+        let at = self.ms + self.rng.u64(300..1200);
+        self.at(at, Event::Mend);
+        Ok(())
+    }
+
+    /// One stands while the other is cut off; then the other way round.
+    pub(super) fn seesaw(&mut self, up: usize, down: usize, left: u32) -> Result<(), String> {
+        self.up = None;
+        if self.calm {
+            return Ok(());
+        }
+        self.mend_links();
+        if left == 0 {
+            return Ok(());
+        }
+        self.note("see-saw");
+        for other in (0..self.servers.len()).filter(|other| *other != down) {
+            self.cut_link(down, other)?;
+        }
+        self.restart(up)?;
+        self.up = Some(up);
+        let pause = self.rng.u64(1..=6 * self.habits.delay_ms + 4 * self.habits.sync_ms);
+        self.at(self.ms + pause, Event::Seesaw { up: down, down: up, left: left - 1 });
+        self.step(up, |manager, step| manager.stand(true, step))
+    }
+
+    /// Who is up on the see-saw is often cut off as it begins to lead, and crashes as it commits.
+    pub(super) fn end_a_reign(
+        &mut self,
+        node: usize,
+        elected: bool,
+        commits: bool,
+    ) -> Result<(), String> {
+        if self.up != Some(node) || !(elected || commits) || self.rng.bool() {
+            return Ok(());
+        }
+        self.up = None;
+        if commits {
+            self.note("short reign");
+            // A power cut: whoever has more than it has synced loses that.
+            for server in 0..self.servers.len() {
+                self.crash_keeping(server, self.servers[server].synced, 150);
+            }
+            return Ok(());
+        }
+        for other in (0..self.servers.len()).filter(|other| *other != node) {
+            self.cut_link(node, other)?;
+        }
+        Ok(())
+    }
+
+    /// The doomed server crashes with all that its disk has not synced, and does not hear the one that it promised something
+    /// when it is back.
+    pub(super) fn betray(&mut self, node: usize) -> Result<(), String> {
+        let Some((_, to)) = self.doomed.take_if(|(doomed, _)| *doomed == node) else {
+            return Ok(());
+        };
+        let server = &mut self.servers[node];
+        if self.calm || server.synced == server.disk.written.get() {
+            return Ok(());
+        }
+        self.note("promise lost");
+        self.crash_keeping(node, self.servers[node].synced, 30);
+        self.cut_link(node, to)
     }
 
     fn cut_link(&mut self, a: usize, b: usize) -> Result<(), String> {
@@ -65,11 +154,21 @@ impl World {
     }
 
     fn crash(&mut self, node: usize) {
+        let server = &self.servers[node];
+        if server.manager.is_none() {
+            return;
+        }
+        let kept = self.rng.u64(server.synced..=server.disk.written.get());
+        let down_ms = if self.habits.stormy && self.rng.u8(0..4) > 0 { 150 } else { 2500 };
+        self.crash_keeping(node, kept, down_ms);
+    }
+
+    /// The server stops, its disk has the records up to `kept`, and it is back after `down_ms` at the latest.
+    fn crash_keeping(&mut self, node: usize, kept: LogIndex, down_ms: u64) {
         let server = &mut self.servers[node];
         if server.manager.take().is_none() {
             return;
         }
-        let kept = self.rng.u64(server.synced..=server.disk.written.get());
         if self.reads_rng.bool() {
             server.disk.synced(kept);
         }
@@ -78,7 +177,6 @@ impl World {
         for other in (0..self.servers.len()).filter(|other| *other != node) {
             *self.epochs.entry(Self::pair(node, other)).or_default() += 1;
         }
-        let down_ms = if self.habits.stormy && self.rng.u8(0..4) > 0 { 150 } else { 2500 };
         let at = self.ms + self.rng.u64(1..down_ms);
         self.at(at, Event::Restart { node });
         self.note("crash");

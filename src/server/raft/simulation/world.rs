@@ -19,8 +19,9 @@ const MS: u64 = 1_000;
 /// How long things go wrong, and by when after that everything has to be well.
 const FAULTS_END: u64 = 5_000 * MS;
 const DEADLINE: u64 = 25_000 * MS;
-/// Parts the luck of storms from that of everything else.
+/// Parts the luck of storms from that of everything else, and of operators in a storm.
 const STORM: u64 = 0x5157_u64 << 32;
+const MEDDLERS: u64 = 0x7ed1_u64 << 32;
 const TIMING: RaftTiming = RaftTiming { election_timeout: Duration::from_millis(300) };
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +50,12 @@ enum Event {
         peer: usize,
         epoch: u64,
     },
+    /// The server on `host` finds out that its connection broke.
+    LinkDown {
+        host: usize,
+        peer: usize,
+        epoch: u64,
+    },
     Restart {
         host: usize,
     },
@@ -67,6 +74,8 @@ enum Event {
     },
     /// The next leader of a storm.
     Turn,
+    /// Operators who do not wait.
+    Meddle,
     Client,
     Fault,
     Heal {
@@ -86,6 +95,8 @@ struct Weather {
     short_reigns: bool,
     /// Leader after leader, each heard by few and gone soon.
     storm: bool,
+    /// In the storm operators take voters out as soon as somebody leads.
+    meddlers: bool,
 }
 
 /// A cluster.
@@ -117,7 +128,8 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         // Of their own luck, so that the other seeds stay what they are.
-        let storm = fastrand::Rng::with_seed(seed ^ STORM).u8(0..4) == 0;
+        let meddlers = fastrand::Rng::with_seed(seed ^ MEDDLERS).u8(0..8) == 0;
+        let storm = meddlers || fastrand::Rng::with_seed(seed ^ STORM).u8(0..4) == 0;
         let mut rng = fastrand::Rng::with_seed(seed);
         let voters = if rng.bool() && !storm { 3 } else { 5 };
         let spares = rng.usize(0..=2);
@@ -130,6 +142,7 @@ impl World {
             fault_every: [60, 150, 400][rng.usize(0..3)] * MS,
             short_reigns: rng.u8(0..3) == 0,
             storm,
+            meddlers,
         };
         let mut batch_bytes = [1, 700][rng.usize(0..2)];
         if storm {
@@ -228,7 +241,8 @@ impl World {
             Event::Deliver { to: host, .. }
             | Event::Tick { host, .. }
             | Event::Heartbeat { host, .. }
-            | Event::LinkUp { host, .. } => *host,
+            | Event::LinkUp { host, .. }
+            | Event::LinkDown { host, .. } => *host,
             _ => usize::MAX,
         };
         if let Some(machine) = self.machines.get(host).filter(|m| m.asleep_until > self.now) {
@@ -267,6 +281,11 @@ impl World {
                 let peer = self.machines[peer].id.clone();
                 self.step(host, |node, step| node.link_up(&peer, step))
             }
+            Event::LinkDown { host, peer, epoch } if self.epoch(host, peer) == epoch => {
+                self.count("link down");
+                let peer = self.machines[peer].id.clone();
+                self.step(host, |node, step| node.node_failed(&peer, step))
+            }
             Event::Restart { host } if self.machines[host].node.is_none() => self.start(host),
             Event::Stand { host } => self.stand(host),
             Event::Depose { host } => {
@@ -275,6 +294,7 @@ impl World {
             }
             Event::Seesaw { up, down, left } => self.seesaw(up, down, left),
             Event::Turn => self.next_turn(),
+            Event::Meddle => self.meddle(),
             Event::Client => self.client_acts(),
             Event::Fault if self.now < FAULTS_END => {
                 let pause = self.rng.u64(MS..=2 * self.weather.fault_every);
@@ -465,6 +485,9 @@ impl World {
         self.epochs.insert((a.min(b), a.max(b)), epoch);
         for (host, peer) in [(a, b), (b, a)] {
             self.last_at.remove(&(host, peer));
+            if self.rng.u8(0..4) == 0 {
+                self.plan(0, Event::LinkDown { host, peer, epoch });
+            }
             let pause = self.rng.u64(0..=5 * MS);
             self.plan(pause, Event::LinkUp { host, peer, epoch });
         }

@@ -52,6 +52,10 @@ impl World {
             return;
         }
         let lost = self.machines[host].disk.crash(&mut self.rng);
+        for peer in (0..self.machines.len()).filter(|peer| *peer != host) {
+            let (epoch, pause) = (self.epoch(peer, host), self.rng.u64(0..10 * MS));
+            self.plan(pause, Event::LinkDown { host: peer, peer: host, epoch });
+        }
         // Its timers end, and no answer reaches this life.
         self.machines[host].life += 1;
         self.count("crash");

@@ -1,5 +1,5 @@
 //! Elections at the worst moments: rivals that do not hear each other, leaders that are gone before they have done
-//! anything, and storms, which bring about Figure 8.
+//! anything, and storms, which bring about Figure 8. In some storms operators change the members at every turn.
 //!
 //! ```text
 //!   a turn      s1 stands, all vote    s1 leads, s2 and s3 hear it    s1 crashes: as it commits, or when s5's turn comes
@@ -98,6 +98,20 @@ impl World {
         };
         let others = (0..self.machines.len()).filter(|other| !turn.hearers.contains(other));
         self.cut.extend(others.map(|other| (host, other)));
+        if self.weather.meddlers {
+            let pause = self.rng.u64(0..=self.weather.delay_max);
+            self.plan(pause, Event::Meddle);
+        }
+    }
+
+    /// Operators take two servers out, or let them in again, at whoever leads, and wait for nothing.
+    pub(super) fn meddle(&mut self) -> Result<(), String> {
+        self.count("meddlers");
+        for _ in 0..2 {
+            let other = self.rng.usize(0..self.machines.len());
+            self.change(other)?;
+        }
+        Ok(())
     }
 
     /// Whether the leader of the turn, which has just committed something, dies of it before it tells anybody.
