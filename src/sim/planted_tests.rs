@@ -28,7 +28,7 @@ fn how_it_is_caught(design: Design, fault: Planted) -> (&'static str, usize, &'s
         (Design::Raft, Planted::NoDuplicateCheck) => ("twice", 3, "all"),
         (Design::Raft, Planted::VoteTwice) => ("one leader", 3, "all"),
         (Design::Raft, Planted::VoteWithoutLogCheck) => ("state", 3, "all"),
-        (Design::Raft, Planted::AppendsWithoutMatch) => ("causal", 3, "all"),
+        (Design::Raft, Planted::AppendsWithoutMatch) => ("state", 3, "all"),
         (Design::Raft, Planted::ReadUnconfirmed) => ("stale", 3, "all"),
         (Design::Raft, Planted::ReadFromFollower) => ("stale", 3, "all"),
         (Design::Raft, _) => panic!("{fault:?} is caught in `server::raft`"),
