@@ -86,16 +86,16 @@
 //!
 //! | fault | breaks | noticed as | seeds | at the most |
 //! |---|---|---|---|---|
-//! | `VoteTwice` | election safety | log matching, election safety | 5 | 10 |
-//! | `VoteBeforeSync` | election safety | log matching | 48 | 126 |
+//! | `VoteTwice` | election safety | log matching, election safety | 3 | 16 |
+//! | `VoteBeforeSync` | election safety | log matching | 25 | 66 |
 //! | `AppendsWithoutMatch` | log matching | log matching | 2 | 3 |
-//! | `VoteWithoutLogCheck` | leader completeness | leader completeness | 1 | 3 |
-//! | `OldTermCommitted` (Figure 8) | leader completeness | leader completeness | 50 | 88 |
-//! | `WipedVoterVotes` | leader completeness | leader completeness | 6 | 19 |
-//! | `ChangeWhileUncommitted` | leader completeness | leader completeness | 219 | - |
-//! | `CutWithoutConflict` | state machine safety | state machine safety | 2 | 8 |
-//! | `AppendAckBeforeSync` | state machine safety | no agreement, leader completeness | 15 | 93 |
-//! | `ReadUnconfirmed` | linearizable reads | stale read | 89 | 256 |
+//! | `VoteWithoutLogCheck` | leader completeness | leader completeness | 1 | 5 |
+//! | `OldTermCommitted` (Figure 8) | leader completeness | leader completeness | 33 | 152 |
+//! | `WipedVoterVotes` | leader completeness | leader completeness | 11 | 50 |
+//! | `ChangeWhileUncommitted` | leader completeness | leader completeness, election safety | 48 | 155 |
+//! | `CutWithoutConflict` | state machine safety | state machine safety | 2 | 6 |
+//! | `AppendAckBeforeSync` | state machine safety | no agreement, leader completeness | 56 | 168 |
+//! | `ReadUnconfirmed` | linearizable reads | stale read | 70 | 226 |
 //! | `ReadFromFollower` | linearizable reads | stale read | 1 | 1 |
 //!
 //! Whole clusters with clients notice some of them, too, and others: see [`sim`](crate::sim). Figure 8 is played besides, to both of its

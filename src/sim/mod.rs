@@ -59,9 +59,9 @@
 //! |---|---|---|---|---|---|
 //! | `AckBeforeCommit` | acknowledged when committed | 3 | `all` | majority | 5 |
 //! | `NoDuplicateCheck` | exactly once | 3 | `all` | twice | 5 |
-//! | `VoteTwice` | election safety | 3 | `all` | one leader | 593 |
+//! | `VoteTwice` | election safety | 3 | `cut` | one leader | 67 |
 //! | `VoteWithoutLogCheck` | leader completeness | 3 | `all` | state | 72 |
-//! | `AppendsWithoutMatch` | log matching | 3 | `all` | state | 1 |
+//! | `AppendsWithoutMatch` | log matching | 3 | `all` | state | 5 |
 //! | `ReadUnconfirmed` | linearizable reads | 3 | `all` | stale | 95 |
 //! | `ReadFromFollower` | linearizable reads | 3 | `all` | stale | 2 |
 //!

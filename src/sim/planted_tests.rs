@@ -26,7 +26,7 @@ fn how_it_is_caught(design: Design, fault: Planted) -> (&'static str, usize, &'s
         (Design::Sequencer, _) => panic!("{fault:?} is caught in `server::ordering`"),
         (Design::Raft, Planted::AckBeforeCommit) => ("majority", 3, "all"),
         (Design::Raft, Planted::NoDuplicateCheck) => ("twice", 3, "all"),
-        (Design::Raft, Planted::VoteTwice) => ("one leader", 3, "all"),
+        (Design::Raft, Planted::VoteTwice) => ("one leader", 3, "cut"),
         (Design::Raft, Planted::VoteWithoutLogCheck) => ("state", 3, "all"),
         (Design::Raft, Planted::AppendsWithoutMatch) => ("state", 3, "all"),
         (Design::Raft, Planted::ReadUnconfirmed) => ("stale", 3, "all"),

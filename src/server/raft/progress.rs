@@ -117,13 +117,15 @@ impl Progress {
         }
     }
 
-    /// It refused what follows `prev_log_index`; try `next_index`. False when the answer is old.
+    /// It refused what follows `prev_log_index`; try `next_index`. False when the answer is old, or takes back what was
+    /// acknowledged, as after a disk that lied: then the next heartbeat asks again. To ask at once would be to ask without end.
     pub(super) fn rejected(&mut self, prev_log_index: Seq, next_index: Seq) -> bool {
-        let meant = match self.flow {
+        let asked = match self.flow {
             Flow::Probe { .. } => prev_log_index + 1 == self.next_index,
-            Flow::Replicate => prev_log_index > self.match_index,
+            Flow::Replicate => true,
             Flow::Snapshot { .. } => false,
         };
+        let meant = asked && prev_log_index > self.match_index;
         if meant {
             self.probe(next_index.min(prev_log_index));
         }
@@ -159,6 +161,16 @@ mod tests {
         progress.accepted(4, 0);
         assert_eq!((&progress.flow, progress.next_index), (&Flow::Replicate, 5));
         assert!(!progress.rejected(3, 2), "it is known to have place 4");
+    }
+
+    #[test]
+    fn who_takes_back_what_it_acknowledged_is_not_asked_without_end() {
+        let mut progress = Progress::new("d", 10, start());
+        progress.accepted(10, 0);
+        progress.probe(11);
+        progress.flow = Flow::Probe { asked: true, up_to: 10 };
+        assert!(!progress.rejected(10, 5));
+        assert_eq!(progress.flow, Flow::Probe { asked: true, up_to: 10 }, "a heartbeat asks again");
     }
 
     #[test]
