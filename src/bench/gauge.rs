@@ -11,11 +11,11 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::param::clock_ticks_per_second;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::client::query_status_of_room;
 use crate::error::StartError;
+use crate::open_files;
 use crate::threads::Threads;
 
 /// A room that does not exist: STATUS about it is short.
@@ -182,26 +182,16 @@ fn read(pids: &[u32], addresses: &[SocketAddr]) -> Reading {
 
 /// Lets this process, and those that it starts, open `wanted` files at once.
 pub(super) fn raise_open_files(wanted: u64) -> Result<(), StartError> {
-    let limit = getrlimit(Resource::Nofile);
-    let (most, now) = (limit.maximum.unwrap_or(u64::MAX), limit.current.unwrap_or(u64::MAX));
+    let most = open_files::most();
     if most < wanted {
         return Err(StartError::Other(format!(
             "this takes {wanted} open files, and the limit is {most}; raise it (as root: ulimit -Hn {wanted}), or \
              take fewer --connections or --members"
         )));
     }
-    if now < most {
-        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-        setrlimit(Resource::Nofile, raised).map_err(|error| {
-            StartError::Other(format!("cannot raise the limit of open files to {most}: {error}"))
-        })?;
-    }
-    Ok(())
-}
-
-/// How many files this process may open at most.
-pub(super) fn open_files_max() -> u64 {
-    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
+    open_files::raise().map(drop).map_err(|error| {
+        StartError::Other(format!("cannot raise the limit of open files to {most}: {error}"))
+    })
 }
 
 #[cfg(test)]
@@ -263,7 +253,7 @@ mod tests {
     #[test]
     fn more_files_than_the_system_allows_are_refused_with_what_to_do() {
         raise_open_files(16).unwrap();
-        if open_files_max() < u64::MAX {
+        if open_files::most() < u64::MAX {
             let refused = raise_open_files(u64::MAX).unwrap_err().to_string();
             assert!(refused.contains("ulimit -Hn"), "{refused}");
         }
