@@ -35,6 +35,7 @@ use super::metadata::MetadataStore;
 use super::multicast::CausalMulticastHandler;
 use super::ordering::OrderingTiming;
 use super::presence::Presence;
+use super::pulse::Pulse;
 use super::raft::RaftTiming;
 use super::replay::Replay;
 use super::ring::{RingNeighbor, ServerInfo};
@@ -149,6 +150,8 @@ pub struct ServerNode {
     pub(super) clients: BTreeMap<String, LocalClient>,
     /// Sessions that came back here, and when: rooms of their former connections may still be unclaimed.
     pub(super) resumed: BTreeMap<String, Instant>,
+    /// How regular its heartbeats are, and how often the leader changed.
+    pub(super) pulse: Pulse,
     /// Addresses to dial, and when.
     pub(super) dials: Dials,
     /// When it was started.
@@ -208,6 +211,7 @@ impl ServerNode {
             unsettled: BTreeSet::new(),
             clients: BTreeMap::new(),
             resumed: BTreeMap::new(),
+            pulse: Pulse::default(),
             dials: Dials::new(&config.peers, &config.address, now),
             started_at: now,
             ready: false,
@@ -428,6 +432,7 @@ impl ServerNode {
         if let Some(trace) = step.cm.trace() {
             trace.timer("heartbeat");
         }
+        self.pulse.beat(step.now, self.config.timing.detector.heartbeat_interval);
         let term = self.election_module.term();
         self.failure_detector.send_heartbeat(step.cm, &self.metadata_store, term);
         if let Some(ordered) = &mut self.ordered {
