@@ -15,7 +15,8 @@ const SERVER_LEAST: u64 = 64;
 const SERVER_WANTS: u64 = 12_000;
 
 /// How to raise the limit, for messages.
-pub const REMEDY: &str = "raise it: `ulimit -Hn` as root, LimitNOFILE= in a systemd unit, --ulimit nofile= for a container";
+pub const REMEDY: &str = "raise it: `ulimit -Hn` as root, LimitNOFILE= in a systemd unit, \
+                          --ulimit nofile= for a container";
 
 /// How many files this process may open at most, once [`raise`]d.
 pub fn most() -> u64 {

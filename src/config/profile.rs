@@ -11,11 +11,11 @@
 //! roundtable bench writes --design raft --nodes 3 --writes 64x1 --for 10m
 //! ```
 //!
-//! The defaults leave out of eight heartbeats seven to be late or lost. Most leaders that die do not need the timeout: a
+//! With the defaults seven heartbeats in a row may be late or lost. Most leaders that die do not need the timeout: a
 //! process that is killed breaks its connections and refuses new ones, which the others notice at once. The timeout is
-//! what it takes when a machine loses its power or its network. On machines that do not stall, where the
-//! worst lateness in `status` stays below 50 ms for days, `--heartbeat-interval-ms 25 --server-timeout-ms 200` notices those
-//! four times faster.
+//! what it takes when a machine loses its power or its network. Where the worst lateness in `status` stays far below,
+//! `--server-timeout-ms` may be shorter. The designs with one order have timeouts of their own for their leader
+//! ([`OrderingTiming`](crate::server::ordering::OrderingTiming), [`RaftTiming`](crate::server::raft::RaftTiming)), which are no settings.
 
 use std::str::FromStr;
 use std::time::Duration;

@@ -44,8 +44,8 @@ const PEER_FRAMES: usize = 8;
 const PEER_FRAME_BYTES_LEAST: usize = 8 * 1024 * 1024;
 
 /// So many frames of news go out at once between two calls of [`ConnectionManager::flush_news`]. When more people than
-/// that come and go, each member of their rooms is told once for all of them: when ten thousand joined rooms of fifty, a
-/// quarter of a million writes became about 30,000.
+/// that come and go, each member of their rooms is told once for all of them: ten thousand that join rooms of fifty would
+/// take a quarter of a million writes.
 const PROMPT_NEWS: usize = 250;
 
 /// News that is kept back.

@@ -43,7 +43,8 @@ pub struct Presence {
     sessions: BTreeMap<String, SessionInfo>,
     /// User name to the sessions under it: more than one only while a clash is being settled.
     names: BTreeMap<String, Vec<String>>,
-    /// Those that are away: with ten thousand that are not, looking at all of them at each tick cost 5 % of a core.
+    /// Those that are away. Looking at everybody at each tick was half of the 16 % of a core that ten thousand idle clients
+    /// took.
     away: BTreeSet<String>,
     /// Room to its sessions.
     rooms: BTreeMap<String, BTreeSet<String>>,
