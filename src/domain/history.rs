@@ -132,9 +132,9 @@ impl History {
             return None;
         }
         places.push(place as u64);
-        self.origins.push(number);
         let hash = key.map_or(0, |(session, message_id)| hash_of(session, message_id));
         let first = key.and_then(|(session, message_id)| self.find(hash, session, message_id));
+        self.origins.push(number);
         self.hashes.push(hash);
         match first {
             Some(first) => {
