@@ -53,7 +53,8 @@ fn chat(folder: &DataFolder, number: u64, rooms: u64) -> Message {
     let mut chat = Message::new(MessageType::Chat, format!("user-{session}"))
         .with_id(format!("{session:08x}-{}", number / SESSIONS + 1))
         .in_room(format!("room-{}", number % rooms));
-    chat.content = Content::Text(format!("{number:>10}: a message of some sixty-four bytes, as people say"));
+    chat.content =
+        Content::Text(format!("{number:>10}: a message of some sixty-four bytes, as people say"));
     chat.session = Some(format!("{:016x}", session.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     let mut clock = VectorClock::new();
     clock.raise(folder.incarnation(), number / rooms + 1);

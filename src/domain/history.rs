@@ -4,7 +4,7 @@
 //!   place        0    1    2    3   …                         n        the order of delivery
 //!   message      –    –    –    –   …   –  ─[m][m][m][m][m]──┘         the end alone: the others are read back
 //!   origin       n1   n2   n1   n1  …                                  2 bytes
-//!   hash         of (session, message id): is it here already?         8 bytes, and 5 to 8 in a table of places
+//!   hash         of (session, message id): is it here already?         8 bytes, and 6 to 10 in a table of places
 //!   record       where it stands in the log                            1 to 2 bytes
 //!   by origin    n1 → 0 2 3 …   n2 → 1 …                               1 to 2 bytes
 //! ```
@@ -32,6 +32,13 @@ use super::vector_clock::VectorClock;
 mod ascending;
 mod keys;
 
+/// The hash of a message that has no key.
+const NO_KEY: u64 = 0;
+/// So many places are entered into the table of keys in one go: it fits the processor's cache.
+const INDEX_AT_ONCE: usize = 1 << 18;
+/// How many bits of the hash divide more of them into parts.
+const INDEX_PART_BITS: u32 = 4;
+
 /// The delivered messages of a room; see the module. Places count from 0.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -42,8 +49,10 @@ pub struct History {
     origins: Vec<u16>,
     /// Where the messages of each origin stand.
     by_origin: Vec<Ascending>,
-    /// Hash of the key of each message.
+    /// Hash of the key of each message, [`NO_KEY`] when it has none.
     hashes: Vec<u64>,
+    /// The places from here on have yet to be entered into `keys`.
+    unindexed: usize,
     /// Finds the message that is shown by its key.
     keys: Keys,
     /// The record of each message, as far as it was told.
@@ -108,42 +117,73 @@ impl History {
 
     /// Appends `msg`. Returns its place; `None` when it is not the next one of its origin.
     pub fn push(&mut self, msg: Arc<Message>) -> Option<usize> {
-        let place = self.add(Outline::of(&msg)?)?;
+        self.index();
+        let outline = Outline::of(&msg)?;
+        let hash = hash_of_key(outline.key);
+        let first =
+            outline.key.and_then(|(session, message_id)| self.find(hash, session, message_id));
+        let place = self.append(outline, hash)?;
+        self.enter(place, first);
         self.tail.push_back(msg);
         Some(place)
     }
 
-    /// Appends a message of the log that is to be read back when it is wanted. `None` as for [`push`](Self::push).
+    /// Appends a message of the log that is to be read back when it is wanted. `None` as for [`push`](Self::push). It is found by
+    /// its key after [`index`](Self::index).
     pub fn push_outline(&mut self, outline: Outline) -> Option<usize> {
-        let place = self.add(outline)?;
+        let place = self.append(outline, hash_of_key(outline.key))?;
         self.tail.clear();
         Some(place)
     }
 
+    /// Enters what was pushed without a message into the table of keys. All at once: a table that has its size at once, and
+    /// is filled one part after the other, takes a fifth of the time.
+    pub fn index(&mut self) {
+        let places = self.unindexed..self.len();
+        if places.is_empty() {
+            return;
+        }
+        self.keys.reserve(self.len());
+        let is_small = places.len() < INDEX_AT_ONCE;
+        for part in 0..if is_small { 1 } else { 1 << INDEX_PART_BITS } {
+            for place in places.clone() {
+                let hash = self.hashes[place];
+                // The highest bits, since these choose a shard of the table.
+                let is_due = is_small || hash >> (u64::BITS - INDEX_PART_BITS) == part;
+                if is_due && hash != NO_KEY {
+                    let first = self.keys.find(hash, &self.hashes, |_| true);
+                    self.enter(place, first);
+                }
+            }
+        }
+        self.unindexed = places.end;
+    }
+
+    /// The message at `place` repeats the one at `first`, or is the first with its key.
+    fn enter(&mut self, place: usize, first: Option<usize>) {
+        if let Some(first) = first {
+            self.repeated.entry(first).or_insert_with(|| vec![first]).push(place);
+            self.repeats.insert(place, first);
+        } else if self.hashes[place] != NO_KEY {
+            // `append` has refused what does not fit.
+            self.keys.insert(place as u32, &self.hashes);
+        }
+        self.unindexed = place + 1;
+    }
+
     /// Appends to the columns.
-    fn add(&mut self, outline: Outline) -> Option<usize> {
-        let Outline { origin, count, key } = outline;
+    fn append(&mut self, outline: Outline, hash: u64) -> Option<usize> {
+        let Outline { origin, count, .. } = outline;
         let number = self.number_of(origin)?;
         let place = self.len();
         let places = self.by_origin.get_mut(usize::from(number))?;
-        // A place that fits no slot of the table would need terabytes of log before.
-        let slot = u32::try_from(place).ok().filter(|slot| *slot < u32::MAX)?;
-        if count != places.len() as u64 + 1 {
+        // A place that fits no slot of the table would need a terabyte of log before.
+        if count != places.len() as u64 + 1 || u32::try_from(place).is_err() {
             return None;
         }
         places.push(place as u64);
-        let hash = key.map_or(0, |(session, message_id)| hash_of(session, message_id));
-        let first = key.and_then(|(session, message_id)| self.find(hash, session, message_id));
         self.origins.push(number);
         self.hashes.push(hash);
-        match first {
-            Some(first) => {
-                self.repeated.entry(first).or_insert_with(|| vec![first]).push(place);
-                self.repeats.insert(place, first);
-            }
-            None if key.is_some() => self.keys.insert(slot, &self.hashes),
-            None => {}
-        }
         Some(place)
     }
 
@@ -208,9 +248,10 @@ impl History {
 
     /// The first place that `have` does not count; the end when it counts all.
     pub fn first_beyond(&self, have: &VectorClock) -> usize {
-        let next = self.names.iter().filter_map(|origin| {
-            self.place_of_stamp(origin, have.get(origin).saturating_add(1))
-        });
+        let next = self
+            .names
+            .iter()
+            .filter_map(|origin| self.place_of_stamp(origin, have.get(origin).saturating_add(1)));
         next.min().unwrap_or(self.len())
     }
 
@@ -295,10 +336,14 @@ impl History {
     }
 }
 
+fn hash_of_key(key: Option<(&str, &str)>) -> u64 {
+    key.map_or(NO_KEY, |(session, message_id)| hash_of(session, message_id))
+}
+
 fn hash_of(session: &str, message_id: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     (session, message_id).hash(&mut hasher);
-    hasher.finish()
+    hasher.finish().max(NO_KEY + 1)
 }
 
 #[cfg(test)]

@@ -83,13 +83,19 @@ impl Room {
         Some(place)
     }
 
-    /// Delivers what the log held as record `record`: as [`add_message`](Self::add_message), but the message itself stays on disk.
+    /// Delivers what the log held as record `record`: as [`add_message`](Self::add_message), but the
+    /// message itself stays on disk, and is found by its key after [`recovered`](Self::recovered).
     pub fn recover(&mut self, outline: Outline, timestamp: Option<u64>, record: u64) {
         let Some(place) = self.message_history.push_outline(outline) else { return };
         self.message_history.wrote(record);
         let (origin, count) = self.message_history.stamp_at(place);
         self.clock.raise(origin, count);
         self.latest_timestamp_ms = self.latest_timestamp_ms.max(timestamp.unwrap_or_default());
+    }
+
+    /// Everything that the log held was handed to [`recover`](Self::recover).
+    pub fn recovered(&mut self) {
+        self.message_history.index();
     }
 
     /// The place that is shown of the message with this key; `None` when it was never delivered here.

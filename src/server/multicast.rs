@@ -218,8 +218,9 @@ impl CausalMulticastHandler {
     }
 
     /// What this server's log held when it started is in `rooms`: no log, no multicast, it is synced.
-    pub fn recovered(&mut self, rooms: &BTreeMap<String, Room>) {
+    pub fn recovered(&mut self, rooms: &mut BTreeMap<String, Room>) {
         for (room_id, room) in rooms {
+            room.recovered();
             self.replication(room_id).synced = room.clock.clone();
             self.touch(room_id);
         }

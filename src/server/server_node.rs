@@ -44,7 +44,9 @@ use super::time_sync::TimeSync;
 use super::total_order::logins::Admission;
 use super::total_order::{Ordered, Seq, order_of, snapshot_unreadable};
 use crate::config::{AckRule, Retain};
-use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, StoredChat, Term, VectorClock};
+use crate::domain::{
+    Incarnation, Message, MessageType, NodeId, Room, StoredChat, Term, VectorClock,
+};
 use crate::error::RequestError;
 use crate::network::ConnId;
 use crate::storage::{Line, LogEvent, LogIndex};
@@ -273,7 +275,7 @@ impl ServerNode {
     /// The log was taken. The error says what is missing of what this server has told others that it holds: it may
     /// not be started so, but only empty and with another disk id, as a wiped one.
     pub fn recovered(&mut self) -> Result<(), String> {
-        self.causal_multicast_handler.recovered(&self.managed_rooms);
+        self.causal_multicast_handler.recovered(&mut self.managed_rooms);
         self.ordered.as_mut().map_or(Ok(()), |ordered| ordered.order.recovered())
     }
 

@@ -157,8 +157,9 @@ impl DataFolder {
             self.new_disk_id(rng)?;
         }
         let mut made = make(self);
-        let opened =
-            FileLog::open_lines(&path, options.clone(), OnDamage::Refuse, |line| visit(&mut made, line));
+        let opened = FileLog::open_lines(&path, options.clone(), OnDamage::Refuse, |line| {
+            visit(&mut made, line)
+        });
         let (log, recovery) = match opened {
             Err(StartError::DamagedLog { path: file, line, reason })
                 if on_damage == OnDamage::SetAside =>
@@ -167,7 +168,9 @@ impl DataFolder {
                 // First: a crash from here on must not leave a repaired log under the old disk id.
                 self.new_disk_id(rng)?;
                 made = make(self);
-                FileLog::open_lines(&path, options.clone(), on_damage, |line| visit(&mut made, line))?
+                FileLog::open_lines(&path, options.clone(), on_damage, |line| {
+                    visit(&mut made, line)
+                })?
             }
             other => other?,
         };

@@ -149,7 +149,8 @@ impl FileLog {
                 match Picker::open(&path, &span) {
                     // Removed after it was found.
                     Err(error)
-                        if error.kind() == ErrorKind::NotFound && self.find(index) != Some(span) =>
+                        if error.kind() == ErrorKind::NotFound
+                            && self.find(index) != Some(span) =>
                     {
                         continue;
                     }

@@ -71,7 +71,8 @@ impl Ascending {
         if number > self.last {
             return self.len;
         }
-        let Some(mark) = self.marks.partition_point(|mark| mark.number < number).checked_sub(1) else {
+        let Some(mark) = self.marks.partition_point(|mark| mark.number < number).checked_sub(1)
+        else {
             return 0;
         };
         let below = self.iter_from_mark(mark).take_while(|found| *found < number);

@@ -21,7 +21,8 @@ fn clock(entries: &[(&str, u64)]) -> VectorClock {
 /// a1=1 b1=2 a2=3 b2=1 (a repeat) b3=4 a3=5, in records 10, 20, …
 fn history() -> History {
     let mut history = History::default();
-    let all = [("a", 1, "1"), ("b", 1, "2"), ("a", 2, "3"), ("b", 2, "1"), ("b", 3, "4"), ("a", 3, "5")];
+    let all =
+        [("a", 1, "1"), ("b", 1, "2"), ("a", 2, "3"), ("b", 2, "1"), ("b", 3, "4"), ("a", 3, "5")];
     for (place, (origin, count, id)) in all.into_iter().enumerate() {
         assert_eq!(history.push(chat(origin, count, id)), Some(place));
         history.wrote(10 * (place as u64 + 1));
@@ -66,7 +67,9 @@ fn what_the_log_held_needs_no_message() {
         assert_eq!(history.push_outline(outline), Some(place));
         assert_eq!(history.push_outline(outline), None);
     }
-    assert_eq!((history.len(), history.iter().count()), (6, 0));
+    history.index();
+    assert_eq!((history.len(), history.iter().count(), history.shown_count()), (6, 0, 5));
+    assert!(history.is_repeat(3));
     assert_eq!(history.place_of("s", "4"), Some(4));
     assert_eq!(history.push(chat("a", 4, "6")), Some(6));
     assert_eq!(history.first_in_memory(), 6);
@@ -77,7 +80,9 @@ fn two_keys_of_one_hash_are_two_messages_while_one_of_them_is_in_memory() {
     let mut history = history();
     history.hashes[4] = hash_of("s", "y");
     history.keys = Keys::default();
-    (0..6).filter(|place| *place != 3).for_each(|place| history.keys.insert(place, &history.hashes));
+    (0..6)
+        .filter(|place| *place != 3)
+        .for_each(|place| history.keys.insert(place, &history.hashes));
     assert_eq!(history.place_of("s", "y"), None);
     assert_eq!(history.push(chat("a", 4, "y")), Some(6));
     assert_eq!(history.place_of("s", "y"), Some(6));
@@ -90,8 +95,13 @@ fn two_keys_of_one_hash_are_two_messages_while_one_of_them_is_in_memory() {
 fn clocks_and_places_belong_together() {
     let history = history();
     let clocks = [0, 1, 2, 4, 6].map(|place| history.clock_before(place));
-    let wanted =
-        [clock(&[]), clock(&[("a", 1)]), clock(&[("a", 1), ("b", 1)]), clock(&[("a", 2), ("b", 2)]), clock(&[("a", 3), ("b", 3)])];
+    let wanted = [
+        clock(&[]),
+        clock(&[("a", 1)]),
+        clock(&[("a", 1), ("b", 1)]),
+        clock(&[("a", 2), ("b", 2)]),
+        clock(&[("a", 3), ("b", 3)]),
+    ];
     assert_eq!(clocks, wanted);
     let table = [
         (&[][..], 0),
@@ -117,8 +127,13 @@ fn the_last_messages_are_counted_without_repeats() {
 #[test]
 fn what_is_beyond_a_clock_is_counted_as_it_is_shown() {
     let history = history();
-    let clocks =
-        [clock(&[]), clock(&[("a", 1)]), clock(&[("b", 2)]), clock(&[("a", 2), ("b", 1)]), clock(&[("a", 3), ("b", 3)])];
+    let clocks = [
+        clock(&[]),
+        clock(&[("a", 1)]),
+        clock(&[("b", 2)]),
+        clock(&[("a", 2), ("b", 1)]),
+        clock(&[("a", 3), ("b", 3)]),
+    ];
     for after in clocks {
         for first in 0..=6 {
             for end in first..=6 {

@@ -325,10 +325,18 @@ impl Play {
     // ------------------------------------------------------------ on request
 
     /// Says `words` of every server that has a copy of the room.
-    fn tell_copies(&mut self, room_id: &str, words: impl Fn(&ServerNode, &[Message], &Lives) -> String) {
+    fn tell_copies(
+        &mut self,
+        room_id: &str,
+        words: impl Fn(&ServerNode, &[Message], &Lives) -> String,
+    ) {
         for (id, node) in &self.cluster.nodes {
             if node.node.managed_rooms.contains_key(room_id) {
-                _ = writeln!(self.output, "{id}: {}", words(&node.node, &node.log.records(), &self.lives));
+                _ = writeln!(
+                    self.output,
+                    "{id}: {}",
+                    words(&node.node, &node.log.records(), &self.lives)
+                );
             }
         }
     }
