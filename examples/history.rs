@@ -43,7 +43,7 @@ fn main() -> Result<(), StartError> {
             }
         }
         log.close();
-        writer.join().map_or_else(|_| Err(std::io::Error::other("the writer panicked")), |end| end)
+        writer.join().unwrap_or_else(|_| Err(std::io::Error::other("the writer panicked")))
     })
     .map_err(|error| StartError::Other(format!("cannot write the log: {error}")))
 }

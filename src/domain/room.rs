@@ -86,10 +86,14 @@ impl Room {
     /// Delivers what the log held as record `record`: as [`add_message`](Self::add_message), but the
     /// message itself stays on disk, and is found by its key after [`recovered`](Self::recovered).
     pub fn recover(&mut self, outline: Outline, timestamp: Option<u64>, record: u64) {
-        let Some(place) = self.message_history.push_outline(outline) else { return };
+        if self.message_history.push_outline(outline).is_none() {
+            return;
+        }
         self.message_history.wrote(record);
-        let (origin, count) = self.message_history.stamp_at(place);
-        self.clock.raise(origin, count);
+        match self.clock.timestamps.get_mut(outline.origin) {
+            Some(entry) => *entry = outline.count,
+            None => self.clock.raise(&outline.origin.into(), outline.count),
+        }
         self.latest_timestamp_ms = self.latest_timestamp_ms.max(timestamp.unwrap_or_default());
     }
 
