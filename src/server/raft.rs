@@ -74,7 +74,8 @@
 //!
 //! # What breaks it
 //!
-//! A disk that lies about `fdatasync`; a folder that is copied and started twice; servers that lie. And one thing that is
+//! A disk that lies about `fdatasync`; a folder that is copied and started twice; servers that lie; a disk that is lost for good
+//! while the members change, if without it nobody has both the newest log and the votes. And one thing that is
 //! often got wrong: membership changes one at a time are safe only when a leader has committed an entry of its own
 //! term before (Ongaro's note of 2015), so it refuses them until then.
 //!

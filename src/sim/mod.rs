@@ -30,7 +30,7 @@
 //! | `StaleTerm` | 2 | `crash,sleep` | term | 1 |
 //! | `NoDuplicateCheck` | 2 | `reset,client` | twice | 3 |
 //! | `ForgottenTail` | 3 | `cut,crash` | equal | 5 |
-//! | `GreatestStamp` | 2 | `cut,reset,client` | causal | 7 |
+//! | `GreatestStamp` | 2 | `cut,reset,client` | causal | 107 |
 //! | `FirstStampOnly` | 2 | `cut,reset,client` | twice | 7 |
 //! | `DuplicateAckedAtOnce` | 2 | `client` | own words | 3 |
 //! | `AccusesAfterSleep` | 2 | `sleep` | accuses | 5 |

@@ -54,6 +54,11 @@ fn statuses_of(cluster: &LocalCluster) -> Result<Vec<Status>, String> {
     cluster.servers().iter().map(said).collect()
 }
 
+/// How many messages `server` says that people can read there; `None` when it does not answer.
+pub(crate) fn messages_of(server: &ServerProcess) -> Option<u64> {
+    server.status().map(|status| status.rooms.iter().map(|room| room.messages).sum())
+}
+
 /// Whether the servers are one again while people talk: a common leader, everybody in the ring, and no copy far behind.
 pub(crate) fn unlevel(statuses: &[Status]) -> Option<String> {
     let fault = |status: &Status| {

@@ -16,7 +16,8 @@
 //!
 //! **A crash in between** loses nothing: the base, the highest promise and the members are appended before the log is told what is
 //! not needed any more, and that waits for them to be synced. Of a base that is not whole nothing is believed. An old base, found
-//! behind entries that a newer one keeps, is one of those that are not believed either.
+//! behind entries that a newer one keeps, is one of those that are not believed either; nor is one found in front of a gap, at which
+//! the records begin when the entries in between stood in front of it.
 
 use std::sync::Arc;
 

@@ -108,11 +108,11 @@ impl Journal {
     }
 
     /// Record `index` of the node's log, an entry, at a start. A log whose beginning was given away starts with a later one:
-    /// perhaps first with one that was cut.
+    /// perhaps first with one that was cut, or with an old base. A newer base then follows.
     pub(super) fn recover(&mut self, entry: Message, index: LogIndex) -> bool {
         let seq = entry.seq.unwrap_or_default();
         let is_lower = self.log.base_is_unknown() && seq <= self.log.base();
-        if seq > 1 && (self.log.last() == 0 || is_lower) {
+        if is_lower || seq > self.log.last() + 1 {
             self.log = EntryLog::new();
             self.log.reset_to(seq - 1, None);
         }
@@ -227,5 +227,34 @@ impl Journal {
             self.durable = self.durable.max(seq);
             self.unsynced.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::MessageType;
+
+    fn place(seq: Seq) -> Place {
+        Place { term: Some(Term { counter: 1, leader: "n1.1-0000".into() }), seq }
+    }
+
+    fn entry(seq: Seq) -> Message {
+        let Place { term, seq } = place(seq);
+        Message { term, seq: Some(seq), ..Message::new(MessageType::Chat, "a") }
+    }
+
+    /// Written: 3 4 base(2) 5 6 base(4) 7. Then what stood before the record of 5 was given away, but for base(2), which is in
+    /// its segment.
+    #[test]
+    fn an_old_base_in_front_of_a_gap_gives_way_to_the_newer_one() {
+        let mut journal = Journal::default();
+        assert!(journal.recover_base(place(2), false));
+        assert!(journal.recover(entry(5), 2) && journal.recover(entry(6), 3));
+        assert!(journal.recover_base(place(4), false));
+        assert!(journal.recover(entry(7), 5));
+        assert_eq!((journal.log().base(), journal.last()), (4, 7));
+        assert!(journal.holds(&place(4)) && journal.holds(&place(6)));
+        assert_eq!([5, 6, 7].map(|seq| journal.record_of(seq)), [Some(2), Some(3), Some(5)]);
     }
 }

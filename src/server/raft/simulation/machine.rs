@@ -195,6 +195,8 @@ pub(super) struct Machine {
     pub(super) asleep_until: u64,
     /// The configuration that its log says last, also while it does not run.
     pub(super) configuration: Configuration,
+    /// Where its log ends, also while it does not run.
+    pub(super) end: (Option<Term>, Seq),
 }
 
 impl Machine {

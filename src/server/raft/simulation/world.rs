@@ -159,6 +159,7 @@ impl World {
             life: 0,
             asleep_until: 0,
             configuration: Configuration::default(),
+            end: (None, 0),
         });
         let mut world = Self {
             machines: machines.collect(),
@@ -340,6 +341,7 @@ impl World {
         }
         let cut = node.log.last() < last;
         machine.configuration.clone_from(node.configuration());
+        machine.end = node.log.end();
         let committed = node.is_leader() && node.commit_index > before.2;
         let elected = self.checker.check(node, before)?;
         let sent = outbox.take_to_nodes();

@@ -88,7 +88,22 @@ impl World {
             later.voters.extend(learners.map(|(id, learner)| (id.clone(), learner.disk.clone())));
             !self.survives(configuration, Some(host)) || !self.survives(&later, Some(host))
         };
-        !known.any(broken)
+        !known.any(broken) && self.can_elect_without(host)
+    }
+
+    /// Whether somebody can be elected without the machine `except`. While the members change, a majority of each
+    /// configuration is not enough: a server that only a later one counts may hold more than those that do know that one.
+    fn can_elect_without(&self, except: usize) -> bool {
+        let left = || self.machines.iter().enumerate().filter(move |(at, _)| *at != except);
+        left().any(|(_, one)| {
+            let grants = |node_id: &NodeId| {
+                let disk = one.configuration.voters.get(node_id);
+                left().any(|(_, other)| {
+                    other.id == *node_id && disk == Some(&other.disk.name) && other.end <= one.end
+                })
+            };
+            grants(&one.id) && one.configuration.is_majority(grants)
+        })
     }
 
     pub(super) fn wipe(&mut self, host: usize) {
@@ -103,6 +118,7 @@ impl World {
         let machine = &mut self.machines[host];
         machine.disk = Disk::new(format!("{}-{}", machine.id, machine.life));
         machine.configuration = Configuration::default();
+        machine.end = (None, 0);
     }
 
     pub(super) fn split(&mut self) {
