@@ -16,7 +16,12 @@
 //! a room, a new message is taken for a repeat of an old one once in a million million times. Reading the old one from the disk first
 //! would make each message that a client sends again wait for the disk.
 //!
-//! Leaves out: an index on disk. The columns are made anew from the log at each start, and grow with the history.
+//! With ten million messages in one room (2.8 GB of log) a server takes 200 MiB, and its start 13 s of processor time.
+//!
+//! Leaves out: an index on disk. The columns are made anew at each start, from the whole log and by one thread, since each checksum
+//! is looked at; and they grow with the history. After a start no message is in memory until one is said.
+//! The designs `sequencer` and `raft` keep their messages in
+//! [`MessageStorage`](crate::server::total_order::replicated::MessageStorage), all of them in memory.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
