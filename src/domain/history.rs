@@ -20,8 +20,7 @@
 //!
 //! Leaves out: an index on disk. The columns are made anew at each start, from the whole log and by one thread, since each checksum
 //! is looked at; and they grow with the history. After a start no message is in memory until one is said.
-//! The designs `sequencer` and `raft` keep their messages in
-//! [`MessageStorage`](crate::server::total_order::replicated::MessageStorage), all of them in memory.
+//! The designs `sequencer` and `raft` keep theirs elsewhere, all of them in memory.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
