@@ -188,6 +188,7 @@ pub mod guide;
 pub mod local_cluster;
 pub mod logging;
 pub mod network;
+pub mod open_files;
 pub mod server;
 pub mod sim;
 pub mod storage;

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Workload;
 use super::chat::Share;
+use super::gauge::Spent;
 use super::load::Outcome;
 use super::target::Target;
 
@@ -61,6 +62,16 @@ impl Times {
     fn cells(&self) -> Vec<String> {
         [self.p50_us, self.p90_us, self.p99_us, self.p999_us, self.max_us].map(duration).into()
     }
+}
+
+/// A sentence about elections that nobody needed, where there is more than one server.
+fn calm(spent: &Spent, servers: usize) -> Option<String> {
+    let (changes, late) = spent.leader_changes.zip(spent.heartbeat_late_ms)?;
+    let leaders = match changes {
+        0 => "no leader was replaced".into(),
+        changes => format!("{changes} elections for nothing"),
+    };
+    (servers > 1).then(|| format!("{leaders}; heartbeats were {late} ms late at most"))
 }
 
 /// What the machine does at all, measured in the same run.
@@ -125,6 +136,10 @@ pub struct Figures {
     pub resident_kib_per_connection: Option<f64>,
     /// How often the disks were synced a second, all servers together.
     pub syncs_per_second: Option<f64>,
+    /// How often the leader changed while nobody was killed: elections for nothing.
+    pub leader_changes: Option<u64>,
+    /// How late a heartbeat of a server was at worst, in milliseconds.
+    pub heartbeat_late_ms: Option<u64>,
     /// Messages that somebody was never shown.
     pub lost: u64,
     /// Messages that somebody was shown again.
@@ -162,6 +177,8 @@ impl Figures {
             resident_kib: None,
             resident_kib_per_connection: None,
             syncs_per_second: None,
+            leader_changes: None,
+            heartbeat_late_ms: None,
             lost: 0,
             twice: 0,
             unanswered: 0,
@@ -189,6 +206,9 @@ impl Figures {
             servers_cores: outcome.spent.servers_cores,
             resident_kib: outcome.resident_kib,
             syncs_per_second: outcome.spent.syncs_per_second,
+            leader_changes: outcome.spent.leader_changes,
+            heartbeat_late_ms: outcome.spent.heartbeat_late_ms,
+            notes: calm(&outcome.spent, target.addresses.len()).into_iter().collect(),
             lost: outcome.lost,
             twice: outcome.twice,
             unanswered: outcome.unanswered,

@@ -11,11 +11,12 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::param::clock_ticks_per_second;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::client::query_status_of_room;
+use crate::domain::content::Status;
 use crate::error::StartError;
+use crate::open_files;
 use crate::threads::Threads;
 
 /// A room that does not exist: STATUS about it is short.
@@ -73,6 +74,10 @@ pub(super) struct Reading {
     pub(super) resident_kib: Option<u64>,
     /// When the servers had said how often they synced, and how often.
     syncs: Option<(Instant, u64)>,
+    /// How often they followed another leader: the one that did most.
+    leader_changes: Option<u64>,
+    /// How late a heartbeat of theirs was at worst since they started, in milliseconds.
+    heartbeat_late_ms: Option<u64>,
 }
 
 /// What was spent between two readings.
@@ -88,6 +93,10 @@ pub(super) struct Spent {
     pub(super) others_cores: Option<f64>,
     /// Syncs a second, all servers together.
     pub(super) syncs_per_second: Option<f64>,
+    /// How often the leader changed.
+    pub(super) leader_changes: Option<u64>,
+    /// How late a heartbeat was at worst, before that too, in milliseconds.
+    pub(super) heartbeat_late_ms: Option<u64>,
 }
 
 impl Reading {
@@ -108,6 +117,11 @@ impl Reading {
             own_cpu: own,
             others_cores: others.map(|cpu| (cpu / seconds).max(0.0)),
             syncs_per_second: syncs,
+            leader_changes: self
+                .leader_changes
+                .zip(before.leader_changes)
+                .map(|(now, then)| now.saturating_sub(then)),
+            heartbeat_late_ms: self.heartbeat_late_ms,
         }
     }
 }
@@ -171,37 +185,32 @@ fn read(pids: &[u32], addresses: &[SocketAddr]) -> Reading {
         machine_cpu: machine_cpu(),
         resident_kib: sum(pids, resident_kib),
         syncs: None,
+        leader_changes: None,
+        heartbeat_late_ms: None,
     };
-    if !addresses.is_empty() {
-        let ask = |address: &SocketAddr| query_status_of_room(&address.to_string(), NO_ROOM).ok();
-        let syncs: Option<u64> = addresses.iter().map(|address| Some(ask(address)?.syncs)).sum();
-        reading.syncs = syncs.map(|syncs| (Instant::now(), syncs));
+    let ask = |address: &SocketAddr| query_status_of_room(&address.to_string(), NO_ROOM).ok();
+    let answers: Option<Vec<Status>> = addresses.iter().map(ask).collect();
+    if let Some(answers) = answers.filter(|answers| !answers.is_empty()) {
+        let late = |status: &Status| Some(status.heartbeat_lateness?.since_start_ms);
+        reading.syncs = Some((Instant::now(), answers.iter().map(|status| status.syncs).sum()));
+        reading.leader_changes = answers.iter().filter_map(|status| status.leader_changes).max();
+        reading.heartbeat_late_ms = answers.iter().filter_map(late).max();
     }
     reading
 }
 
 /// Lets this process, and those that it starts, open `wanted` files at once.
 pub(super) fn raise_open_files(wanted: u64) -> Result<(), StartError> {
-    let limit = getrlimit(Resource::Nofile);
-    let (most, now) = (limit.maximum.unwrap_or(u64::MAX), limit.current.unwrap_or(u64::MAX));
+    let most = open_files::most();
     if most < wanted {
         return Err(StartError::Other(format!(
             "this takes {wanted} open files, and the limit is {most}; raise it (as root: ulimit -Hn {wanted}), or \
              take fewer --connections or --members"
         )));
     }
-    if now < most {
-        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-        setrlimit(Resource::Nofile, raised).map_err(|error| {
-            StartError::Other(format!("cannot raise the limit of open files to {most}: {error}"))
-        })?;
-    }
-    Ok(())
-}
-
-/// How many files this process may open at most.
-pub(super) fn open_files_max() -> u64 {
-    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
+    open_files::raise().map(drop).map_err(|error| {
+        StartError::Other(format!("cannot raise the limit of open files to {most}: {error}"))
+    })
 }
 
 #[cfg(test)]
@@ -239,6 +248,8 @@ mod tests {
             machine_cpu: Some(10.0),
             resident_kib: None,
             syncs: None,
+            leader_changes: Some(1),
+            heartbeat_late_ms: None,
         };
         let at = before.at + Duration::from_secs(2);
         let after = Reading {
@@ -263,7 +274,7 @@ mod tests {
     #[test]
     fn more_files_than_the_system_allows_are_refused_with_what_to_do() {
         raise_open_files(16).unwrap();
-        if open_files_max() < u64::MAX {
+        if open_files::most() < u64::MAX {
             let refused = raise_open_files(u64::MAX).unwrap_err().to_string();
             assert!(refused.contains("ulimit -Hn"), "{refused}");
         }

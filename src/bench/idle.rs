@@ -6,12 +6,13 @@ use super::bare::Relay;
 use super::chat::{OTHER_FILES, Share};
 use super::figures::{Bare, Figures, Times};
 use super::gather::{gather, seats};
-use super::gauge::{open_files_max, raise_open_files, thread_cpu};
+use super::gauge::{raise_open_files, thread_cpu};
 use super::links::Links;
 use super::speech::Heard;
 use super::target::Target;
 use super::watch::{Halt, PATIENCE, Watch};
 use super::{BenchSettings, Workload};
+use crate::open_files;
 
 /// How many share a room.
 const MEMBERS: usize = 50;
@@ -93,7 +94,8 @@ fn hold(links: &mut Links, lasts: Duration, watch: &mut Watch) -> Result<(), Hal
 fn bare(count: usize, watch: &mut Watch) -> Result<Bare, Halt> {
     watch.begin("the same by a bare loop")?;
     // Both ends of each connection are here.
-    let fit = usize::try_from(open_files_max().saturating_sub(OTHER_FILES) / 2).unwrap_or(BARE_MAX);
+    let fit =
+        usize::try_from(open_files::most().saturating_sub(OTHER_FILES) / 2).unwrap_or(BARE_MAX);
     let count = count.min(fit).min(BARE_MAX);
     raise_open_files(2 * count as u64 + OTHER_FILES)?;
     let relay = Relay::start()?;

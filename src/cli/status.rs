@@ -9,7 +9,7 @@ use super::output::{say, show};
 use super::render::{counted, visible};
 use crate::client::{query_status, query_status_of_room};
 use crate::domain::NodeId;
-use crate::domain::content::{Liveness, OrderStatus, RoomStatus, Statistics, Status};
+use crate::domain::content::{Lateness, Liveness, OrderStatus, RoomStatus, Statistics, Status};
 use crate::error::StartError;
 
 /// A name that no room can have.
@@ -90,6 +90,16 @@ pub fn table(status: &Status) -> String {
     let mut text = String::new();
     for (name, value) in summary.into_iter().chain(storage) {
         let _ = writeln!(text, "{name:<8} {}", visible(&value));
+    }
+    if let Some(Lateness { last_minute_ms, since_start_ms }) = status.heartbeat_lateness {
+        let since_start = format!("{since_start_ms} ms since the start");
+        let _ = writeln!(
+            text,
+            "beats    {last_minute_ms} ms late at most in the last minute, {since_start}"
+        );
+    }
+    if let Some(changes) = status.leader_changes {
+        let _ = writeln!(text, "leaders  {} since the start", counted(changes, "change"));
     }
     if let Some(time) = &status.time {
         let _ = writeln!(text, "time     {}", visible(&time.to_string()));
@@ -276,6 +286,8 @@ mod tests {
             disk_fault: None,
             not_ready: None,
             syncs: 0,
+            heartbeat_lateness: None,
+            leader_changes: None,
         };
         let expected = r"node     n1
 state    FOLLOWER
@@ -299,6 +311,19 @@ lobby\u{7}  n1    n1 n3     12        2 alice, bob
         let text = table(&status);
         let rows: Vec<&str> = text.lines().skip(8).take(4).collect();
         assert_eq!(rows, expected.lines().skip(8).take(4).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn late_heartbeats_and_changes_of_the_leader_are_a_line_each() {
+        let status: Status = serde_json::from_str(
+            r#"{"node":"n1","state":"LEADER","leader":"n1","term":2,"design":"ring","cluster":"c","servers":[],"ring":[],
+            "rooms":[],"heartbeat_lateness":{"last_minute_ms":3,"since_start_ms":41},"leader_changes":1}"#,
+        )
+        .unwrap();
+        let text = table(&status);
+        let wanted = "beats    3 ms late at most in the last minute, 41 ms since the start\n\
+                      leaders  1 change since the start\n";
+        assert!(text.contains(wanted), "{text}");
     }
 
     #[test]
@@ -355,6 +380,8 @@ lobby\u{7}  n1    n1 n3     12        2 alice, bob
             disk_fault: None,
             not_ready: None,
             syncs: 0,
+            heartbeat_lateness: None,
+            leader_changes: None,
         };
         let text = table(&status);
         assert!(

@@ -142,6 +142,8 @@ impl FakeCluster {
             disk_fault: None,
             not_ready: None,
             syncs: 0,
+            heartbeat_lateness: None,
+            leader_changes: None,
         }
     }
 }

@@ -1,4 +1,21 @@
 //! Times that belong together, under one name.
+//!
+//! # Why not shorter?
+//!
+//! A timeout is a bet on how long a server that is well may be silent. Too long, and people wait when a machine dies; too
+//! short, and a leader that is well is replaced, for which everybody waits as well. What such a silence is made of is
+//! measured: `roundtable status` shows how late a server's own heartbeats were (the thread was woken late, or waited for the
+//! node's lock) and how often the leader changed, and `roundtable bench` says both of a cluster under load:
+//!
+//! ```text
+//! roundtable bench writes --design raft --nodes 3 --writes 64x1 --for 10m
+//! ```
+//!
+//! With the defaults seven heartbeats in a row may be late or lost. Most leaders that die do not need the timeout: a
+//! process that is killed breaks its connections and refuses new ones, which the others notice at once. The timeout is
+//! what it takes when a machine loses its power or its network. Where the worst lateness in `status` stays far below,
+//! `--server-timeout-ms` may be shorter. The designs with one order have timeouts of their own for their leader
+//! ([`OrderingTiming`](crate::server::ordering::OrderingTiming), [`RaftTiming`](crate::server::raft::RaftTiming)), which are no settings.
 
 use std::str::FromStr;
 use std::time::Duration;

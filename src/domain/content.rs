@@ -229,9 +229,24 @@ pub struct Status {
     /// How often the log was synced (`fdatasync`) since the server started.
     #[serde(default)]
     pub syncs: u64,
+    /// How late its heartbeats were; absent from older servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat_lateness: Option<Lateness>,
+    /// How often it followed another leader, or the same one in another term, since its first; absent from older servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader_changes: Option<u64>,
     /// Why this server takes no clients now, in a sentence; absent when it takes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_ready: Option<String>,
+}
+
+/// How much longer than the interval the pause before a heartbeat was, at the worst, in [`Status`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lateness {
+    /// In the last minute, in milliseconds.
+    pub last_minute_ms: u64,
+    /// Since the server started, in milliseconds.
+    pub since_start_ms: u64,
 }
 
 /// Where a server's time comes from, in [`Status`].

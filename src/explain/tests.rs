@@ -38,6 +38,8 @@ fn ring(node: &str, leader: &str, alive: &[&str], dead: &[&str]) -> Status {
         disk_fault: None,
         not_ready: None,
         syncs: 0,
+        heartbeat_lateness: None,
+        leader_changes: None,
     }
 }
 

@@ -43,6 +43,20 @@ const PEER_FRAMES: usize = 8;
 /// And at least so long, in bytes: what servers gather into one frame does not know how long a client's may be.
 const PEER_FRAME_BYTES_LEAST: usize = 8 * 1024 * 1024;
 
+/// So many frames of news go out at once between two calls of [`ConnectionManager::flush_news`]. When more people than
+/// that come and go, each member of their rooms is told once for all of them: ten thousand that join rooms of fifty would
+/// take a quarter of a million writes.
+const PROMPT_NEWS: usize = 250;
+
+/// News that is kept back.
+#[derive(Debug, Default)]
+struct News {
+    /// How much news there was since the last flush of it, in frames.
+    prompt: usize,
+    /// Who is to be told the rest, each once.
+    waiting: Vec<Arc<TCPConnection>>,
+}
+
 /// What a reader thread tells its callback.
 #[derive(Debug)]
 pub enum Received {
@@ -71,6 +85,8 @@ pub struct ConnectionManager {
     bindings: Mutex<BTreeMap<ConnId, Binding>>,
     /// Those with something to flush.
     dirty: Mutex<Vec<Arc<TCPConnection>>>,
+    /// Those with nothing but news to flush, and the next [`flush_news`](Self::flush_news) is soon enough.
+    news: Mutex<News>,
     dials: Mutex<Vec<String>>,
     datagrams: Mutex<Vec<Datagram>>,
 }
@@ -96,6 +112,7 @@ impl ConnectionManager {
             active_connections_server_to_client: Mutex::default(),
             bindings: Mutex::default(),
             dirty: Mutex::default(),
+            news: Mutex::default(),
             dials: Mutex::default(),
             datagrams: Mutex::default(),
         }
@@ -196,6 +213,16 @@ impl ConnectionManager {
         let dirty = std::mem::take(&mut *self.dirty.lock());
         for conn in dirty {
             conn.unmark_dirty();
+            conn.flush();
+        }
+    }
+
+    /// Writes the news that was kept back. To be called many times a second; each call lets [`PROMPT_NEWS`] frames of the
+    /// time that follows go out at once.
+    pub fn flush_news(&self) {
+        let kept = std::mem::take(&mut *self.news.lock());
+        for conn in kept.waiting {
+            conn.unmark_news();
             conn.flush();
         }
     }
@@ -315,6 +342,29 @@ impl Network for ConnectionManager {
         for conn in found {
             conn.queue_block(&mut blocks);
             self.mark_dirty(&conn);
+        }
+    }
+
+    fn send_news(&self, conns: &[ConnId], frame: &Frame) {
+        let found: Vec<_> = {
+            let connections = self.connections.lock();
+            conns.iter().filter_map(|id| connections.get(id).cloned()).collect()
+        };
+        let is_prompt = {
+            let mut news = self.news.lock();
+            news.prompt += found.len();
+            news.prompt <= PROMPT_NEWS
+        };
+        for conn in &found {
+            conn.queue(frame);
+            if is_prompt {
+                self.mark_dirty(conn);
+            }
+        }
+        if !is_prompt {
+            // After it is queued: whoever takes the mark away flushes then.
+            let marked = found.into_iter().filter(|conn| conn.mark_news());
+            self.news.lock().waiting.extend(marked);
         }
     }
 

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! A [`Decoder`] takes bytes as they come and gives messages. It is pure: whoever owns the socket reads into
-//! [`Decoder::space`] and says how much with [`Decoder::filled`]. Its buffer costs an idle connection 1 KiB; it grows
-//! while reads fill it and for a frame that needs it, never before the bytes of that frame are there.
+//! [`Decoder::space`] and says how much with [`Decoder::filled`]. The buffer grows while reads fill it and for a frame
+//! that needs it, never before the bytes of that frame are there. A decoder [at rest](Decoder::is_at_rest) has none.
 
 use crate::domain::{Frame, Message};
 use crate::error::RequestError;
@@ -21,10 +21,13 @@ pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 
 /// What a decoder of an idle connection offers for a read, in bytes.
 const WINDOW_BYTES_MIN: usize = 1024;
+/// How much is read at once for a decoder that [is at rest](Decoder::is_at_rest), in bytes.
+pub const SMALL_READ_BYTES: usize = WINDOW_BYTES_MIN;
 /// What a decoder of a busy connection offers for a read, in bytes; more brought nothing when measured.
 const WINDOW_BYTES_MAX: usize = 64 * 1024;
-/// The window shrinks after so many reads in a row that a quarter of it would have held.
-const SMALL_READS_MAX: u32 = 64;
+/// The window shrinks to the least after so many reads in a row that a quarter of it would have held. It grows fast
+/// again; a client that falls silent after much talk reads nothing but a HEARTBEAT every 10 s.
+const SMALL_READS_MAX: u32 = 16;
 /// Bytes of the length before a frame.
 const PREFIX_BYTES: usize = 4;
 
@@ -210,6 +213,12 @@ impl Decoder {
         &mut self.buffer[self.end..end]
     }
 
+    /// Whether nothing is here and little came lately. Then it has no buffer, and it is best to read up to
+    /// [`SMALL_READ_BYTES`] elsewhere, for [`push`](Self::push).
+    pub fn is_at_rest(&self) -> bool {
+        self.buffer.is_empty() && self.window == WINDOW_BYTES_MIN
+    }
+
     /// Says that a read put `count` bytes at the beginning of [`space`](Self::space).
     pub fn filled(&mut self, count: usize) {
         self.end = (self.end + count).min(self.buffer.len());
@@ -221,7 +230,7 @@ impl Decoder {
         } else {
             self.small_reads += 1;
             if self.small_reads >= SMALL_READS_MAX {
-                self.window = (self.window / 4).max(WINDOW_BYTES_MIN);
+                self.window = WINDOW_BYTES_MIN;
                 self.small_reads = 0;
             }
         }
@@ -229,6 +238,13 @@ impl Decoder {
 
     /// Takes in `bytes` from elsewhere than a socket.
     pub fn push(&mut self, mut bytes: &[u8]) {
+        if self.is_at_rest() {
+            let count = bytes.len().min(SMALL_READ_BYTES);
+            // No longer than that: what is freed stays with its thread, for the next one of that size.
+            self.buffer = bytes[..count].to_vec();
+            self.filled(count);
+            bytes = &bytes[count..];
+        }
         while !bytes.is_empty() {
             let space = self.space();
             let count = space.len().min(bytes.len());
@@ -313,6 +329,9 @@ impl Decoder {
         self.scanned = 0;
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
+            if self.window == WINDOW_BYTES_MIN {
+                self.buffer = Vec::new();
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use log::{debug, warn};
 use socket2::{Domain, Socket, Type};
 
 use crate::error::StartError;
+use crate::open_files;
 
 /// How many connections may wait to be accepted; ten thousand clients may come back at once.
 const BACKLOG: i32 = 4096;
@@ -69,7 +70,8 @@ pub fn accept_loop(
             Err(error) => {
                 // Once is enough in the log; it is tried again many times a second.
                 if !failing {
-                    warn!("cannot accept connections for the moment: {error}");
+                    let hint = open_files::hint(&error);
+                    warn!("cannot accept connections for the moment: {error}{hint}");
                 }
                 failing = true;
                 let _ = stop.recv_timeout(ACCEPT_PAUSE);

@@ -25,7 +25,6 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
 use log::{debug, info, warn};
 use parking_lot::{Condvar, Mutex};
 use socket2::SockRef;
@@ -82,8 +81,10 @@ pub struct Outgoing {
     threads: Threads,
     /// Who says SLOW_CONSUMER.
     sender_id: Arc<str>,
-    /// Gets a token when closing begins, so that a reader that waits for a resume looks again.
-    resume: Sender<()>,
+    /// Whether [`resume`](Self::resume) was called since somebody last waited for that. A leaf.
+    resumed: Mutex<bool>,
+    /// Signalled with `resumed`.
+    resumes: Condvar,
     /// A leaf: nothing else is locked, and nothing blocks, under it.
     state: Mutex<State>,
     /// Signalled when the reader has ended or the socket is shut, for a writer that lingers.
@@ -112,14 +113,12 @@ struct State {
 }
 
 impl Outgoing {
-    /// Nothing waits yet. `bytes_max` bounds what may, `sender_id` signs the ERROR of a slow client, `resume` gets a
-    /// token when closing begins.
+    /// Nothing waits yet. `bytes_max` bounds what may, `sender_id` signs the ERROR of a slow client.
     pub fn new(
         socket: Arc<TcpStream>,
         peer: SocketAddr,
         bytes_max: usize,
         sender_id: Arc<str>,
-        resume: Sender<()>,
         threads: Threads,
     ) -> Self {
         let state = State {
@@ -135,7 +134,8 @@ impl Outgoing {
             reader_ended: false,
         };
         let state = Mutex::new(state);
-        Self { socket, peer, threads, sender_id, resume, state, changed: Condvar::new() }
+        let (changed, resumed, resumes) = (Condvar::new(), Mutex::new(false), Condvar::new());
+        Self { socket, peer, threads, sender_id, resumed, resumes, state, changed }
     }
 
     /// Sets how much may wait, in bytes, and what happens over it.
@@ -271,9 +271,18 @@ impl Outgoing {
         }
     }
 
-    fn resume(&self) {
-        // Full means that a token is there already, which is all that matters.
-        let _ = self.resume.try_send(());
+    /// Lets whoever waits in [`wait_resumed`](Self::wait_resumed), or is about to, go on. Closing does so too.
+    pub fn resume(&self) {
+        *self.resumed.lock() = true;
+        self.resumes.notify_all();
+    }
+
+    /// Waits for [`resume`](Self::resume); one from earlier counts.
+    pub fn wait_resumed(&self) {
+        let mut resumed = self.resumed.lock();
+        while !std::mem::take(&mut *resumed) {
+            self.resumes.wait(&mut resumed);
+        }
     }
 
     /// How many bytes wait, those included that the writer thread holds.

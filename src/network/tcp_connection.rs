@@ -14,10 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
 use parking_lot::Mutex;
 
-use super::framing::{Blocks, Decoder, Framing};
+use super::framing::{Blocks, Decoder, Framing, SMALL_READ_BYTES};
 use super::outgoing::{Outgoing, Overflow, is_timeout};
 use super::transport::ConnId;
 use crate::domain::message::without_secrets;
@@ -90,10 +89,10 @@ pub struct TCPConnection {
     decoder: Mutex<Option<Decoder>>,
     /// Longest frame that is taken in, in bytes; the decoder is told before each use.
     frame_bytes_max: AtomicUsize,
-    /// At most one token: a resume that comes before the wait is kept.
-    resume: (Sender<()>, Receiver<()>),
     /// In the list of those that the manager flushes next.
     dirty: AtomicBool,
+    /// In its list of those for which there is news.
+    news: AtomicBool,
 }
 
 impl TCPConnection {
@@ -108,13 +107,11 @@ impl TCPConnection {
         socket.set_nodelay(true)?;
         let peer = socket.peer_addr()?;
         let socket = Arc::new(socket);
-        let resume = bounded(1);
         let outgoing = Outgoing::new(
             Arc::clone(&socket),
             peer,
             settings.client_queue_bytes_max,
             Arc::clone(&settings.sender_id),
-            resume.0.clone(),
             threads.clone(),
         );
         let connection = Self {
@@ -125,8 +122,8 @@ impl TCPConnection {
             outgoing: outgoing.into(),
             decoder: Mutex::new(Some(Decoder::new(settings.frame_bytes_max))),
             frame_bytes_max: AtomicUsize::new(settings.frame_bytes_max),
-            resume,
             dirty: AtomicBool::new(false),
+            news: AtomicBool::new(false),
         };
         if let Some(framing) = framing {
             connection.choose_framing(framing);
@@ -282,18 +279,14 @@ impl TCPConnection {
 
     /// Lets a reader go on that waits in [`wait_resumed`](Self::wait_resumed), or is about to.
     pub fn resume(&self) {
-        // Full means that a token is there already, which is all that matters.
-        let _ = self.resume.0.try_send(());
+        self.outgoing.resume();
     }
 
-    /// Waits for [`resume`](Self::resume); closing the connection resumes too. False when `stop` was given instead.
+    /// Waits for [`resume`](Self::resume); closing the connection resumes too, and whoever stops the program closes it.
     ///
     /// A resume from earlier counts, so whoever waits looks again whether it may go on.
-    pub fn wait_resumed(&self, stop: &Receiver<()>) -> bool {
-        select! {
-            recv(self.resume.1) -> _ => true,
-            recv(stop) -> _ => false,
-        }
+    pub fn wait_resumed(&self) {
+        self.outgoing.wait_resumed();
     }
 
     /// Notes that the manager is to flush it. True when that is news.
@@ -304,6 +297,16 @@ impl TCPConnection {
     /// Notes that the manager flushes it now. Must come before the flush: what is queued after this marks it again.
     pub(super) fn unmark_dirty(&self) {
         self.dirty.swap(false, Ordering::AcqRel);
+    }
+
+    /// [`mark_dirty`](Self::mark_dirty) for news.
+    pub(super) fn mark_news(&self) -> bool {
+        !self.news.swap(true, Ordering::AcqRel)
+    }
+
+    /// [`unmark_dirty`](Self::unmark_dirty) for news.
+    pub(super) fn unmark_news(&self) {
+        self.news.store(false, Ordering::Release);
     }
 
     fn framing(&self) -> Framing {
@@ -340,11 +343,20 @@ impl TCPConnection {
 
     /// Reads once. False at the end of the stream.
     fn fill(&self, decoder: &mut Decoder) -> io::Result<bool> {
+        // A connection that waits for its next frame needs no buffer: this one is on a part of the stack that taking
+        // the last frame has touched anyhow. It saves 1 KiB each.
+        let mut small = [0; SMALL_READ_BYTES];
+        let is_at_rest = decoder.is_at_rest();
         loop {
-            match (&*self.socket).read(decoder.space()) {
+            let space = if is_at_rest { &mut small[..] } else { decoder.space() };
+            match (&*self.socket).read(space) {
                 Ok(0) => {
                     self.reader_ended();
                     return Ok(false);
+                }
+                Ok(count) if is_at_rest => {
+                    decoder.push(&small[..count]);
+                    break;
                 }
                 Ok(count) => {
                     decoder.filled(count);

@@ -55,6 +55,12 @@ pub trait Network: Transport {
         }
     }
 
+    /// Queues `frame` on each of `conns`: news that can wait a moment when there is a lot of it. What is queued there later
+    /// stays behind it.
+    fn send_news(&self, conns: &[ConnId], frame: &Frame) {
+        self.send_to_conns(conns, std::slice::from_ref(frame));
+    }
+
     /// How many bytes can be queued on a connection now so that it stays well below its bound; 0 when it has
     /// enough to send, or is gone.
     fn spare_bytes(&self, conn: ConnId) -> usize;

@@ -54,14 +54,18 @@ impl ServerNode {
             return Err(RequestError::SessionMoved { node: later.node.to_string() }.into());
         }
         let epoch = known.map_or(1, |info| info.epoch + 1).max(join.connection.unwrap_or(0));
-        let resuming = known.is_some();
+        // Rooms that it was in before are its own again only if it joins them soon.
+        match known {
+            Some(_) => drop(self.resumed.insert(session.into(), step.now)),
+            None => drop(self.resumed.remove(session)),
+        }
         if let Some(old) = self.clients.get(session).map(|client| client.conn) {
             self.move_session(session, old, "another connection", step);
         }
         self.presence.join(session, user, &self.server_id.clone(), epoch);
-        let (user, since, gaps) = (user.to_string(), step.now, BTreeMap::new());
+        let (user, gaps) = (user.to_string(), BTreeMap::new());
         log::info!("{user} connected");
-        let client = LocalClient { conn, user, since, resuming, gaps };
+        let client = LocalClient { conn, user, gaps };
         self.clients.insert(session.into(), client);
         if let Some(conn) = self.conns.get_mut(&conn) {
             conn.role = Role::Client(session.into());

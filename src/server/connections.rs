@@ -46,8 +46,8 @@ pub(super) struct Conn {
     pub(super) dialled: Option<String>,
     /// When it was opened.
     pub(super) opened_at: Instant,
-    /// The request that cannot be taken yet.
-    pub(super) waiting: Option<Waiting>,
+    /// The request that cannot be taken yet. In a box, since most wait for nothing.
+    pub(super) waiting: Option<Box<Waiting>>,
 }
 
 /// Why a connection is not read further for a while.
@@ -83,10 +83,6 @@ pub(super) struct LocalClient {
     pub(super) conn: ConnId,
     /// The user's name.
     pub(super) user: String,
-    /// When it connected: rooms that it was in before are its own again only if it joins them soon.
-    pub(super) since: Instant,
-    /// Whether rooms of a former connection may still be unclaimed.
-    pub(super) resuming: bool,
     /// Per room that it entered with a gap: what it has been shown elsewhere, until that can be shown here too.
     pub(super) gaps: BTreeMap<String, VectorClock>,
 }
@@ -95,31 +91,31 @@ impl ServerNode {
     /// Answers what came of a request: nothing more, a wait, or an error.
     pub(super) fn conclude(
         &mut self,
-        conn: ConnId,
+        id: ConnId,
         done: Result<(), Hindrance>,
         step: &Step,
     ) -> Flow {
         let error = match done {
             Ok(()) => {
-                if let Some(conn) = self.conns.get_mut(&conn) {
-                    conn.waiting = None;
-                }
-                return if self.conns.contains_key(&conn) { Flow::Done } else { Flow::Close };
+                let Some(conn) = self.conns.get_mut(&id) else { return Flow::Close };
+                conn.waiting = None;
+                return Flow::Done;
             }
             Err(Hindrance::Refuse(error)) => error,
             Err(Hindrance::Wait(error)) => {
-                let Some(conn) = self.conns.get_mut(&conn) else { return Flow::Close };
+                let Some(conn) = self.conns.get_mut(&id) else { return Flow::Close };
                 let (since, beat_at) = (step.now, step.now + WAIT_BEAT);
-                let waiting =
-                    conn.waiting.get_or_insert(Waiting { since, beat_at, error: error.clone() });
+                let begin = || Waiting { since, beat_at, error: error.clone() }.into();
+                let waiting = conn.waiting.get_or_insert_with(begin);
                 if step.now < waiting.since + WAIT_MAX {
                     waiting.error = error;
+                    self.unsettled.insert(id);
                     return Flow::Wait;
                 }
                 error
             }
         };
-        self.refuse(conn, &error, step)
+        self.refuse(id, &error, step)
     }
 
     /// Sends `error` to `conn`, and closes it where the error says so.
@@ -148,7 +144,11 @@ impl ServerNode {
     /// Connections that said nothing for too long, and requests that waited too long.
     pub(super) fn check_connections(&mut self, step: &Step) {
         let mut silent = Vec::new();
-        for (id, conn) in &mut self.conns {
+        let conns = &mut self.conns;
+        let is_unsettled = |conn: &Conn| conn.role == Role::New || conn.waiting.is_some();
+        self.unsettled.retain(|id| conns.get(id).is_some_and(is_unsettled));
+        for id in &self.unsettled {
+            let Some(conn) = conns.get_mut(id) else { continue };
             if conn.role == Role::New && step.now >= conn.opened_at + HELLO_TIMEOUT {
                 silent.push(*id);
             }

@@ -104,6 +104,9 @@ pub struct FailureDetector {
     timing: DetectorTiming,
     pub(super) server_timers: BTreeMap<NodeId, ServerTimer>,
     pub(super) client_timers: BTreeMap<String, ClientTimer>,
+    /// No client's silence is an event before this time; hearing one only makes it later. Looking at ten thousand of them at
+    /// each check cost 5 % of a core.
+    clients_due: Option<Instant>,
     neighbors: BTreeSet<NodeId>,
     leader: Option<NodeId>,
     /// Heartbeats sent so far: every [`FAR`]th goes to everyone.
@@ -119,6 +122,7 @@ impl FailureDetector {
             timing,
             server_timers: BTreeMap::new(),
             client_timers: BTreeMap::new(),
+            clients_due: None,
             neighbors: BTreeSet::new(),
             leader: None,
             beats: 0,
@@ -249,6 +253,23 @@ impl FailureDetector {
                 timer.state = Liveness::Suspect;
             }
         }
+        if self.clients_due.is_none_or(|due| now >= due) {
+            self.check_clients(now, &mut events, &mut failed);
+        }
+        events.extend(failed.iter().map(|(kind, id)| self.on_failure_detected(id, *kind)));
+        events
+    }
+
+    /// [`check_timeouts`](Self::check_timeouts) of the clients.
+    fn check_clients(
+        &mut self,
+        now: Instant,
+        events: &mut Vec<DetectorEvent>,
+        failed: &mut Vec<(TimerType, String)>,
+    ) {
+        // A client that comes later is not due earlier.
+        let asked_after = self.timing.client_heartbeat_after;
+        let mut due = now + asked_after.min(self.timing.client_timeout);
         for (session, timer) in &mut self.client_timers {
             let silence = now.saturating_duration_since(timer.since);
             if silence >= self.timing.client_timeout {
@@ -257,9 +278,10 @@ impl FailureDetector {
                 timer.asked = true;
                 events.push(DetectorEvent::ClientSilent(session.clone()));
             }
+            let next = if timer.asked { self.timing.client_timeout } else { asked_after };
+            due = due.min(timer.since + next.min(self.timing.client_timeout));
         }
-        events.extend(failed.iter().map(|(kind, id)| self.on_failure_detected(id, *kind)));
-        events
+        self.clients_due = Some(due);
     }
 
     /// A timer ran out: a server is dead until it is heard again, a client is no longer watched.

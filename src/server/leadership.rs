@@ -79,6 +79,7 @@ impl ServerNode {
             return;
         }
         self.acted_term = now;
+        self.pulse.follow(self.acted_term.0.as_ref(), leader.as_ref());
         self.watch_near_servers(step);
         let leads = leader.as_ref() == Some(&self.server_id);
         if let Some(leader) = &leader {

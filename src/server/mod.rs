@@ -24,6 +24,8 @@ pub mod metadata;
 pub mod multicast;
 
 pub mod presence;
+/// How late heartbeats are, and how often the leader changed.
+mod pulse;
 
 pub mod time_sync;
 

@@ -242,11 +242,10 @@ impl ServerNode {
     ) {
         let Some(room) = self.managed_rooms.get(room_id) else { return };
         let frame = Message::new(message_type, user).in_room(room_id).to_frame();
-        for session in room.client_ids.iter().filter(|session| *session != except) {
-            if let Some(client) = self.clients.get(session) {
-                step.cm.send_to_conn(client.conn, &frame);
-            }
-        }
+        let others = room.client_ids.iter().filter(|session| *session != except);
+        let conns =
+            others.filter_map(|session| self.clients.get(session).map(|client| client.conn));
+        step.cm.send_news(&conns.collect::<Vec<_>>(), &frame);
     }
 }
 

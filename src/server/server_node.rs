@@ -35,6 +35,7 @@ use super::metadata::MetadataStore;
 use super::multicast::CausalMulticastHandler;
 use super::ordering::OrderingTiming;
 use super::presence::Presence;
+use super::pulse::Pulse;
 use super::raft::RaftTiming;
 use super::read_back::ReadBack;
 use super::replay::Replay;
@@ -146,8 +147,14 @@ pub struct ServerNode {
     pub failover: Option<Failover>,
     /// The connections that are open.
     pub(super) conns: BTreeMap<ConnId, Conn>,
+    /// Those of `conns` that said nothing yet or wait, and some that no longer do: at each tick only these are looked at.
+    pub(super) unsettled: BTreeSet<ConnId>,
     /// The clients that are connected here, by session.
     pub(super) clients: BTreeMap<String, LocalClient>,
+    /// Sessions that came back here, and when: rooms of their former connections may still be unclaimed.
+    pub(super) resumed: BTreeMap<String, Instant>,
+    /// How regular its heartbeats are, and how often the leader changed.
+    pub(super) pulse: Pulse,
     /// Addresses to dial, and when.
     pub(super) dials: Dials,
     /// When it was started.
@@ -211,7 +218,10 @@ impl ServerNode {
             time_sync: TimeSync::default(),
             failover: None,
             conns: BTreeMap::new(),
+            unsettled: BTreeSet::new(),
             clients: BTreeMap::new(),
+            resumed: BTreeMap::new(),
+            pulse: Pulse::default(),
             dials: Dials::new(&config.peers, &config.address, now),
             started_at: now,
             ready: false,
@@ -336,6 +346,7 @@ impl ServerNode {
         let dials_out = dialled.is_some();
         let opened_at = step.now;
         self.conns.insert(conn, Conn { role: Role::New, addr, dialled, opened_at, waiting: None });
+        self.unsettled.insert(conn);
         if dials_out {
             step.cm.send_to_conn(conn, &self.hello().to_frame());
         }
@@ -456,6 +467,7 @@ impl ServerNode {
         if let Some(trace) = step.cm.trace() {
             trace.timer("heartbeat");
         }
+        self.pulse.beat(step.now, self.config.timing.detector.heartbeat_interval);
         let term = self.election_module.term();
         self.failure_detector.send_heartbeat(step.cm, &self.metadata_store, term);
         if let Some(ordered) = &mut self.ordered {
@@ -523,8 +535,9 @@ impl ServerNode {
             self.causal_multicast_handler.send_confirmations(&self.managed_rooms, &me, step);
         }
         if std::mem::take(&mut self.progress) {
-            for (conn, _) in self.conns.iter().filter(|(_, conn)| conn.waiting.is_some()) {
-                step.cm.resume(*conn);
+            let waits = |id: &ConnId| self.conns.get(id).is_some_and(|conn| conn.waiting.is_some());
+            for conn in self.unsettled.iter().copied().filter(waits) {
+                step.cm.resume(conn);
             }
         }
     }

@@ -129,14 +129,9 @@ impl ServerNode {
         for session in self.presence.expired(step.now) {
             self.remove_session(&session, step);
         }
-        let resumed = self.clients.iter_mut().filter(|(_, client)| client.resuming);
-        let over = resumed.filter(|(_, client)| step.now >= client.since + GRACE);
-        let over: Vec<String> = over
-            .map(|(session, client)| {
-                client.resuming = false;
-                session.clone()
-            })
-            .collect();
+        let over = self.resumed.extract_if(.., |_, since| step.now >= *since + GRACE);
+        let over = over.map(|(session, _)| session);
+        let over: Vec<String> = over.filter(|session| self.clients.contains_key(session)).collect();
         for session in over {
             for room_id in self.presence.rooms_of(&session) {
                 let joins = self.is_replaying(&session, &room_id);

@@ -55,6 +55,8 @@ impl ServerNode {
             order: self.ordered.as_ref().map(|ordered| ordered.order.status()),
             disk_fault: step.log.fault(),
             syncs: step.log.syncs(),
+            heartbeat_lateness: Some(self.pulse.lateness(step.now)),
+            leader_changes: Some(self.pulse.leader_changes),
             not_ready: self.takes_no_clients(step),
         }
     }

@@ -395,6 +395,8 @@ fn questions_are_answered_and_survive_a_reconnect() {
         disk_fault: None,
         not_ready: None,
         syncs: 0,
+        heartbeat_lateness: None,
+        leader_changes: None,
     };
     let answer = Message::new(MessageType::Status, "n1").with_id(&asked.message_id).saying(&status);
     let names = vec!["alice".to_string(), "bob".to_string()];

@@ -295,3 +295,31 @@ fn frames_queued_by_many_threads_are_all_flushed() {
     assert_eq!(ids_until_the_end(&far).len(), 2000);
     server.stop();
 }
+
+#[test]
+fn much_news_waits_for_its_flush_and_nothing_overtakes_it() {
+    let server = server();
+    let (busy, _far_busy) = server.accept();
+    let (conn, far) = server.accept();
+    let manager = &server.manager;
+    for _ in 0..PROMPT_NEWS {
+        manager.send_news(&[busy.id()], &status("often").to_frame());
+    }
+    manager.send_news(&[conn.id()], &status("1").to_frame());
+    manager.flush();
+    assert_eq!(busy.waiting(), 0, "a little news goes at once");
+    assert!(conn.waiting() > 0, "more than that waits");
+    manager.flush_news();
+    assert_eq!(conn.waiting(), 0);
+
+    for _ in 0..PROMPT_NEWS {
+        manager.send_news(&[busy.id()], &status("often").to_frame());
+    }
+    manager.send_news(&[conn.id()], &status("2").to_frame());
+    manager.send_to_conn(conn.id(), &status("3").to_frame());
+    manager.flush();
+    assert_eq!(conn.waiting(), 0);
+    manager.close_all();
+    assert_eq!(ids_until_the_end(&far), ["1", "2", "3"]);
+    server.stop();
+}

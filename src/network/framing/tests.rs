@@ -124,12 +124,16 @@ fn the_buffer_grows_while_reads_fill_it_and_shrinks_when_they_do_not() {
         while decoder.next_message().is_some() {}
         assert_eq!(decoder.space().len(), expected);
     }
-    for _ in 0..3 * SMALL_READS_MAX {
+    for _ in 0..SMALL_READS_MAX {
         decoder.push(line.as_bytes());
         assert!(decoder.next_message().unwrap().is_ok());
     }
     assert_eq!(decoder.space().len(), 1024);
     assert!(decoder.buffer.capacity() < 4096, "the memory was given back");
+    decoder.push(line.as_bytes());
+    assert!(decoder.next_message().unwrap().is_ok());
+    assert!(decoder.is_at_rest());
+    assert_eq!(decoder.buffer.capacity(), 0, "all of it");
 }
 
 #[test]

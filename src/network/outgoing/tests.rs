@@ -14,9 +14,7 @@ fn pair(bytes_max: usize, threads: &Threads) -> (Arc<Outgoing>, TcpStream) {
     let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (far, peer) = listener.accept().unwrap();
     far.set_read_timeout(Some(LONG)).unwrap();
-    let (resume, _) = crossbeam_channel::bounded(1);
-    let outgoing =
-        Outgoing::new(near.into(), peer, bytes_max, "n1".into(), resume, threads.clone());
+    let outgoing = Outgoing::new(near.into(), peer, bytes_max, "n1".into(), threads.clone());
     (Arc::new(outgoing), far)
 }
 

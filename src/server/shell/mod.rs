@@ -347,7 +347,10 @@ impl Shell {
                 let reader = conn.clone();
                 let callback = move |received| shell.received(&reader, received);
                 if let Err(error) = self.cm.listen_to_connection(&conn, callback) {
-                    log::warn!("cannot serve {addr}: no thread for it: {error}");
+                    log::warn!(
+                        "cannot serve {addr}: no thread for it: {error} (limits of the system: ulimit -u, pids.max of \
+                         a container, and vm.max_map_count, of which each thread takes 4)"
+                    );
                     self.step(|node, step| node.handle_closed(id, "no thread for it", step));
                 }
             }
@@ -426,7 +429,9 @@ impl Shell {
                 Flow::Done => return ControlFlow::Continue(()),
                 Flow::Close => return ControlFlow::Break(()),
                 Flow::Wait => {
-                    if !conn.wait_resumed(self.threads.stopped()) {
+                    // When the node stops, the connection is closed, which ends this wait too.
+                    conn.wait_resumed();
+                    if self.threads.is_stopped() {
                         return ControlFlow::Break(());
                     }
                 }
@@ -479,6 +484,7 @@ impl Shell {
                     recv(shell.threads.stopped()) -> _ => break,
                     recv(ticker) -> _ => {
                         shell.step(tick);
+                        shell.cm.flush_news();
                         shell.start_dials();
                     }
                 }

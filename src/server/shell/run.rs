@@ -14,6 +14,7 @@ use crate::error::StartError;
 use crate::logging::{self, NodeLabel};
 use crate::network::listener::bind_listener;
 use crate::network::tcp_connection::ConnectionSettings;
+use crate::open_files;
 use crate::server::failure_detector::DetectorTiming;
 use crate::server::ordering::UNCOMMITTED_MAX;
 use crate::server::server_node::{NodeConfig, Timing};
@@ -33,6 +34,7 @@ pub fn run(config: ServerConfig) -> Result<(), StartError> {
     {
         return Err(StartError::Usage(format!("there is no fault {name:?} to be planted")));
     }
+    open_files::raise_for_server()?;
     let signals = Threads::new("signals");
     let stop = stop_on_signals(&signals)?;
     let made = Made::new(&config, label)?;

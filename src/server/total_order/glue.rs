@@ -460,6 +460,7 @@ impl ServerNode {
             let who = if *leader == self.server_id { "this server" } else { leader.as_str() };
             log::info!("{who} leads in term {}", term.counter);
         }
+        self.pulse.follow(now.0.as_ref(), now.1.as_ref());
         self.acted_term = now;
         self.watch_near_servers(step);
         self.check_ready(step);
