@@ -178,9 +178,7 @@ impl Presence {
 
     /// The rooms that `session` is in.
     pub fn rooms_of(&self, session: &str) -> Vec<String> {
-        self.sessions
-            .get(session)
-            .map_or_else(Vec::new, |info| info.rooms.iter().cloned().collect())
+        self.sessions.get(session).map_or_else(Vec::new, |info| info.rooms.clone())
     }
 
     /// The sessions that are connected to `node`.
@@ -196,7 +194,7 @@ impl Presence {
         let connected = here.filter(|(_, info)| info.away_since.is_none());
         connected
             .map(|(session, info)| {
-                let rooms = info.rooms.iter().cloned().collect();
+                let rooms = info.rooms.clone();
                 let presence =
                     SessionPresence { user: info.user.clone(), epoch: info.epoch, rooms };
                 (session.clone(), presence)

@@ -129,10 +129,13 @@ impl ServerNode {
         for session in self.presence.expired(step.now) {
             self.remove_session(&session, step);
         }
-        let over = self.resumed.extract_if(.., |_, since| step.now >= *since + GRACE);
-        let over = over.map(|(session, _)| session);
-        let over: Vec<String> = over.filter(|session| self.clients.contains_key(session)).collect();
+        let over = self.resumed.iter().filter(|(_, since)| step.now >= **since + GRACE);
+        let over: Vec<String> = over.map(|(session, _)| session.clone()).collect();
         for session in over {
+            self.resumed.remove(&session);
+            if !self.clients.contains_key(&session) {
+                continue;
+            }
             for room_id in self.presence.rooms_of(&session) {
                 let joins = self.is_replaying(&session, &room_id);
                 if !joins && !self.is_member_here(&session, &room_id) {
