@@ -46,6 +46,13 @@ impl OrderingManager {
         }
     }
 
+    /// Voters that do not count, since they came back on another disk.
+    pub(super) fn wiped_voters(&self) -> impl Iterator<Item = &NodeId> {
+        let all = self.foreign_disks.iter();
+        let wiped = all.filter(|(id, foreign)| !self.membership.counts(id, &foreign.disk_id));
+        wiped.map(|(id, _)| id)
+    }
+
     /// Active leader: does what wiped voters wait for. False when it stands anew because of that.
     pub(super) fn readmit_wiped(&mut self, step: &Step) -> bool {
         let membership = &self.membership;
