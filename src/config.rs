@@ -288,7 +288,7 @@ pub struct Settings {
         help_heading = "Tuning"
     )]
     pub compact_after: Option<u64>,
-    /// How much of the log's end stays in memory, for servers that fall behind a little (design sequencer)
+    /// How much of the log's end stays in memory, for who joins and for servers that fall behind a little (designs ring and sequencer)
     /// [default: 33554432]
     #[arg(
         long,
@@ -386,7 +386,7 @@ pub struct ServerConfig {
     pub segment_bytes: u64,
     /// A snapshot replaces the log when so many entries were applied, at least (design `raft`).
     pub compact_after: u64,
-    /// How much of the log's end stays in memory, in bytes (design `sequencer`).
+    /// How much of the log's end stays in memory, in bytes (designs `ring` and `sequencer`).
     pub log_tail_bytes: usize,
     /// How much of the past is kept (design `sequencer`).
     pub retain: Retain,

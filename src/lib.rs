@@ -62,7 +62,7 @@
 //! | `VectorClock.is_causally_ready()` | [`VectorClock::is_causally_ready`](domain::VectorClock::is_causally_ready) |  |
 //! | `Room.room_id` | [`Room::room_id`](domain::Room::room_id) |  |
 //! | `Room.client_ids` | [`Room::client_ids`](domain::Room::client_ids) | the sessions that are connected to this server |
-//! | `Room.message_history` | [`Room::message_history`](domain::Room::message_history) |  |
+//! | `Room.message_history` | [`Room::message_history`](domain::Room::message_history) | a [`History`](domain::History): the end in memory, all of it on disk |
 //! | `Room.hold_back_queue` | [`Room::hold_back_queue`](domain::Room::hold_back_queue) | a [`HoldBackQueue`](domain::HoldBackQueue): found by what they wait for |
 //! | `Room.host` | [`Room::host`](domain::Room::host) | a [`NodeId`](domain::NodeId): the host may be another server, which no reference here can be |
 //! | `Room.copy()` | [`Room::copy`](domain::Room::copy) | it is `Clone` |
@@ -153,7 +153,7 @@
 //! | `Message *-- VectorClock` | [`Message::vector_clock`](domain::Message::vector_clock), the stamp of a CHAT |
 //! | `Message *-- MessageType` | [`Message::message_type`](domain::Message::message_type), `type` on the wire |
 //! | `Room *-- VectorClock` | [`Room::clock`](domain::Room::clock), what was delivered |
-//! | `Room o-- Message` | [`Room::message_history`](domain::Room::message_history), shared as `Arc` |
+//! | `Room o-- Message` | [`Room::message_history`](domain::Room::message_history), shared as `Arc` while in memory |
 //! | `ServerNode *-- ConnectionManager` | [`RunningServer::connection_manager`](server::shell::RunningServer::connection_manager): owned one floor up, so that the node runs without sockets |
 //! | `ServerNode *-- ElectionModule` | [`ServerNode::election_module`](server::ServerNode::election_module), as a boxed [`Election`](server::election::Election), so that another one can take its place |
 //! | `ServerNode *-- FailureDetector` | [`ServerNode::failure_detector`](server::ServerNode::failure_detector) |

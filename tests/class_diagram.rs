@@ -166,7 +166,7 @@ fn the_domain_has_the_diagrams_fields_and_methods() {
     let _: fn(&VectorClock, &VectorClock, &Incarnation) -> bool = VectorClock::is_causally_ready;
 
     let _: fn(Room) -> (String, Vec<String>) = |room| (room.room_id, room.client_ids);
-    let _: fn(Room) -> Vec<Arc<Message>> = |room| room.message_history;
+    let _: fn(Room) -> roundtable::domain::History = |room| room.message_history;
     let _: fn(Room) -> HoldBackQueue = |room| room.hold_back_queue;
     let _: fn(Room) -> Option<NodeId> = |room| room.host;
     let _: fn(&Room) -> Room = Room::copy;
@@ -292,7 +292,7 @@ fn each_whole_of_the_diagram_leads_to_its_part() {
     let _: fn(&Message) -> Option<&VectorClock> = |msg| msg.vector_clock.as_ref();
     let _: fn(&Message) -> &MessageType = |msg| &msg.message_type;
     let _: fn(&Room) -> &VectorClock = |room| &room.clock;
-    let _: fn(&Room) -> Option<&Arc<Message>> = |room| room.message_history.first();
+    let _: fn(&Room) -> Option<&Arc<Message>> = |room| room.message_history.get(0);
     let _: fn(&RunningServer) -> &ConnectionManager = RunningServer::connection_manager;
     let _: fn(&ServerNode) -> &dyn Election = |node| &*node.election_module;
     let _: fn(&ServerNode) -> &FailureDetector = |node| &node.failure_detector;

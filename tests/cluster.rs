@@ -437,7 +437,9 @@ fn the_status_in_json_has_exactly_the_documented_keys() {
     let set = |names: &str| names.split(' ').map(str::to_string).collect::<BTreeSet<String>>();
     assert_eq!(
         keys(&status),
-        set("node state leader term design cluster servers ring rooms syncs")
+        set(
+            "node state leader term design cluster servers ring rooms syncs leader_changes heartbeat_lateness"
+        )
     );
     assert_eq!(keys(&status["servers"][0]), set("id address state last_heartbeat_ms"));
     assert_eq!(keys(&status["rooms"][0]), set("room_id host replicas members messages"));

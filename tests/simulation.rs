@@ -119,7 +119,9 @@ fn a_seed_is_one_run_byte_for_byte() {
 #[test]
 fn without_faults_nothing_is_sent_twice_and_nobody_moves() {
     let options = Options { faults: Faults::NONE, ..Options::default() };
-    for report in run_seeds(0..20, &options) {
+    for mut report in run_seeds(0..20, &options) {
+        // Old messages come from there at any time.
+        report.counters.remove("read from the disk");
         assert_eq!(report.counters, BTreeMap::new(), "seed {}", report.seed);
     }
 }

@@ -3,6 +3,7 @@
 //! Ids compare in *natural order*: digits by their value (`n2 < n10`), ties (`n1`, `n01`) by bytes, so
 //! that the order of a ring is the order that a person expects.
 
+use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
@@ -120,6 +121,13 @@ impl Ord for Incarnation {
     /// By bytes: people never see this order, and clocks compare incarnations at every step.
     fn cmp(&self, other: &Self) -> Ordering {
         self.0.cmp(&other.0)
+    }
+}
+
+/// So that a map of incarnations is asked with a text. Both compare by bytes.
+impl Borrow<str> for Incarnation {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -5,7 +5,7 @@
 //! share it.
 //!
 //! Reading order: [`ids`], [`vector_clock`], [`message`], [`content`], [`raft_content`], [`request_error`],
-//! [`hold_back`], [`room`].
+//! [`hold_back`], [`history`], [`room`], [`stored_chat`].
 
 pub mod ids;
 pub mod vector_clock;
@@ -19,10 +19,16 @@ pub mod request_error;
 
 pub mod hold_back;
 
+pub mod history;
+
 pub mod room;
 
+pub mod stored_chat;
+
+pub use history::{History, Outline};
 pub use hold_back::HoldBackQueue;
 pub use ids::{Incarnation, NodeId, Term};
 pub use message::{Content, Frame, Message, MessageType};
 pub use room::Room;
+pub use stored_chat::StoredChat;
 pub use vector_clock::VectorClock;

@@ -10,16 +10,13 @@
 //! mean equal sets. A message that a client sent again through another server may carry two stamps: both
 //! advance the clock, and the second one is kept as a *repeat*, which is never shown.
 //!
-//! Memory: the whole history is kept, about 300 bytes a message besides its text. The duplicate check keeps 16 bytes a
-//! message: a hash of session and message id, and a place; what the hash points at is compared with the message itself.
+//! Memory: the history keeps about 20 bytes a message, and the last messages themselves ([`super::history`]).
 //!
 //! Source: class-diagram.txt, `Room`.
 
-use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::slice;
 use std::sync::Arc;
 
+use super::history::{History, Outline};
 use super::hold_back::HoldBackQueue;
 use super::ids::{Incarnation, NodeId};
 use super::message::Message;
@@ -33,7 +30,7 @@ pub struct Room {
     /// The sessions in the room that are connected to this server, sorted: each CHAT asks whether its session is one.
     pub client_ids: Vec<String>,
     /// Every delivered message, repeats included, in the order of delivery.
-    pub message_history: Vec<Arc<Message>>,
+    pub message_history: History,
     /// Messages whose causal past is not here yet.
     pub hold_back_queue: HoldBackQueue,
     /// The server named in `room_locations`, once known.
@@ -42,13 +39,6 @@ pub struct Room {
     pub clock: VectorClock,
     /// The latest timestamp of a delivered message, in milliseconds since 1970; 0 before the first.
     pub latest_timestamp_ms: u64,
-    /// Where each incarnation's n-th message stands in `message_history`, from n = 1.
-    by_origin: BTreeMap<Incarnation, Vec<usize>>,
-    /// Hash of session and message id to the place of the message that is shown. The hash of a second key that would
-    /// have the same is counted up.
-    by_key: BTreeMap<u64, usize>,
-    /// Places of messages that have repeats, each with all its places: its own, then the repeats'.
-    repeated: BTreeMap<usize, Vec<usize>>,
 }
 
 impl Room {
@@ -87,91 +77,55 @@ impl Room {
     /// is not the next message of its origin, which the caller's readiness check rules out.
     pub fn add_message(&mut self, msg: Arc<Message>) -> Option<usize> {
         let (origin, count) = msg.stamp()?;
-        if count != self.clock.get(origin) + 1 {
-            return None;
-        }
-        let place = self.message_history.len();
+        let place = self.message_history.push(msg.clone())?;
         self.clock.raise(origin, count);
         self.latest_timestamp_ms = self.latest_timestamp_ms.max(msg.timestamp.unwrap_or_default());
-        match self.by_origin.get_mut(origin) {
-            Some(places) => places.push(place),
-            None => drop(self.by_origin.insert(origin.clone(), vec![place])),
-        }
-        if let Some((session, message_id)) = msg.duplicate_key() {
-            match self.find(session, message_id).copied() {
-                Ok(first) => {
-                    self.repeated.entry(first).or_insert_with(|| vec![first]).push(place);
-                }
-                Err(free) => drop(self.by_key.insert(free, place)),
-            }
-        }
-        self.message_history.push(msg);
         Some(place)
     }
 
-    /// The place that is shown of the message with this key, or the hash under which it would be kept.
-    fn find(&self, session: &str, message_id: &str) -> Result<&usize, u64> {
-        let mut hasher = DefaultHasher::new();
-        (session, message_id).hash(&mut hasher);
-        let mut hash = hasher.finish();
-        while let Some(place) = self.by_key.get(&hash) {
-            if self.message_history[*place].duplicate_key() == Some((session, message_id)) {
-                return Ok(place);
-            }
-            hash = hash.wrapping_add(1);
+    /// Delivers what the log held as record `record`: as [`add_message`](Self::add_message), but the
+    /// message itself stays on disk, and is found by its key after [`recovered`](Self::recovered).
+    pub fn recover(&mut self, outline: Outline, timestamp: Option<u64>, record: u64) {
+        if self.message_history.push_outline(outline).is_none() {
+            return;
         }
-        Err(hash)
+        self.message_history.wrote(record);
+        match self.clock.timestamps.get_mut(outline.origin) {
+            Some(entry) => *entry = outline.count,
+            None => self.clock.raise(&outline.origin.into(), outline.count),
+        }
+        self.latest_timestamp_ms = self.latest_timestamp_ms.max(timestamp.unwrap_or_default());
     }
 
-    /// The places of the message with this key: the one that is shown first, then its repeats. Empty when
-    /// it was never delivered here.
-    pub fn places_of(&self, session: &str, message_id: &str) -> &[usize] {
-        match self.find(session, message_id) {
-            Ok(first) => self.repeated.get(first).map_or(slice::from_ref(first), Vec::as_slice),
-            Err(_) => &[],
-        }
+    /// Everything that the log held was handed to [`recover`](Self::recover).
+    pub fn recovered(&mut self) {
+        self.message_history.index();
+    }
+
+    /// The place that is shown of the message with this key; `None` when it was never delivered here.
+    pub fn place_of(&self, session: &str, message_id: &str) -> Option<usize> {
+        self.message_history.place_of(session, message_id)
     }
 
     /// Whether the message at `place` repeats an earlier one under another stamp: it is never shown.
     pub fn is_repeat(&self, place: usize) -> bool {
-        !self.repeated.is_empty()
-            && self.message_history[place]
-                .duplicate_key()
-                .is_some_and(|(session, id)| self.places_of(session, id).first() != Some(&place))
+        self.message_history.is_repeat(place)
     }
 
     /// The stamp of the message at `place`.
     pub fn stamp_at(&self, place: usize) -> (&Incarnation, u64) {
-        // `add_message` refuses a message without a stamp.
-        self.message_history[place].stamp().expect("delivered messages are stamped")
-    }
-
-    /// Where the `count`-th message of `origin` stands (from 1).
-    pub fn place_of_stamp(&self, origin: &Incarnation, count: u64) -> Option<usize> {
-        let index = usize::try_from(count.checked_sub(1)?).ok()?;
-        self.by_origin.get(origin)?.get(index).copied()
+        self.message_history.stamp_at(place)
     }
 
     /// The places of at most `limit` messages that someone at `have` lacks, in delivery order; together
     /// with `have` they leave no causal gap.
     pub fn lacking(&self, have: &VectorClock, limit: usize) -> Vec<usize> {
-        let mut places: Vec<usize> = self
-            .by_origin
-            .iter()
-            .flat_map(|(origin, places)| {
-                let seen = usize::try_from(have.get(origin)).unwrap_or(usize::MAX);
-                // `limit` of each are enough: no more are returned in all.
-                places.iter().skip(seen).take(limit).copied()
-            })
-            .collect();
-        places.sort_unstable();
-        places.truncate(limit);
-        places
+        self.message_history.lacking(have, limit)
     }
 
     /// How many messages people see: those delivered, repeats not counted.
     pub fn message_count(&self) -> u64 {
-        self.by_key.len() as u64
+        self.message_history.shown_count() as u64
     }
 
     /// Whether nothing would be lost with the room: no member, no message, nothing waiting.
@@ -223,22 +177,8 @@ mod tests {
         room.add_message(chat("a", 1, "x"));
         room.add_message(chat("b", 1, "x"));
         room.add_message(chat("b", 2, "y"));
-        assert_eq!(room.places_of("s", "x"), [0, 1]);
+        assert_eq!(room.place_of("s", "x"), Some(0));
         assert!(!room.is_repeat(0) && room.is_repeat(1) && !room.is_repeat(2));
-        assert_eq!(room.message_count(), 2);
-    }
-
-    #[test]
-    fn two_keys_of_one_hash_are_two_messages() {
-        let mut room = Room::new("lobby");
-        room.add_message(chat("a", 1, "x"));
-        // As if y had the hash of x.
-        let hash_of_y = room.find("s", "y").unwrap_err();
-        room.by_key = BTreeMap::from([(hash_of_y, 0)]);
-        assert_eq!(room.places_of("s", "y"), [0; 0]);
-        room.add_message(chat("a", 2, "y"));
-        room.add_message(chat("b", 1, "y"));
-        assert_eq!(room.places_of("s", "y"), [1, 2]);
         assert_eq!(room.message_count(), 2);
     }
 

@@ -39,12 +39,14 @@ pub mod dials;
 mod discovery;
 mod leadership;
 pub mod peers;
+mod read_back;
 mod replay;
 pub mod ring;
 mod rooms;
 mod sessions;
 mod snapshot;
 mod sync;
+mod tail;
 
 pub mod shell;
 

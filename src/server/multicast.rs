@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use super::planted::{Planted, is_planted};
 use super::step::Step;
+use super::tail::Tail;
 use crate::domain::content::Held;
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, VectorClock};
 use crate::network::{ConnId, Transport};
@@ -38,6 +39,9 @@ use crate::storage::LogIndex;
 
 /// Messages that one room holds back at most. More are dropped; SYNC brings them again.
 pub const HOLD_BACK_MAX: usize = 10_000;
+
+/// Above so many places that may be due they are not looked at one by one.
+const MANY_PLACES: usize = 64;
 
 /// An acknowledgement that is owed to a client; they sort by the place of their message.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,6 +125,20 @@ impl Replication {
         }
     }
 
+    /// Shows what one of the servers `live` is known to hold: a start finds a whole history to be due at once.
+    fn skip_held(&mut self, room: &Room, live: &BTreeSet<NodeId>) {
+        let history = &room.message_history;
+        let mut held = VectorClock::new();
+        for (_, clock) in self.held.iter().filter(|(node_id, _)| live.contains(*node_id)) {
+            held.merge(clock);
+        }
+        let end = if live.is_empty() { history.len() } else { history.first_beyond(&held) };
+        if end > self.shown {
+            self.shown = end;
+            self.shown_clock = history.clock_before(end);
+        }
+    }
+
     /// Whether `node_id` is known to hold everything that `room` holds here.
     pub fn is_covered_by(&self, node_id: &NodeId, room: &Room) -> bool {
         self.held.get(node_id).is_some_and(|held| held.covers(&room.clock))
@@ -145,6 +163,8 @@ pub struct CausalMulticastHandler {
     replication: BTreeMap<String, Replication>,
     /// What was appended to the log and is not reported synced yet: index, room, place.
     unsynced: VecDeque<(LogIndex, String, usize)>,
+    /// What is synced and still in memory.
+    tail: Tail,
     /// Rooms in which something happened since they were settled last.
     touched: BTreeSet<String>,
     /// Whose messages were delivered or synced since they were confirmed last.
@@ -152,12 +172,13 @@ pub struct CausalMulticastHandler {
 }
 
 impl CausalMulticastHandler {
-    /// A handler that stamps as `incarnation`.
-    pub fn new(incarnation: Incarnation) -> Self {
+    /// A handler that stamps as `incarnation`, and keeps about `tail_bytes` bytes of synced messages in memory.
+    pub fn new(incarnation: Incarnation, tail_bytes: usize) -> Self {
         Self {
             incarnation,
             replication: BTreeMap::new(),
             unsynced: VecDeque::new(),
+            tail: Tail::new(tail_bytes),
             touched: BTreeSet::new(),
             to_confirm: BTreeSet::new(),
         }
@@ -196,14 +217,12 @@ impl CausalMulticastHandler {
         std::mem::take(&mut self.touched)
     }
 
-    /// Takes a message that this server's log held when it started: no log, no multicast, it is synced.
-    pub fn recover(&mut self, msg: Message, room: &mut Room) {
-        let msg = Arc::new(msg);
-        if room.add_message(msg.clone()).is_some()
-            && let Some((origin, count)) = msg.stamp()
-        {
-            self.replication(&room.room_id).synced.raise(origin, count);
-            self.touch(&room.room_id);
+    /// What this server's log held when it started is in `rooms`: no log, no multicast, it is synced.
+    pub fn recovered(&mut self, rooms: &mut BTreeMap<String, Room>) {
+        for (room_id, room) in rooms {
+            room.recovered();
+            self.replication(room_id).synced = room.clock.clone();
+            self.touch(room_id);
         }
     }
 
@@ -244,6 +263,7 @@ impl CausalMulticastHandler {
         let msg = Arc::new(msg);
         let Some(place) = room.add_message(msg.clone()) else { return };
         let index = step.log.append(&msg);
+        room.message_history.wrote(index);
         self.unsynced.push_back((index, room.room_id.clone(), place));
         self.touch(&room.room_id);
         if msg.origin.as_ref() == Some(&self.incarnation) {
@@ -294,13 +314,19 @@ impl CausalMulticastHandler {
         self.touch(room_id);
     }
 
+    /// Owes an acknowledgement on that was due and could not be sent: its session is being shown the past. The room is settled
+    /// again when that is over.
+    pub(super) fn keep_ack(&mut self, room_id: &str, ack: PendingAck) {
+        self.replication(room_id).acks.insert(ack);
+    }
+
     /// How many acknowledgements `session` waits for in `room_id`.
     pub fn owed_acks(&self, room_id: &str) -> usize {
         self.replication.get(room_id).map_or(0, |replication| replication.acks.len())
     }
 
     /// Everything appended up to `index` is on this server's disk.
-    pub fn on_synced(&mut self, index: LogIndex, rooms: &BTreeMap<String, Room>) {
+    pub fn on_synced(&mut self, index: LogIndex, rooms: &mut BTreeMap<String, Room>) {
         while self.unsynced.front().is_some_and(|(at, _, _)| *at <= index) {
             let Some((_, room_id, place)) = self.unsynced.pop_front() else { return };
             let Some(room) = rooms.get(&room_id) else { continue };
@@ -312,7 +338,9 @@ impl CausalMulticastHandler {
                 self.to_confirm.insert((room_id.clone(), origin.clone()));
             }
             self.touch(&room_id);
+            self.tail.push(room_id, place, room);
         }
+        self.tail.release(rooms, &self.replication);
     }
 
     /// `node_id` has delivered what `clock` counts, in `room_id`.
@@ -345,6 +373,9 @@ impl CausalMulticastHandler {
             return Settled::default();
         };
         let first = replication.shown;
+        if room.message_history.len() - first > MANY_PLACES {
+            replication.skip_held(room, live);
+        }
         while replication.shown < room.message_history.len() {
             let (origin, count) = room.stamp_at(replication.shown);
             if !replication.held_elsewhere(live, origin, count) {

@@ -14,9 +14,10 @@
 //! no message is shown to it of which any stamp is covered, and its positions never fall behind.
 
 use super::ServerNode;
+use super::read_back::{READ_MESSAGES, ReadMessages, Reader};
 use super::rooms::{count_shown, delivered, is_covered, is_hidden};
 use super::step::Step;
-use crate::domain::{Room, VectorClock};
+use crate::domain::{History, Message, Room, VectorClock};
 
 /// How many messages one session is sent in one step: the server has others to serve meanwhile, and its own
 /// heartbeats to send. With a tick every 50 ms these are 40,000 a second.
@@ -33,31 +34,46 @@ pub(super) struct Replay {
     after: Option<VectorClock>,
     /// What the session had been shown when this began: its position never falls behind it.
     base: VectorClock,
+    /// Messages from `next` on that were read back.
+    pub(super) read: ReadMessages,
 }
 
 impl Replay {
     /// The last `limit` messages shown in `room`, or all that `after` does not cover; and how many they are.
-    fn new(
-        room: &Room,
-        shown: usize,
-        shown_clock: &VectorClock,
-        limit: usize,
-        after: Option<&VectorClock>,
-    ) -> (Self, usize) {
-        let mut position = shown_clock.clone();
-        let (mut next, mut count) = (shown, 0);
-        while next > 0 && count < limit && !after.is_some_and(|after| after.covers(&position)) {
-            next -= 1;
-            let (origin, stamp) = room.stamp_at(next);
-            match stamp {
-                1 => drop(position.timestamps.remove(origin)),
-                _ => drop(position.timestamps.insert(origin.clone(), stamp - 1)),
-            }
-            count += usize::from(!room.is_repeat(next) && !is_covered(room, next, after));
-        }
-        let base = after.cloned().unwrap_or_default();
-        (Self { next, position, after: after.cloned(), base }, count)
+    fn new(room: &Room, shown: usize, limit: usize, after: Option<&VectorClock>) -> (Self, usize) {
+        let history = &room.message_history;
+        let next = match after {
+            Some(after) => history.first_beyond(after).min(shown),
+            None => history.last_before(shown, limit),
+        };
+        let none = VectorClock::new();
+        let count = history.count_beyond(next, shown, after.unwrap_or(&none));
+        (Self::at(next, history.clock_before(next), after), count)
     }
+
+    /// From the place `next` on, before which `position` is counted.
+    fn at(next: usize, position: VectorClock, after: Option<&VectorClock>) -> Self {
+        let base = after.cloned().unwrap_or_default();
+        Self { next, position, after: after.cloned(), base, read: ReadMessages::new() }
+    }
+
+    /// Whether the message at `place` is kept from the session.
+    fn skips(&self, room: &Room, place: usize) -> bool {
+        is_hidden(room, place) || is_covered(room, place, self.after.as_ref())
+    }
+}
+
+/// The message at `place`, if it is in memory or among those that were `read` back; of these the ones before it go.
+fn message_at<'a>(
+    read: &'a mut ReadMessages,
+    history: &'a History,
+    place: usize,
+) -> Option<&'a Message> {
+    while read.front().is_some_and(|(first, _)| *first < place) {
+        read.pop_front();
+    }
+    let first = read.front().filter(|(first, _)| *first == place);
+    first.map(|(_, msg)| msg).or_else(|| history.get(place).map(AsRef::as_ref))
 }
 
 impl ServerNode {
@@ -75,7 +91,7 @@ impl ServerNode {
         let room = self.managed_rooms.get_mut(room_id);
         let (Some(room), Some(replication)) = (room, replication) else { return 0 };
         let shown = replication.shown;
-        let (mut replay, count) = Replay::new(room, shown, &replication.shown_clock, limit, after);
+        let (mut replay, count) = Replay::new(room, shown, limit, after);
         if room.remove_client(session) {
             // A member that asks for the past again has been shown all of it.
             replay.base = replication.shown_clock.clone();
@@ -121,10 +137,25 @@ impl ServerNode {
             || self.ordered.as_ref().is_some_and(|ordered| ordered.replays.keys().any(is_it))
     }
 
+    /// The messages of `room_id` from `first` on are due, and not all in memory: its members here, who have been shown what
+    /// `before` counts, are shown them as the past.
+    pub(super) fn show_as_past(&mut self, room_id: &str, first: usize, before: &VectorClock) {
+        let Some(room) = self.managed_rooms.get_mut(room_id) else { return };
+        for session in std::mem::take(&mut room.client_ids) {
+            let gap = self.clients.get(&session).and_then(|client| client.gaps.get(room_id));
+            let replay = Replay::at(first, before.clone(), gap);
+            self.replays.insert((session, room_id.into()), replay);
+        }
+    }
+
     /// Ends the replays of `session`: of one room, or of all.
     pub(super) fn end_replays(&mut self, session: &str, room_id: Option<&str>) {
         let stays =
             |(s, r): &(String, String)| s != session || room_id.is_some_and(|room_id| r != room_id);
+        for (_, room_id) in self.replays.keys().filter(|key| !stays(key)) {
+            // Acknowledgements may have waited for this.
+            self.causal_multicast_handler.touch(room_id);
+        }
         self.replays.retain(|key, _| stays(key));
         if let Some(ordered) = &mut self.ordered {
             ordered.end_replays(stays);
@@ -151,25 +182,38 @@ impl ServerNode {
         let Some(client) = self.clients.get(session) else { return true };
         let mut spare = step.cm.spare_bytes(client.conn);
         let end = shown.min(replay.next + PORTION_MESSAGES);
+        let mut read = std::mem::take(&mut replay.read);
         while replay.next < end && spare > 0 {
             let place = replay.next;
+            let skips = replay.skips(room, place);
+            let msg = message_at(&mut read, &room.message_history, place);
+            if msg.is_none() && !skips {
+                let reader = Reader::Session { session: session.into(), room_id: room_id.into() };
+                if !self.read_back.is_reading(&reader) {
+                    let released = place..shown.min(room.message_history.first_in_memory());
+                    let wanted = released.filter(|place| !replay.skips(room, *place));
+                    let wanted = wanted.take(READ_MESSAGES);
+                    self.read_back.ask(reader, &room.message_history, wanted, step);
+                }
+                break;
+            }
             replay.next += 1;
             count_shown(room, place, &mut replay.position);
-            if is_hidden(room, place) || is_covered(room, place, replay.after.as_ref()) {
-                continue;
-            }
+            let Some(msg) = msg.filter(|_| !skips) else { continue };
             let mut position = replay.position.clone();
             position.merge(&replay.base);
-            let frame = delivered(&room.message_history[place], &position);
+            let frame = delivered(msg, &position);
             spare = spare.saturating_sub(frame.len());
             step.cm.send_to_conn(client.conn, &frame);
         }
+        replay.read = read;
         if replay.next < shown {
             return false;
         }
         room.add_client(session);
-        // The session's own messages may have waited for this.
+        // The session's own messages may have waited for this, and its acknowledgements.
         step.cm.resume(client.conn);
+        self.causal_multicast_handler.touch(room_id);
         true
     }
 }

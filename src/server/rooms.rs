@@ -130,10 +130,10 @@ impl ServerNode {
     pub(super) fn publish(&mut self, session: &str, user: &str, msg: &Message, step: &Step) {
         let Some(room) = self.managed_rooms.get_mut(&msg.room_id) else { return };
         let handler = &mut self.causal_multicast_handler;
-        let place = room.places_of(session, &msg.message_id).first().copied();
+        let place = room.place_of(session, &msg.message_id);
         let is_new = place.is_none();
         let place = place.filter(|_| !is_planted(Planted::NoDuplicateCheck));
-        let place = place.unwrap_or_else(|| {
+        let place = place.or_else(|| {
             let mut stamped = Message::new(MessageType::Chat, user)
                 .with_id(&msg.message_id)
                 .in_room(&msg.room_id);
@@ -144,8 +144,9 @@ impl ServerNode {
             handler.stamp(&mut stamped, room);
             handler.handle_chat_message(stamped, room, step);
             // One's own next message is always ready: its past is what was delivered here.
-            room.places_of(session, &msg.message_id)[0]
+            room.place_of(session, &msg.message_id)
         });
+        let Some(place) = place else { return };
         let message_id = msg.message_id.clone();
         let Some(conn) = self.clients.get(session).map(|client| client.conn) else { return };
         let ack = PendingAck { place, session: session.into(), conn, message_id };
@@ -183,11 +184,18 @@ impl ServerNode {
         self.progress |= !settled.shown.is_empty() || self.wanted_rooms.contains_key(room_id);
         let members = self.members_here(room);
         let has_gap = members.iter().any(|(_, gap)| gap.is_some());
-        if !members.is_empty() {
+        let is_here = settled.shown.start >= room.message_history.first_in_memory();
+        if !members.is_empty() && is_here {
             show(room, settled.shown, before, &members, step);
+        } else if !settled.shown.is_empty() {
+            self.show_as_past(room_id, settled.shown.start, &before);
         }
         for ack in settled.acked {
-            self.send_ack(&ack, room_id, step);
+            if self.is_replaying(&ack.session, room_id) {
+                self.causal_multicast_handler.keep_ack(room_id, ack);
+            } else {
+                self.send_ack(&ack, room_id, step);
+            }
         }
         if has_gap {
             self.close_gaps(room_id);
@@ -261,7 +269,7 @@ fn show(
         if is_hidden(room, place) {
             continue;
         }
-        let msg = &room.message_history[place];
+        let Some(msg) = room.message_history.get(place) else { continue };
         frames.push(delivered(msg, &position));
         for (conn, gap) in members {
             let Some(gap) = gap.filter(|gap| !is_covered(room, place, Some(gap))) else { continue };
@@ -279,10 +287,9 @@ fn show(
 pub(super) fn count_shown(room: &Room, place: usize, position: &mut VectorClock) {
     let (origin, count) = room.stamp_at(place);
     position.raise(origin, count);
-    let key = room.message_history[place].duplicate_key();
-    if let Some((session, id)) = key.filter(|_| is_planted(Planted::GreatestStamp)) {
-        for place in room.places_of(session, id) {
-            let (origin, count) = room.stamp_at(*place);
+    if is_planted(Planted::GreatestStamp) {
+        for place in room.message_history.places_of_same(place) {
+            let (origin, count) = room.stamp_at(place);
             position.raise(origin, count);
         }
     }
@@ -290,11 +297,10 @@ pub(super) fn count_shown(room: &Room, place: usize, position: &mut VectorClock)
 
 /// Whether any stamp of the message at `place`, a repeat's included, is covered by `after`.
 pub(super) fn is_covered(room: &Room, place: usize, after: Option<&VectorClock>) -> bool {
-    let key = room.message_history[place].duplicate_key();
-    let (Some(after), Some((session, message_id))) = (after, key) else { return false };
+    let Some(after) = after else { return false };
     let stamps = if is_planted(Planted::FirstStampOnly) { 1 } else { usize::MAX };
-    room.places_of(session, message_id).iter().take(stamps).any(|place| {
-        let (origin, count) = room.stamp_at(*place);
+    room.message_history.places_of_same(place).take(stamps).any(|place| {
+        let (origin, count) = room.stamp_at(place);
         after.get(origin) >= count
     })
 }

@@ -37,6 +37,7 @@ use super::ordering::OrderingTiming;
 use super::presence::Presence;
 use super::pulse::Pulse;
 use super::raft::RaftTiming;
+use super::read_back::ReadBack;
 use super::replay::Replay;
 use super::ring::{RingNeighbor, ServerInfo};
 use super::step::{Flow, Step};
@@ -44,10 +45,12 @@ use super::time_sync::TimeSync;
 use super::total_order::logins::Admission;
 use super::total_order::{Ordered, Seq, order_of, snapshot_unreadable};
 use crate::config::{AckRule, Retain};
-use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term, VectorClock};
+use crate::domain::{
+    Incarnation, Message, MessageType, NodeId, Room, StoredChat, Term, VectorClock,
+};
 use crate::error::RequestError;
 use crate::network::ConnId;
-use crate::storage::{LogEvent, LogIndex};
+use crate::storage::{Line, LogEvent, LogIndex};
 
 /// How long silence may last, in all parts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,7 +101,7 @@ pub struct NodeConfig {
     /// How much of the log is kept (design `sequencer`).
     pub retain: Retain,
     /// How much of the log's end stays in memory, in bytes; see
-    /// [`TAIL_BYTES`](super::ordering::TAIL_BYTES) (design `sequencer`).
+    /// [`TAIL_BYTES`](super::ordering::TAIL_BYTES) (designs `ring` and `sequencer`).
     pub log_tail_bytes: usize,
     /// How many messages are placed and not committed at most; see
     /// [`UNCOMMITTED_MAX`](super::ordering::UNCOMMITTED_MAX) (design `sequencer`).
@@ -172,6 +175,10 @@ pub struct ServerNode {
     pub(super) anti_entropy_at: Instant,
     /// Sessions that are still being shown the past of a room.
     pub(super) replays: BTreeMap<(String, String), Replay>,
+    /// Old messages that were asked of the log.
+    pub(super) read_back: ReadBack,
+    /// How many records the log held at the start, as far as they were handed in.
+    recovered: LogIndex,
     /// When it said over UDP that it exists last.
     pub(super) discovery_at: Option<Instant>,
     /// The term that was acted upon last.
@@ -202,7 +209,10 @@ impl ServerNode {
             election_module: election,
             failure_detector: FailureDetector::new(node.clone(), config.timing.detector),
             metadata_store: MetadataStore::new(node.clone()),
-            causal_multicast_handler: CausalMulticastHandler::new(config.incarnation.clone()),
+            causal_multicast_handler: CausalMulticastHandler::new(
+                config.incarnation.clone(),
+                config.log_tail_bytes,
+            ),
             presence: Presence::new(),
             ordered: order_of(&config),
             time_sync: TimeSync::default(),
@@ -222,6 +232,8 @@ impl ServerNode {
             holding: BTreeMap::new(),
             anti_entropy_at: now,
             replays: BTreeMap::new(),
+            read_back: ReadBack::default(),
+            recovered: 0,
             discovery_at: None,
             acted_term: (None, None),
             rehome_at: None,
@@ -238,9 +250,28 @@ impl ServerNode {
             ordered.order.recover(msg);
             return;
         }
-        let room_id = msg.room_id.clone();
-        let room = self.managed_rooms.entry(room_id.clone()).or_insert_with(|| Room::new(room_id));
-        self.causal_multicast_handler.recover(msg, room);
+        self.recover_chat(&StoredChat::of(&msg));
+    }
+
+    /// Takes a line of the log as [`recover`](Self::recover) takes its message.
+    pub fn recover_line(&mut self, line: &Line) -> Result<(), String> {
+        if self.ordered.is_some() {
+            self.recover(line.message()?);
+        } else {
+            self.recover_chat(&line.stored_chat()?);
+        }
+        Ok(())
+    }
+
+    fn recover_chat(&mut self, chat: &StoredChat) {
+        self.recovered += 1;
+        let room_id = &*chat.room_id;
+        if !self.managed_rooms.contains_key(room_id) {
+            self.managed_rooms.insert(room_id.into(), Room::new(room_id));
+        }
+        if let (Some(room), Some(outline)) = (self.managed_rooms.get_mut(room_id), chat.outline()) {
+            room.recover(outline, chat.timestamp, self.recovered);
+        }
     }
 
     /// Takes the newest snapshot beside the log, as it was saved, before the log.
@@ -254,6 +285,7 @@ impl ServerNode {
     /// The log was taken. The error says what is missing of what this server has told others that it holds: it may
     /// not be started so, but only empty and with another disk id, as a wiped one.
     pub fn recovered(&mut self) -> Result<(), String> {
+        self.causal_multicast_handler.recovered(&mut self.managed_rooms);
         self.ordered.as_mut().map_or(Ok(()), |ordered| ordered.order.recovered())
     }
 
@@ -402,11 +434,14 @@ impl ServerNode {
         Ok(())
     }
 
-    /// What the log has to say, each event in a step of its own. The ring asks for nothing that is answered
-    /// by another event than `Synced`, and looks at [`Storage::fault`](crate::storage::Storage::fault) itself.
+    /// What the log has to say, each event in a step of its own. The ring looks at
+    /// [`Storage::fault`](crate::storage::Storage::fault) itself.
     pub fn on_log_event(&mut self, event: LogEvent) {
         if let LogEvent::Synced(index) = event {
             return self.on_synced(index);
+        }
+        if let LogEvent::ReadRecords { token, records } = event {
+            return self.read_back.on_read(token, records);
         }
         if let Some(ordered) = &mut self.ordered {
             ordered.note_log_event(&event);
@@ -424,7 +459,7 @@ impl ServerNode {
         if let Some(ordered) = &mut self.ordered {
             ordered.order.on_synced(index);
         }
-        self.causal_multicast_handler.on_synced(index, &self.managed_rooms);
+        self.causal_multicast_handler.on_synced(index, &mut self.managed_rooms);
     }
 
     /// The tick of the heartbeat monitor.
@@ -493,6 +528,7 @@ impl ServerNode {
         } else {
             self.act_on_leader(step);
             self.confirm_batches(step);
+            self.take_read_back(step);
             self.settle_rooms(step);
             self.pump_replays(step);
             let me = self.server_id.clone();

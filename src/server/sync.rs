@@ -18,6 +18,7 @@ use std::time::Duration;
 use super::ServerNode;
 use super::multicast::Delivery;
 use super::planted::{Planted, is_planted};
+use super::read_back::{ReadMessages, Reader};
 use super::step::Step;
 use crate::domain::content::{RoomClock, SyncContent};
 use crate::domain::{Message, MessageType, NodeId, VectorClock};
@@ -184,20 +185,46 @@ impl ServerNode {
 
     /// Sends `to` the next batch of what it lacks, what is on its way already left out.
     fn send_missing(&mut self, to: &NodeId, room_id: &str, theirs: &RoomClock, step: &Step) {
-        let Some(room) = self.managed_rooms.get(room_id) else { return };
+        if !self.managed_rooms.contains_key(room_id) {
+            return;
+        }
         let replication = self.causal_multicast_handler.replication(room_id);
         let sent = replication.sent.entry(to.clone()).or_default();
         if theirs.again {
             sent.clone_from(&theirs.held);
         }
+        let reader = Reader::Server { node_id: to.clone(), room_id: room_id.into() };
+        if !self.read_back.is_reading(&reader) {
+            self.send_batch(to, room_id, &ReadMessages::new(), step);
+        }
+    }
+
+    /// Sends `to` the next batch, as far as it is in memory or was `read` back; else it is read first.
+    pub(super) fn send_batch(
+        &mut self,
+        to: &NodeId,
+        room_id: &str,
+        read: &ReadMessages,
+        step: &Step,
+    ) {
+        let Some(room) = self.managed_rooms.get(room_id) else { return };
+        let history = &room.message_history;
+        let replication = self.causal_multicast_handler.replication(room_id);
+        // Gone with the link, while the log was read: whoever comes back says how far it is.
+        let Some(sent) = replication.sent.get(to) else { return };
         let mut places = room.lacking(sent, SYNC_BATCH_MESSAGES + 1);
         if is_planted(Planted::ForgottenTail) {
             places.pop();
         }
         let mut messages = Vec::new();
         let mut bytes = 0;
+        let was_read = |place: usize| {
+            let at = read.binary_search_by_key(&place, |(place, _)| *place).ok()?;
+            Some(&read[at].1)
+        };
         for place in &places {
-            let msg = &room.message_history[*place];
+            let in_memory = history.get(*place).map(AsRef::as_ref);
+            let Some(msg) = in_memory.or_else(|| was_read(*place)) else { break };
             bytes += msg.content.text().len();
             if messages.len() == SYNC_BATCH_MESSAGES
                 || (bytes > SYNC_BATCH_BYTES && !messages.is_empty())
@@ -206,9 +233,15 @@ impl ServerNode {
             }
             let (origin, count) = room.stamp_at(*place);
             replication.note_sent(to, origin, count);
-            messages.push(Message::clone(msg));
+            messages.push(msg.clone());
         }
         if messages.is_empty() {
+            let released = places.into_iter().filter(|place| history.get(*place).is_none());
+            let mut released = released.peekable();
+            if released.peek().is_some() {
+                let reader = Reader::Server { node_id: to.clone(), room_id: room_id.into() };
+                self.read_back.ask(reader, history, released, step);
+            }
             return;
         }
         let more = messages.len() < places.len();

@@ -112,6 +112,9 @@ impl TestCluster {
             log.append(&record);
             node.recover(record);
         }
+        if node.ordered.is_none() {
+            node.recovered().expect("a ring misses nothing");
+        }
         let synced = log.records().len() as u64;
         let net = Outbox::new();
         let peers = BTreeMap::new();

@@ -334,6 +334,24 @@ impl Storage for Disk {
         self.events.borrow_mut().push(LogEvent::Read { token, from, records });
     }
 
+    fn request_records(&self, token: u64, records: Vec<LogIndex>, bytes_max: usize) {
+        let all = self.records.borrow();
+        let mut found: Vec<(LogIndex, Message)> = Vec::new();
+        let mut left = bytes_max;
+        let (forgotten, synced) = (self.forgotten.get(), self.synced);
+        for index in records.into_iter().filter(|index| (forgotten + 1..=synced).contains(index)) {
+            let record = &all[(index - 1 - forgotten) as usize];
+            if record.len() > left && !found.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(record.len());
+            // What is on a disk was written there by a server.
+            let record = Message::decode(record).expect("a record that was written");
+            found.push((index, record));
+        }
+        self.events.borrow_mut().push(LogEvent::ReadRecords { token, records: found });
+    }
+
     fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>) {
         self.tasks.borrow_mut().push_back((self.appended(), Task::Save(seq, bytes)));
     }

@@ -49,7 +49,7 @@ fn copy(folder: &Path) -> tempfile::TempDir {
 /// Goes on to 25 records, with three snapshots, and forgets three times.
 fn live(disk: &Arc<CrashDisk>, folder: &Path) -> Told {
     let (log, _) =
-        FileLog::open_on(disk.clone(), folder, small(), OnDamage::Refuse, |_| ()).unwrap();
+        FileLog::open_on(disk.clone(), folder, small(), OnDamage::Refuse, |_| Ok(())).unwrap();
     for seq in 11..=25 {
         assert_eq!(log.append(&chat(seq)), seq);
         if SNAPSHOTS.contains(&seq) {

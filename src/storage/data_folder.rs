@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{FileLog, LogOptions, OnDamage, Recovery, segment};
-use crate::domain::{Incarnation, Message, NodeId};
+use super::{FileLog, Line, LogOptions, OnDamage, Recovery, segment};
+use crate::domain::{Incarnation, NodeId};
 use crate::error::StartError;
 
 /// An open data folder. It is locked until this is dropped.
@@ -149,7 +149,7 @@ impl DataFolder {
         on_damage: OnDamage,
         rng: &mut fastrand::Rng,
         make: impl Fn(&Self) -> T,
-        visit: impl Fn(&mut T, Message),
+        visit: impl Fn(&mut T, &Line) -> Result<(), String>,
     ) -> Result<(FileLog, T, Recovery), StartError> {
         let path = self.log_path();
         if self.starts() > 1 && self.has_no_log() {
@@ -157,8 +157,9 @@ impl DataFolder {
             self.new_disk_id(rng)?;
         }
         let mut made = make(self);
-        let opened =
-            FileLog::open(&path, options.clone(), OnDamage::Refuse, |msg| visit(&mut made, msg));
+        let opened = FileLog::open_lines(&path, options.clone(), OnDamage::Refuse, |line| {
+            visit(&mut made, line)
+        });
         let (log, recovery) = match opened {
             Err(StartError::DamagedLog { path: file, line, reason })
                 if on_damage == OnDamage::SetAside =>
@@ -167,7 +168,9 @@ impl DataFolder {
                 // First: a crash from here on must not leave a repaired log under the old disk id.
                 self.new_disk_id(rng)?;
                 made = make(self);
-                FileLog::open(&path, options.clone(), on_damage, |msg| visit(&mut made, msg))?
+                FileLog::open_lines(&path, options.clone(), on_damage, |line| {
+                    visit(&mut made, line)
+                })?
             }
             other => other?,
         };

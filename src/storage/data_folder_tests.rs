@@ -2,6 +2,7 @@
 
 use super::super::file_log::tests::{chats, fill, small};
 use super::*;
+use crate::domain::Message;
 
 fn open(path: &Path, node: &str, cluster: &str, design: &str) -> Result<DataFolder, String> {
     let mut rng = fastrand::Rng::with_seed(7);
@@ -127,7 +128,9 @@ fn start(
     let mut rng = fastrand::Rng::new();
     let mut folder = DataFolder::open(folder, &"n1".into(), "c", "raft", &mut rng)?;
     let make = |folder: &DataFolder| (Vec::new(), folder.disk_id().to_string());
-    let visit = |made: &mut (Vec<Message>, String), message| made.0.push(message);
+    let visit = |made: &mut (Vec<Message>, String), line: &Line| {
+        line.message().map(|message| made.0.push(message))
+    };
     let (_, (read, disk_id), recovery) =
         folder.open_log(&small(), on_damage, &mut rng, make, visit)?;
     assert_eq!(disk_id, folder.disk_id(), "what was made knows the disk id that holds");

@@ -35,7 +35,7 @@ use super::places::{Place, Places};
 use super::recovery::{self, OnDamage, Recovery};
 use super::segment::{self, Disk, SystemDisk, Tail, WriteError};
 use super::snapshot::{self, Saving};
-use super::{LogEvent, LogIndex, MakeSnapshot, Storage, record};
+use super::{Line, LogEvent, LogIndex, MakeSnapshot, Storage, record};
 use crate::domain::Message;
 use crate::error::StartError;
 
@@ -135,18 +135,28 @@ impl FileLog {
         folder: &Path,
         options: LogOptions,
         on_damage: OnDamage,
-        visit: impl FnMut(Message),
+        mut visit: impl FnMut(Message),
+    ) -> Result<(Self, Recovery), StartError> {
+        Self::open_lines(folder, options, on_damage, |line| line.message().map(&mut visit))
+    }
+
+    /// [`open`](Self::open) for who does not want whole messages. What `visit` refuses is damage, as what fails its checksum is.
+    pub fn open_lines(
+        folder: &Path,
+        options: LogOptions,
+        on_damage: OnDamage,
+        visit: impl FnMut(&Line) -> Result<(), String>,
     ) -> Result<(Self, Recovery), StartError> {
         Self::open_on(Arc::new(SystemDisk), folder, options, on_damage, visit)
     }
 
-    /// [`open`](Self::open) on another disk.
+    /// [`open_lines`](Self::open_lines) on another disk.
     pub(super) fn open_on(
         disk: Arc<dyn Disk>,
         folder: &Path,
         options: LogOptions,
         on_damage: OnDamage,
-        mut visit: impl FnMut(Message),
+        mut visit: impl FnMut(&Line) -> Result<(), String>,
     ) -> Result<(Self, Recovery), StartError> {
         segment::create_folder(folder)
             .map_err(|error| recovery::unusable(folder, "create", error))?;
@@ -470,6 +480,10 @@ impl Storage for FileLog {
 
     fn request_read(&self, token: u64, from: LogIndex, bytes_max: usize) {
         self.reads.push(token, from, bytes_max);
+    }
+
+    fn request_records(&self, token: u64, records: Vec<LogIndex>, bytes_max: usize) {
+        self.reads.push_records(token, records, bytes_max);
     }
 
     fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>) {

@@ -121,7 +121,7 @@ impl Running {
         let folder = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = disk.clone();
         let (log, _) =
-            FileLog::open_on(disk, folder.path(), options, OnDamage::Refuse, |_| ()).unwrap();
+            FileLog::open_on(disk, folder.path(), options, OnDamage::Refuse, |_| Ok(())).unwrap();
         let log = Arc::new(log);
         let (events_in, events) = unbounded();
         let (ended_in, ended) = unbounded();
@@ -340,7 +340,7 @@ fn what_was_queued_before_is_durable_before_anything_is_forgotten() {
     let disk = Arc::new(BadDisk { fails_sync: true, ..BadDisk::default() });
     let folder = filled();
     let (log, _) =
-        FileLog::open_on(disk, folder.path(), small(), OnDamage::Refuse, |_| ()).unwrap();
+        FileLog::open_on(disk, folder.path(), small(), OnDamage::Refuse, |_| Ok(())).unwrap();
     log.append(&chat(11));
     log.forget_before(11);
     log.close();

@@ -33,6 +33,12 @@ pub(super) struct ReadQueue {
 
 enum Task {
     Read(Request),
+    /// See [`Storage::request_records`].
+    Records {
+        token: u64,
+        records: Vec<LogIndex>,
+        bytes_max: usize,
+    },
     /// See [`Storage::make_snapshot`].
     Make(u64, MakeSnapshot),
 }
@@ -61,6 +67,10 @@ impl ReadQueue {
         let _ = self.requests.0.send(Task::Read(Request { token, from, bytes_max }));
     }
 
+    pub(super) fn push_records(&self, token: u64, records: Vec<LogIndex>, bytes_max: usize) {
+        let _ = self.requests.0.send(Task::Records { token, records, bytes_max });
+    }
+
     pub(super) fn push_make(&self, seq: u64, make: MakeSnapshot) {
         let _ = self.requests.0.send(Task::Make(seq, make));
     }
@@ -86,6 +96,10 @@ impl FileLog {
                 recv(stop) -> _ => return Ok(()),
                 recv(self.reads.requests.1) -> task => match task {
                     Ok(Task::Read(request)) => on_event(self.answer(request)?),
+                    Ok(Task::Records { token, records, bytes_max }) => {
+                        let records = self.pick(&records, bytes_max)?;
+                        on_event(LogEvent::ReadRecords { token, records });
+                    }
                     Ok(Task::Make(seq, make)) => {
                         self.save_snapshot(seq, make());
                         self.wake();
@@ -122,9 +136,86 @@ impl FileLog {
         Ok(LogEvent::Read { token, from: first, records: reading.records })
     }
 
+    /// Reads these `records`, which ascend, as far as they fit.
+    fn pick(&self, records: &[LogIndex], bytes_max: usize) -> io::Result<Vec<(LogIndex, Message)>> {
+        let mut found: Vec<(LogIndex, Message)> = Vec::new();
+        let mut bytes_left = bytes_max;
+        let mut picker: Option<Picker> = None;
+        for index in records.iter().copied() {
+            let Some(span) = self.find(index).filter(|span| span.from == index) else { continue };
+            let path = self.folder.join(segment::file_name(span.number));
+            let fault = |error| segment::explain("read", &path, &error);
+            if !picker.as_ref().is_some_and(|picker| picker.is_near(&span)) {
+                match Picker::open(&path, &span) {
+                    // Removed after it was found.
+                    Err(error)
+                        if error.kind() == ErrorKind::NotFound
+                            && self.find(index) != Some(span) =>
+                    {
+                        continue;
+                    }
+                    opened => picker = Some(opened.map_err(fault)?),
+                }
+            }
+            let Some(picker) = &mut picker else { continue };
+            let (message, bytes) = picker.read(&span).map_err(fault)?;
+            if bytes > bytes_left && !found.is_empty() {
+                break;
+            }
+            bytes_left = bytes_left.saturating_sub(bytes);
+            found.push((index, message));
+        }
+        Ok(found)
+    }
+
     fn find(&self, index: LogIndex) -> Option<Span> {
         self.places.lock().find(index)
     }
+}
+
+/// A segment in which single records are read, further and further on.
+struct Picker {
+    file: BufReader<File>,
+    number: u64,
+    /// The record whose line is next.
+    next: LogIndex,
+    line: Vec<u8>,
+}
+
+impl Picker {
+    /// Opens the segment of `span` where it says.
+    fn open(path: &Path, span: &Span) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(span.place.offset))?;
+        let file = BufReader::with_capacity(256 * 1024, file);
+        Ok(Self { file, number: span.number, next: span.place.index, line: Vec::new() })
+    }
+
+    /// Whether the record of `span` is best reached from here.
+    fn is_near(&self, span: &Span) -> bool {
+        self.number == span.number && (span.place.index..=span.from).contains(&self.next)
+    }
+
+    /// Reads the record of `span`, and says how long its line is.
+    fn read(&mut self, span: &Span) -> io::Result<(Message, usize)> {
+        while self.next < span.from {
+            self.file.skip_until(b'\n')?;
+            self.next += 1;
+        }
+        self.line.clear();
+        self.file.read_until(b'\n', &mut self.line)?;
+        self.next += 1;
+        Ok((decode_line(&self.line, span, span.from)?, self.line.len()))
+    }
+}
+
+/// The message of `line`, which is the record `index` of the segment of `span`.
+fn decode_line(line: &[u8], span: &Span, index: LogIndex) -> io::Result<Message> {
+    let text = line.strip_suffix(b"\n").unwrap_or(line);
+    record::decode(text).map_err(|reason| {
+        let number = index - span.first + 1;
+        io::Error::new(ErrorKind::InvalidData, format!("line {number} is damaged: {reason}"))
+    })
 }
 
 impl Reading {
@@ -140,14 +231,7 @@ impl Reading {
         for index in span.from..span.end {
             line.clear();
             file.read_until(b'\n', &mut line)?;
-            let text = line.strip_suffix(b"\n").unwrap_or(&line);
-            let message = record::decode(text).map_err(|reason| {
-                let number = index - span.first + 1;
-                io::Error::new(
-                    ErrorKind::InvalidData,
-                    format!("line {number} is damaged: {reason}"),
-                )
-            })?;
+            let message = decode_line(&line, span, index)?;
             if line.len() > self.bytes_left && !self.records.is_empty() {
                 self.is_full = true;
                 return Ok(());

@@ -136,6 +136,23 @@ impl Storage for MemoryLog {
         inner.events.push_back(LogEvent::Read { token, from, records });
     }
 
+    fn request_records(&self, token: u64, records: Vec<LogIndex>, bytes_max: usize) {
+        let mut inner = self.inner.lock();
+        let mut found: Vec<(LogIndex, Message)> = Vec::new();
+        let mut left = bytes_max as u64;
+        for index in records.into_iter().filter(|index| *index > inner.forgotten as LogIndex) {
+            let at = usize::try_from(index - 1).unwrap_or(usize::MAX);
+            let Some(record) = inner.records.get(at) else { continue };
+            let bytes = line_bytes(record);
+            if bytes > left && !found.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(bytes);
+            found.push((index, record.clone()));
+        }
+        inner.events.push_back(LogEvent::ReadRecords { token, records: found });
+    }
+
     fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>) {
         let mut inner = self.inner.lock();
         inner.snapshots.push((seq, bytes));
@@ -169,6 +186,11 @@ mod tests {
         let wanted = wanted.map(|(token, from, records)| LogEvent::Read { token, from, records });
         assert_eq!(log.take_events(), wanted);
         assert_eq!((log.kept(), log.records()), (chats(3..=5), chats(1..=5)));
+        log.request_records(10, vec![2, 4, 5, 6], usize::MAX);
+        log.request_records(11, vec![3, 4], 1);
+        let all = LogEvent::ReadRecords { token: 10, records: vec![(4, chat(4)), (5, chat(5))] };
+        let one = LogEvent::ReadRecords { token: 11, records: vec![(3, chat(3))] };
+        assert_eq!(log.take_events(), [all, one]);
         let line = line_bytes(&chat(1));
         let firsts = [0, line, 2 * line - 1, 3 * line, u64::MAX].map(|b| log.first_within(b));
         assert_eq!(firsts, [6, 5, 5, 3, 3]);

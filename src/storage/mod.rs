@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::domain::Message;
 
 pub mod record;
+pub use record::Line;
 
 pub mod segment;
 
@@ -68,6 +69,13 @@ pub enum LogEvent {
         /// Consecutive records, as they were appended. None when no durable record stands at `from` yet.
         records: Vec<Message>,
     },
+    /// The answer to [`Storage::request_records`].
+    ReadRecords {
+        /// The one of the request.
+        token: u64,
+        /// The first of those asked for, each with its index. A record that is forgotten or not durable is left out.
+        records: Vec<(LogIndex, Message)>,
+    },
     /// The snapshot of this place survives a power cut.
     SnapshotSaved(u64),
     /// The snapshot of place `seq` was given up since the disk is full. The ones before it are still there. To
@@ -89,7 +97,7 @@ pub enum LogEvent {
 ///
 /// ```text
 ///   append, forget_before, save_snapshot ──▶ log-writer, in the order of the calls ──▶ Synced, SnapshotSaved, …
-///   request_read                         ──▶ log-reader, in the order of the calls ──▶ Read
+///   request_read, request_records        ──▶ log-reader, in the order of the calls ──▶ Read, ReadRecords
 ///   make_snapshot                        ──▶ log-reader makes the bytes ──▶ then as save_snapshot
 /// ```
 ///
@@ -129,6 +137,13 @@ pub trait Storage: Debug {
     /// A record that is appended and not yet durable is not returned: the caller still has it. Nothing bounds the queue
     /// but the caller, who has one request under way for each server that catches up.
     fn request_read(&self, token: u64, from: LogIndex, bytes_max: usize);
+
+    /// Queues the reading of these durable `records`, in ascending order: as many of them as fit into `bytes_max` bytes of the
+    /// log, but at least one if there is one. Answered by one [`LogEvent::ReadRecords`] with `token`.
+    ///
+    /// For who knows which of many it wants: those between them are skipped, not read. Nothing bounds the queue but the
+    /// caller, as with [`request_read`](Self::request_read).
+    fn request_records(&self, token: u64, records: Vec<LogIndex>, bytes_max: usize);
 
     /// Queues `bytes`, the state after place `seq` of the order, to be saved as a snapshot after everything
     /// queued before is synced. Answered by [`LogEvent::SnapshotSaved`] or [`LogEvent::SnapshotNotSaved`].

@@ -9,7 +9,7 @@
 //! The checksum is CRC-32 (IEEE) in 8 lower-case hex digits. It finds any single flipped bit, and any
 //! burst of errors up to 32 bits; other damage slips through once in four thousand million times.
 
-use crate::domain::Message;
+use crate::domain::{Message, StoredChat};
 
 /// What stands before the checksum.
 const BEFORE_CRC: &[u8] = br#"{"crc":""#;
@@ -55,6 +55,33 @@ pub fn encode(msg: &Message, out: &mut Vec<u8>) {
 
 /// Reads a line, given without its newline. The error says what is wrong with it.
 pub fn decode(line: &[u8]) -> Result<Message, String> {
+    Line::check(line)?.message()
+}
+
+/// A line whose checksum is right, without its newline.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a>(&'a [u8]);
+
+impl<'a> Line<'a> {
+    /// Takes `line` when its checksum is right. The error says what is wrong with it.
+    pub fn check(line: &'a [u8]) -> Result<Self, String> {
+        check(line).map(|()| Self(line))
+    }
+
+    /// The message; `Err` when it is none.
+    pub fn message(&self) -> Result<Message, String> {
+        // `crc` is a field that a message does not know, and so ignores.
+        Message::decode(self.0).map_err(|error| format!("its checksum is right, but it is {error}"))
+    }
+
+    /// What a server of the design `ring` wants to know of the message at its start.
+    pub fn stored_chat(&self) -> Result<StoredChat<'a>, String> {
+        StoredChat::decode(self.0)
+            .map_err(|error| format!("its checksum is right, but it is {error}"))
+    }
+}
+
+fn check(line: &[u8]) -> Result<(), String> {
     let written = line.strip_prefix(BEFORE_CRC).and_then(|rest| rest.split_at_checked(CRC_DIGITS));
     let Some((written, covered)) =
         written.and_then(|(crc, rest)| Some((crc, rest.strip_prefix(AFTER_CRC)?)))
@@ -69,8 +96,7 @@ pub fn decode(line: &[u8]) -> Result<Message, String> {
             computed.escape_ascii()
         ));
     }
-    // `crc` is a field that a message does not know, and so ignores.
-    Message::decode(line).map_err(|error| format!("its checksum is right, but it is {error}"))
+    Ok(())
 }
 
 /// `crc` in lower-case hex digits.

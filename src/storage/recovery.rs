@@ -30,8 +30,7 @@ use std::path::{Path, PathBuf};
 
 use super::LogIndex;
 use super::places::{Place, Places};
-use super::segment::{self, End, Scan};
-use crate::domain::Message;
+use super::segment::{self, End, Scan, Visit};
 use crate::error::StartError;
 
 /// What to do with a damaged log.
@@ -98,7 +97,7 @@ struct Damage {
 pub(super) fn recover(
     folder: &Path,
     on_damage: OnDamage,
-    visit: &mut dyn FnMut(Message),
+    visit: Visit,
 ) -> Result<(Recovery, Places), StartError> {
     let (first, numbers) =
         remove_forgotten(folder).map_err(|error| unusable(folder, "tidy", error))?;

@@ -20,8 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::places::Place;
-use super::record;
-use crate::domain::Message;
+use super::record::Line;
 
 /// The name of segment `number`, such as `00000001.jsonl`.
 pub fn file_name(number: u64) -> String {
@@ -124,9 +123,12 @@ pub struct Scan {
     pub end: End,
 }
 
+/// What takes the records of a segment; the error says what is wrong with one.
+pub type Visit<'a> = &'a mut dyn FnMut(&Line) -> Result<(), String>;
+
 /// Reads the segment at `path` up to its end or the first fault, and hands each record to `visit`. That it
 /// cannot be read is an error, not a fault of what is written there.
-pub fn read(path: &Path, visit: &mut dyn FnMut(Message)) -> io::Result<Scan> {
+pub fn read(path: &Path, visit: Visit) -> io::Result<Scan> {
     let mut file = BufReader::with_capacity(256 * 1024, File::open(path)?);
     let mut scan = Scan { records: 0, good_bytes: 0, places: Vec::new(), end: End::Whole };
     let mut line = Vec::new();
@@ -135,13 +137,12 @@ pub fn read(path: &Path, visit: &mut dyn FnMut(Message)) -> io::Result<Scan> {
         file.read_until(b'\n', &mut line)?;
         match line.split_last() {
             None => return Ok(scan),
-            Some((b'\n', text)) => match record::decode(text) {
-                Ok(message) => visit(message),
-                Err(reason) => {
+            Some((b'\n', text)) => {
+                if let Err(reason) = Line::check(text).and_then(|line| visit(&line)) {
                     scan.end = End::Damaged { reason };
                     return Ok(scan);
                 }
-            },
+            }
             Some(_) => {
                 scan.end = End::Torn { bytes: line.len() as u64 };
                 return Ok(scan);

@@ -126,6 +126,7 @@ impl Storage for Disk {
     }
 
     fn request_read(&self, _token: u64, _from: LogIndex, _bytes_max: usize) {}
+    fn request_records(&self, _token: u64, _records: Vec<LogIndex>, _bytes_max: usize) {}
 
     fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>) {
         self.saving.replace(Some((seq, bytes)));

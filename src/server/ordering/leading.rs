@@ -1,6 +1,6 @@
 //! The leader: sends its log to everyone, counts acknowledgements, hands over.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::{AckRule, BATCH_BYTES, Following, OrderingManager, Role, WINDOW_BYTES};
@@ -106,12 +106,13 @@ impl Leading {
         }
     }
 
-    /// Remembers that `from` refused; how many do.
-    pub(super) fn note_refusal(&mut self, from: &NodeId, now: Instant) -> usize {
+    /// Remembers that `from` refused; all that do.
+    pub(super) fn note_refusal(&mut self, from: &NodeId, now: Instant) -> BTreeSet<NodeId> {
         if let Some(follower) = self.followers.get_mut(from) {
             follower.refuses_since.get_or_insert(now);
         }
-        self.followers.values().filter(|follower| follower.refuses_since.is_some()).count()
+        let refuse = self.followers.iter().filter(|(_, known)| known.refuses_since.is_some());
+        refuse.map(|(node_id, _)| node_id.clone()).collect()
     }
 
     /// Silence counts from now on: this server slept.

@@ -316,24 +316,25 @@ impl OrderingManager {
             return;
         }
         self.note_term(promised);
-        let voters = self.membership.members().map_or(0, |members| members.voters.len());
-        match &mut self.role {
+        let mut refuse = match &mut self.role {
             Role::Nominee(nomination) if nomination.term == *term => {
                 nomination.refusals.insert(from.clone());
                 if led {
                     self.heard_at = Some(step.now);
                 }
-                if nomination.refusals.len() > (voters - 1) / 2 {
-                    self.give_up(step);
-                }
+                nomination.refusals.clone()
             }
-            Role::Leader(leading) if leading.term == *term => {
-                let refusals = leading.note_refusal(from, step.now);
-                if refusals > (voters - 1) / 2 {
-                    self.step_down(step.now);
-                }
+            Role::Leader(leading) if leading.term == *term => leading.note_refusal(from, step.now),
+            _ => return,
+        };
+        // Who lost its disk says yes to nobody.
+        refuse.extend(self.wiped_voters().cloned());
+        let voters = self.membership.members().map_or(0, |members| members.voters.len());
+        if refuse.len() > (voters - 1) / 2 {
+            match self.role {
+                Role::Nominee(_) => self.give_up(step),
+                _ => self.step_down(step.now),
             }
-            _ => {}
         }
     }
 

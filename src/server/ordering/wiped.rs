@@ -17,7 +17,8 @@
 //! would name term 9. So from then on no nominee can complete a lower majority, and all that was committed before stands before the
 //! first entry of 6, which n2 must hold before it counts.
 //!
-//! The entry states a fact about a disk, so it need not be committed to hold: whoever has it in its log may count n2.
+//! The entry states a fact about a disk, so it need not be committed to hold: whoever has it in its log may count n2. n2 promises
+//! nothing before it has the entry on its own disk. Until then the loss of another disk can be one too many.
 
 use super::{OrderingManager, Role};
 use crate::domain::{NodeId, Term};
@@ -43,6 +44,13 @@ impl OrderingManager {
             let disk = ForeignDisk { disk_id: disk_id.into(), known_in };
             self.foreign_disks.insert(from.clone(), disk);
         }
+    }
+
+    /// Voters that do not count, since they came back on another disk.
+    pub(super) fn wiped_voters(&self) -> impl Iterator<Item = &NodeId> {
+        let all = self.foreign_disks.iter();
+        let wiped = all.filter(|(id, foreign)| !self.membership.counts(id, &foreign.disk_id));
+        wiped.map(|(id, _)| id)
     }
 
     /// Active leader: does what wiped voters wait for. False when it stands anew because of that.

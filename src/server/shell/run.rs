@@ -167,7 +167,7 @@ impl Opening {
             node
         };
         let (log, node, recovery) =
-            folder.open_log(&self.options, self.on_damage, rng, make, ServerNode::recover)?;
+            folder.open_log(&self.options, self.on_damage, rng, make, ServerNode::recover_line)?;
         log::info!("{recovery}");
         Ok((log, node))
     }

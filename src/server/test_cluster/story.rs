@@ -36,7 +36,8 @@ impl TestCluster {
         let Some(story) = &mut self.story else { return };
         for (room_id, room) in &self.nodes[id].node.managed_rooms {
             let (held, waiting) = before.get(room_id).cloned().unwrap_or_default();
-            for msg in room.message_history.iter().skip(held) {
+            let history = &room.message_history;
+            for msg in (held..history.len()).filter_map(|place| history.get(place)) {
                 story.push(Event::Held(id.clone(), Message::clone(msg)));
             }
             for msg in room.hold_back_queue.iter().filter(|msg| !waiting.contains(msg)) {

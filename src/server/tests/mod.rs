@@ -1,6 +1,7 @@
 //! The server logic as one, a few servers at a time, matter by matter.
 
 mod clients;
+mod history;
 mod kept;
 mod links;
 mod members;

@@ -308,7 +308,7 @@ impl World {
             return;
         }
         for event in machine.disk.take_events() {
-            if matches!(event, LogEvent::Read { .. }) {
+            if matches!(event, LogEvent::Read { .. } | LogEvent::ReadRecords { .. }) {
                 self.count("read from the disk");
             }
             self.step(host, |node, _| node.on_log_event(event));

@@ -62,6 +62,9 @@ impl Storage for Disk {
     fn request_read(&self, token: u64, from: LogIndex, bytes_max: usize) {
         self.log.request_read(token, from, bytes_max);
     }
+    fn request_records(&self, token: u64, records: Vec<LogIndex>, bytes_max: usize) {
+        self.log.request_records(token, records, bytes_max);
+    }
     fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>) {
         self.log.save_snapshot(seq, bytes);
     }

@@ -182,7 +182,18 @@ impl World {
         self.note("crash");
     }
 
-    /// A disk is lost for good. Only one at a time: the next one when everybody who took all counts its successor.
+    /// Whether the server never lost a disk, or has it on disk that the present one counts.
+    fn counts_itself(&self, node: usize) -> bool {
+        let server = &self.servers[node];
+        let knows = |manager: &OrderingManager| {
+            manager.membership.counts(&server.id, &self.disk_id(node))
+                && server.synced == server.disk.written.get()
+        };
+        server.disk_number == 0 || server.manager.as_ref().is_some_and(knows)
+    }
+
+    /// A disk is lost for good. Only one at a time: the next one when everybody who took all counts its successor, which knows
+    /// it, too.
     fn wipe(&mut self, node: usize) {
         let latest = self.agreed.iter().rev().find_map(|entry| {
             let valid = entry.message_type == MessageType::Members;
@@ -197,7 +208,8 @@ impl World {
         let Some(latest) = latest else { return };
         let repaired = (0..self.servers.len()).all(|node| {
             let voter = latest.voters.get(&self.servers[node].id);
-            voter.is_none_or(|voter| voter.disk_id == self.disk_id(node))
+            voter
+                .is_none_or(|voter| voter.disk_id == self.disk_id(node) && self.counts_itself(node))
         });
         // The members must be known for good: someone took an entry.
         if !self.habits.wipes || !repaired || self.agreed.is_empty() {

@@ -325,16 +325,24 @@ impl Play {
     // ------------------------------------------------------------ on request
 
     /// Says `words` of every server that has a copy of the room.
-    fn tell_copies(&mut self, room_id: &str, words: impl Fn(&ServerNode, &Lives) -> String) {
+    fn tell_copies(
+        &mut self,
+        room_id: &str,
+        words: impl Fn(&ServerNode, &[Message], &Lives) -> String,
+    ) {
         for (id, node) in &self.cluster.nodes {
             if node.node.managed_rooms.contains_key(room_id) {
-                _ = writeln!(self.output, "{id}: {}", words(&node.node, &self.lives));
+                _ = writeln!(
+                    self.output,
+                    "{id}: {}",
+                    words(&node.node, &node.log.records(), &self.lives)
+                );
             }
         }
     }
 
     pub(super) fn tell_clocks(&mut self, room_id: &str) {
-        self.tell_copies(room_id, |node, lives| {
+        self.tell_copies(room_id, |node, _, lives| {
             let room = &node.managed_rooms[room_id];
             let known = node.causal_multicast_handler.replication_of(room_id).unwrap();
             let mut line = lives.clock(&room.clock);
@@ -349,7 +357,7 @@ impl Play {
     }
 
     pub(super) fn tell_room(&mut self, room_id: &str) {
-        self.tell_copies(room_id, |node, _| {
+        self.tell_copies(room_id, |node, log, _| {
             let ids = |messages: &mut dyn Iterator<Item = &Message>| -> String {
                 messages.flat_map(|msg| [" ", &msg.message_id]).collect()
             };
@@ -360,7 +368,11 @@ impl Play {
             let mut line = format!("host {host}, replicas {}; holds", replicas.join(" "));
             match room.message_history.len() {
                 0 => line += " nothing",
-                1..=8 => line += &ids(&mut room.message_history.iter().map(AsRef::as_ref)),
+                n @ 1..=8 => {
+                    // What a start found is on disk alone.
+                    let records = (0..n).filter_map(|place| room.message_history.record_of(place));
+                    line += &ids(&mut records.map(|record| &log[record as usize - 1]));
+                }
                 n => _ = write!(line, " {n} messages"),
             }
             if !room.hold_back_queue.is_empty() {

@@ -1,0 +1,355 @@
+//! What was delivered in a room: all of it on disk, the end of it in memory, and of the rest as much as is asked all the time.
+//!
+//! ```text
+//!   place        0    1    2    3   …                         n        the order of delivery
+//!   message      –    –    –    –   …   –  ─[m][m][m][m][m]──┘         the end alone: the others are read back
+//!   origin       n1   n2   n1   n1  …                                  2 bytes
+//!   hash         of (session, message id): is it here already?         8 bytes, and 6 to 10 in a table of places
+//!   record       where it stands in the log                            1 to 2 bytes
+//!   by origin    n1 → 0 2 3 …   n2 → 1 …                               1 to 2 bytes
+//! ```
+//!
+//! So a message costs about 20 bytes for ever, and its text only while it is among the last. The count in a stamp needs no bytes: the
+//! nth message of an origin, in the order of delivery, has count n.
+//!
+//! **The same message?** Of messages in memory the keys are compared. Of the others the hashes alone: with ten million messages in
+//! a room, a new message is taken for a repeat of an old one once in a million million times. Reading the old one from the disk first
+//! would make each message that a client sends again wait for the disk.
+//!
+//! With ten million messages in one room (2.8 GB of log) a server takes 200 MiB, and its start 13 s of processor time.
+//!
+//! Leaves out: an index on disk. The columns are made anew at each start, from the whole log and by one thread, since each checksum
+//! is looked at; and they grow with the history. After a start no message is in memory until one is said.
+//! The designs `sequencer` and `raft` keep theirs elsewhere, all of them in memory.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use ascending::Ascending;
+use keys::Keys;
+
+use super::ids::Incarnation;
+use super::message::Message;
+use super::vector_clock::VectorClock;
+
+mod ascending;
+mod keys;
+
+/// The hash of a message that has no key.
+const NO_KEY: u64 = 0;
+/// So many places are entered into the table of keys in one go: it fits the processor's cache.
+const INDEX_AT_ONCE: usize = 1 << 18;
+/// How many bits of the hash divide more of them into parts.
+const INDEX_PART_BITS: u32 = 4;
+
+/// The delivered messages of a room; see the module. Places count from 0.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// Who stamped here; the columns name them by their number.
+    names: Vec<Incarnation>,
+    numbers: BTreeMap<Incarnation, u16>,
+    /// Whose message stands at each place.
+    origins: Vec<u16>,
+    /// Where the messages of each origin stand.
+    by_origin: Vec<Ascending>,
+    /// Hash of the key of each message, [`NO_KEY`] when it has none.
+    hashes: Vec<u64>,
+    /// The places from here on have yet to be entered into `keys`.
+    unindexed: usize,
+    /// Finds the message that is shown by its key.
+    keys: Keys,
+    /// The record of each message, as far as it was told.
+    records: Ascending,
+    /// Places of messages that have repeats, each with all its places: its own, then the repeats'.
+    repeated: BTreeMap<usize, Vec<usize>>,
+    /// Which message a repeat repeats.
+    repeats: BTreeMap<usize, usize>,
+    /// The last messages.
+    tail: VecDeque<Arc<Message>>,
+}
+
+/// What the columns keep of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outline<'a> {
+    /// Who stamped it.
+    pub origin: &'a str,
+    /// Its number among those of `origin`, from 1.
+    pub count: u64,
+    /// Its key of duplicates: the session, and the message id.
+    pub key: Option<(&'a str, &'a str)>,
+}
+
+impl<'a> Outline<'a> {
+    /// That of `msg`; `None` when it is not stamped.
+    pub fn of(msg: &'a Message) -> Option<Self> {
+        let (origin, count) = msg.stamp()?;
+        Some(Self { origin: origin.as_str(), count, key: msg.duplicate_key() })
+    }
+}
+
+impl History {
+    /// How many messages were delivered, repeats included.
+    pub fn len(&self) -> usize {
+        self.origins.len()
+    }
+
+    /// Whether none was.
+    pub fn is_empty(&self) -> bool {
+        self.origins.is_empty()
+    }
+
+    /// How many messages people see: those delivered, repeats not counted.
+    pub fn shown_count(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// The message at `place`, if it is in memory.
+    pub fn get(&self, place: usize) -> Option<&Arc<Message>> {
+        self.tail.get(place.checked_sub(self.first_in_memory())?)
+    }
+
+    /// The first place whose message is in memory, and so are all behind it.
+    pub fn first_in_memory(&self) -> usize {
+        self.len() - self.tail.len()
+    }
+
+    /// The messages in memory, in the order of delivery.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Message>> {
+        self.tail.iter()
+    }
+
+    /// Appends `msg`. Returns its place; `None` when it is not the next one of its origin.
+    pub fn push(&mut self, msg: Arc<Message>) -> Option<usize> {
+        self.index();
+        let outline = Outline::of(&msg)?;
+        let hash = hash_of_key(outline.key);
+        let first =
+            outline.key.and_then(|(session, message_id)| self.find(hash, session, message_id));
+        let place = self.append(outline, hash)?;
+        self.enter(place, first);
+        self.tail.push_back(msg);
+        Some(place)
+    }
+
+    /// Appends a message of the log that is to be read back when it is wanted. `None` as for [`push`](Self::push). It is found by
+    /// its key after [`index`](Self::index).
+    pub fn push_outline(&mut self, outline: Outline) -> Option<usize> {
+        let place = self.append(outline, hash_of_key(outline.key))?;
+        self.tail.clear();
+        Some(place)
+    }
+
+    /// Enters what was pushed without a message into the table of keys. All at once: a table that has its size at once, and
+    /// is filled one part after the other, takes a fifth of the time.
+    pub fn index(&mut self) {
+        let places = self.unindexed..self.len();
+        if places.is_empty() {
+            return;
+        }
+        self.keys.reserve(self.len());
+        let is_small = places.len() < INDEX_AT_ONCE;
+        for part in 0..if is_small { 1 } else { 1 << INDEX_PART_BITS } {
+            for place in places.clone() {
+                let hash = self.hashes[place];
+                // The highest bits, since these choose a shard of the table.
+                let is_due = is_small || hash >> (u64::BITS - INDEX_PART_BITS) == part;
+                if is_due && hash != NO_KEY {
+                    let first = self.keys.find(hash, &self.hashes, |_| true);
+                    self.enter(place, first);
+                }
+            }
+        }
+        self.unindexed = places.end;
+    }
+
+    /// The message at `place` repeats the one at `first`, or is the first with its key.
+    fn enter(&mut self, place: usize, first: Option<usize>) {
+        if let Some(first) = first {
+            self.repeated.entry(first).or_insert_with(|| vec![first]).push(place);
+            self.repeats.insert(place, first);
+        } else if self.hashes[place] != NO_KEY {
+            // `append` has refused what does not fit.
+            self.keys.insert(place as u32, &self.hashes);
+        }
+        self.unindexed = place + 1;
+    }
+
+    /// Appends to the columns.
+    fn append(&mut self, outline: Outline, hash: u64) -> Option<usize> {
+        let Outline { origin, count, .. } = outline;
+        let number = self.number_of(origin)?;
+        let place = self.len();
+        let places = self.by_origin.get_mut(usize::from(number))?;
+        // A place that fits no slot of the table would need a terabyte of log before.
+        if count != places.len() as u64 + 1 || u32::try_from(place).is_err() {
+            return None;
+        }
+        places.push(place as u64);
+        self.origins.push(number);
+        self.hashes.push(hash);
+        Some(place)
+    }
+
+    /// The number of `origin`, a new one if need be. `None` when there are too many: a clock with so many entries would fit no
+    /// frame long before.
+    fn number_of(&mut self, origin: &str) -> Option<u16> {
+        let last = self.origins.last().copied();
+        if let Some(last) = last.filter(|last| self.names[usize::from(*last)].as_str() == origin) {
+            return Some(last);
+        }
+        if let Some(number) = self.numbers.get(origin) {
+            return Some(*number);
+        }
+        let number = u16::try_from(self.names.len()).ok()?;
+        self.names.push(origin.into());
+        self.numbers.insert(origin.into(), number);
+        self.by_origin.push(Ascending::default());
+        Some(number)
+    }
+
+    /// The message that was appended last is the record `record` of the log, or of what the log held at the start.
+    pub fn wrote(&mut self, record: u64) {
+        if self.records.len() < self.len() {
+            self.records.push(record);
+        }
+    }
+
+    /// The record of the message at `place`.
+    pub fn record_of(&self, place: usize) -> Option<u64> {
+        self.records.get(place)
+    }
+
+    /// The place of the message that is the record `record`.
+    pub fn place_of_record(&self, record: u64) -> Option<usize> {
+        let place = self.records.rank(record);
+        (self.records.get(place) == Some(record)).then_some(place)
+    }
+
+    /// Lets go of the message at `place`, and of all before it; they must be on disk.
+    pub fn release(&mut self, place: usize) {
+        let count = (place + 1).saturating_sub(self.first_in_memory()).min(self.tail.len());
+        self.tail.drain(..count);
+    }
+
+    /// The stamp of the message at `place`, which must be one of the history.
+    pub fn stamp_at(&self, place: usize) -> (&Incarnation, u64) {
+        let number = usize::from(self.origins[place]);
+        let stamp = self.get(place).and_then(|msg| msg.stamp());
+        let count = match stamp {
+            Some((_, count)) => count,
+            None => self.by_origin[number].rank(place as u64) as u64 + 1,
+        };
+        (&self.names[number], count)
+    }
+
+    /// Where the message of `origin` with `count` stands.
+    pub fn place_of_stamp(&self, origin: &Incarnation, count: u64) -> Option<usize> {
+        let places = &self.by_origin[usize::from(*self.numbers.get(origin)?)];
+        let place = places.get(usize::try_from(count.checked_sub(1)?).ok()?)?;
+        usize::try_from(place).ok()
+    }
+
+    /// The first place that `have` does not count; the end when it counts all.
+    pub fn first_beyond(&self, have: &VectorClock) -> usize {
+        let next = self
+            .names
+            .iter()
+            .filter_map(|origin| self.place_of_stamp(origin, have.get(origin).saturating_add(1)));
+        next.min().unwrap_or(self.len())
+    }
+
+    /// What the messages before `place` count.
+    pub fn clock_before(&self, place: usize) -> VectorClock {
+        let mut clock = VectorClock::new();
+        for (origin, places) in self.names.iter().zip(&self.by_origin) {
+            clock.raise(origin, places.rank(place as u64) as u64);
+        }
+        clock
+    }
+
+    /// The places of at most `limit` messages that someone at `have` lacks, in the order of delivery.
+    pub fn lacking(&self, have: &VectorClock, limit: usize) -> Vec<usize> {
+        let mut places: Vec<usize> = Vec::new();
+        for (origin, known) in self.names.iter().zip(&self.by_origin) {
+            let seen = usize::try_from(have.get(origin)).unwrap_or(usize::MAX);
+            // `limit` of each are enough: no more are returned in all.
+            places.extend(known.iter_from(seen).take(limit).map(|place| place as usize));
+        }
+        places.sort_unstable();
+        places.truncate(limit);
+        places
+    }
+
+    /// The place that is shown of the message with this key.
+    pub fn place_of(&self, session: &str, message_id: &str) -> Option<usize> {
+        self.find(hash_of(session, message_id), session, message_id)
+    }
+
+    fn find(&self, hash: u64, session: &str, message_id: &str) -> Option<usize> {
+        self.keys.find(hash, &self.hashes, |place| {
+            self.get(place).is_none_or(|msg| msg.duplicate_key() == Some((session, message_id)))
+        })
+    }
+
+    /// All places of the message at `place`: the one that is shown, then its repeats.
+    pub fn places_of_same(&self, place: usize) -> impl Iterator<Item = usize> {
+        let first = self.repeats.get(&place).copied().unwrap_or(place);
+        let repeats = self.repeated.get(&first).map(|places| &places[1..]);
+        std::iter::once(first).chain(repeats.into_iter().flatten().copied())
+    }
+
+    /// Whether the message at `place` repeats an earlier one under another stamp.
+    pub fn is_repeat(&self, place: usize) -> bool {
+        self.repeats.contains_key(&place)
+    }
+
+    /// The place from which on `limit` messages, repeats not counted, stand before `end`; 0 when there are fewer.
+    pub fn last_before(&self, end: usize, limit: usize) -> usize {
+        let mut first = end.saturating_sub(limit);
+        loop {
+            let repeats = self.repeats.range(first..end).count();
+            let wanted = end.saturating_sub(limit.saturating_add(repeats));
+            if wanted == first {
+                return first;
+            }
+            first = wanted;
+        }
+    }
+
+    /// How many messages from `first` on and before `end` are to be shown to someone who was shown all that `after` counts.
+    pub fn count_beyond(&self, first: usize, end: usize, after: &VectorClock) -> usize {
+        let mut count = 0;
+        for (origin, places) in self.names.iter().zip(&self.by_origin) {
+            let seen = usize::try_from(after.get(origin)).unwrap_or(usize::MAX);
+            let begin = places.rank(first as u64).max(seen);
+            count += places.rank(end as u64).saturating_sub(begin);
+        }
+        let is_covered = |place: usize| {
+            let (origin, count) = self.stamp_at(place);
+            after.get(origin) >= count
+        };
+        // Counted by its own stamp, and yet not shown: a repeat, and what was shown under another stamp.
+        let wrongly = self.repeated.values().map(|places| {
+            let seen = places.iter().any(|place| is_covered(*place));
+            let counted = |place: &&usize| (first..end).contains(place) && !is_covered(**place);
+            let hidden = places.iter().skip(usize::from(!seen)).filter(counted);
+            hidden.count()
+        });
+        count - wrongly.sum::<usize>()
+    }
+}
+
+fn hash_of_key(key: Option<(&str, &str)>) -> u64 {
+    key.map_or(NO_KEY, |(session, message_id)| hash_of(session, message_id))
+}
+
+fn hash_of(session: &str, message_id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (session, message_id).hash(&mut hasher);
+    hasher.finish().max(NO_KEY + 1)
+}
+
+#[cfg(test)]
+#[path = "history/tests.rs"]
+mod tests;
