@@ -11,7 +11,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use support::cluster::Cluster;
-use support::{DEADLINE, program, wait_within};
+use support::interrupt::{interrupt, three_servers_of};
+use support::program;
 
 fn bench(args: &[&str]) -> Output {
     program().arg("bench").args(args).output().unwrap()
@@ -173,13 +174,6 @@ fn too_many_connections_for_the_limit_are_refused_with_what_to_do() {
     assert!(complaint.contains(wanted), "{complaint}");
 }
 
-/// The processes that were started by the process `parent`.
-fn children(parent: u32) -> Vec<u32> {
-    let listed = Command::new("ps").args(["-o", "pid=", "--ppid", &parent.to_string()]).output();
-    let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
-    listed.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
-}
-
 #[test]
 fn ctrl_c_leaves_nothing_behind() {
     // While people talk, and while it is waited for a leader.
@@ -195,19 +189,10 @@ fn ctrl_c_leaves_nothing_behind() {
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut lines = lines.map_while(Result::ok);
         assert!(lines.any(|line| line.contains(moment)), "it does not start");
-        let servers = wait_within(DEADLINE, || {
-            let servers = children(child.id());
-            (servers.len() == 3).then_some(servers)
-        });
-        Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap();
-        let status = wait_within(DEADLINE, || child.try_wait().unwrap()).expect("it ends");
-        assert_eq!(status.code(), Some(1));
+        let servers = three_servers_of(&child);
+        interrupt(&mut child, &servers);
         let last = lines.last().unwrap();
         assert_eq!(last, "roundtable: stopped; nothing is left running");
-        for server in servers.expect("three servers run") {
-            let alive = Command::new("kill").args(["-0", &server.to_string()]).output().unwrap();
-            assert!(!alive.status.success(), "server process {server} is left");
-        }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "files are left");
     }
 }

@@ -6,9 +6,10 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
-use support::{DEADLINE, program, wait_within};
+use support::interrupt::{interrupt, three_servers_of};
+use support::program;
 
 fn compare(args: &[&str]) -> Output {
     program().arg("compare").args(args).output().unwrap()
@@ -77,12 +78,6 @@ fn what_makes_no_sense_is_refused_at_once() {
     }
 }
 
-/// The processes that were started by the process `parent`.
-fn children(parent: u32) -> Vec<String> {
-    let listed = Command::new("ps").args(["-o", "pid=", "--ppid", &parent.to_string()]).output();
-    text(&listed.unwrap().stdout).split_whitespace().map(str::to_string).collect()
-}
-
 #[test]
 fn ctrl_c_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
@@ -97,15 +92,8 @@ fn ctrl_c_leaves_nothing_behind() {
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut lines = lines.map_while(Result::ok);
     assert!(lines.any(|line| line.contains("quiet talk")), "it does not start");
-    let servers = children(child.id());
-    assert_eq!(servers.len(), 3);
-    Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap();
-    let status = wait_within(DEADLINE, || child.try_wait().unwrap()).expect("it ends");
-    assert_eq!(status.code(), Some(1));
+    let servers = three_servers_of(&child);
+    interrupt(&mut child, &servers);
     assert!(lines.any(|line| line.contains("stopped; nothing is left running")));
-    for server in servers {
-        let alive = Command::new("kill").args(["-0", &server]).output().unwrap();
-        assert!(!alive.status.success(), "server process {server} is left");
-    }
     assert!(files_in(folder.path()).is_empty(), "files are left: {:?}", files_in(folder.path()));
 }

@@ -5,9 +5,10 @@
 mod support;
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
-use support::{DEADLINE, program, wait_within};
+use support::interrupt::{interrupt, three_servers_of};
+use support::program;
 
 fn torture(args: &[&str]) -> Output {
     program().arg("torture").args(args).output().unwrap()
@@ -58,13 +59,6 @@ fn what_makes_no_sense_is_wrong_usage() {
     }
 }
 
-/// The processes that were started by the process `parent`.
-fn children(parent: u32) -> Vec<u32> {
-    let listed = Command::new("ps").args(["-o", "pid=", "--ppid", &parent.to_string()]).output();
-    let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
-    listed.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
-}
-
 #[test]
 fn ctrl_c_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
@@ -77,15 +71,8 @@ fn ctrl_c_leaves_nothing_behind() {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut lines = lines.map_while(Result::ok);
     assert!(lines.any(|line| line.contains("people talk")), "it does not start");
-    let servers = children(child.id());
-    assert_eq!(servers.len(), 3);
-    Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap();
-    let status = wait_within(DEADLINE, || child.try_wait().unwrap()).expect("it ends");
-    assert_eq!(status.code(), Some(1));
-    for server in servers {
-        let alive = Command::new("kill").args(["-0", &server.to_string()]).output().unwrap();
-        assert!(!alive.status.success(), "server process {server} is left");
-    }
+    let servers = three_servers_of(&child);
+    interrupt(&mut child, &servers);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "files are left");
 }
 

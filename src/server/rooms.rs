@@ -133,7 +133,7 @@ impl ServerNode {
         let place = room.place_of(session, &msg.message_id);
         let is_new = place.is_none();
         let place = place.filter(|_| !is_planted(Planted::NoDuplicateCheck));
-        let place = place.or_else(|| {
+        let place = place.unwrap_or_else(|| {
             let mut stamped = Message::new(MessageType::Chat, user)
                 .with_id(&msg.message_id)
                 .in_room(&msg.room_id);
@@ -142,11 +142,11 @@ impl ServerNode {
             // What its sender had seen must not look later than it.
             stamped.timestamp = Some(not_before(room.latest_timestamp_ms, step.wall_ms));
             handler.stamp(&mut stamped, room);
-            handler.handle_chat_message(stamped, room, step);
             // One's own next message is always ready: its past is what was delivered here.
-            room.place_of(session, &msg.message_id)
+            let place = room.message_history.len();
+            handler.handle_chat_message(stamped, room, step);
+            place
         });
-        let Some(place) = place else { return };
         let message_id = msg.message_id.clone();
         let Some(conn) = self.clients.get(session).map(|client| client.conn) else { return };
         let ack = PendingAck { place, session: session.into(), conn, message_id };

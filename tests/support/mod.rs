@@ -6,6 +6,7 @@
 //! * [`talk`] lets clients of the library talk without a pause while servers die,
 //! * [`disks`] fills and damages logs,
 //! * [`faults`] kills leaders under them,
+//! * [`interrupt`] presses ctrl-c where a command runs servers of its own,
 //! * [`proxy`] cuts servers off from each other,
 //! * [`history`] checks what all of them saw.
 
@@ -21,6 +22,7 @@ pub(crate) mod cluster;
 pub(crate) mod disks;
 pub(crate) mod faults;
 pub(crate) mod history;
+pub(crate) mod interrupt;
 pub(crate) mod proxy;
 pub(crate) mod talk;
 pub(crate) mod wire;
