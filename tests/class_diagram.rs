@@ -292,7 +292,7 @@ fn each_whole_of_the_diagram_leads_to_its_part() {
     let _: fn(&Message) -> Option<&VectorClock> = |msg| msg.vector_clock.as_ref();
     let _: fn(&Message) -> &MessageType = |msg| &msg.message_type;
     let _: fn(&Room) -> &VectorClock = |room| &room.clock;
-    let _: fn(&Room) -> Option<&Arc<Message>> = |room| room.message_history.get(0);
+    let _: fn(&Room) -> Option<std::borrow::Cow<Message>> = |room| room.message_history.get(0);
     let _: fn(&RunningServer) -> &ConnectionManager = RunningServer::connection_manager;
     let _: fn(&ServerNode) -> &dyn Election = |node| &*node.election_module;
     let _: fn(&ServerNode) -> &FailureDetector = |node| &node.failure_detector;

@@ -2,14 +2,17 @@
 //!
 //! ```text
 //!   place        0    1    2    3   …                         n        the order of delivery
-//!   message      –    –    –    –   …   –  ─[m][m][m][m][m]──┘         the end alone: the others are read back
+//!   JSON         –    –    –    –   …   –  ─[j][j][j][j][j]──┘         the end alone: the others are read back
+//!   message                                          [m][m]──┘         until it is shown
 //!   origin       n1   n2   n1   n1  …                                  2 bytes
 //!   hash         of (session, message id): is it here already?         8 bytes, and 6 to 10 in a table of places
 //!   record       where it stands in the log                            1 to 2 bytes
 //!   by origin    n1 → 0 2 3 …   n2 → 1 …                               1 to 2 bytes
 //! ```
 //!
-//! So a message costs about 20 bytes for ever, and its text only while it is among the last. The count in a stamp needs no bytes: the
+//! So a message costs about 20 bytes for ever, and its text only while it is among the last. Of these all but the newest are kept as
+//! the log's JSON, one piece of memory each: as [`Message`]s, of seven pieces, making and freeing them took a quarter of the processor's
+//! time of a busy server. The count in a stamp needs no bytes: the
 //! nth message of an origin, in the order of delivery, has count n.
 //!
 //! **The same message?** Of messages in memory the keys are compared. Of the others the hashes alone: with ten million messages in
@@ -22,15 +25,17 @@
 //! is looked at; and they grow with the history. After a start no message is in memory until one is said.
 //! The designs `sequencer` and `raft` keep theirs elsewhere, all of them in memory.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
 
 use ascending::Ascending;
 use keys::Keys;
 
 use super::ids::Incarnation;
-use super::message::Message;
+use super::message::{Frame, Message};
 use super::vector_clock::VectorClock;
 
 mod ascending;
@@ -65,8 +70,10 @@ pub struct History {
     repeated: BTreeMap<usize, Vec<usize>>,
     /// Which message a repeat repeats.
     repeats: BTreeMap<usize, usize>,
-    /// The last messages.
-    tail: VecDeque<Arc<Message>>,
+    /// The last messages, as JSON.
+    tail: VecDeque<Frame>,
+    /// The last of these, which are wanted soon.
+    fresh: VecDeque<Arc<Message>>,
 }
 
 /// What the columns keep of a message.
@@ -105,8 +112,18 @@ impl History {
     }
 
     /// The message at `place`, if it is in memory.
-    pub fn get(&self, place: usize) -> Option<&Arc<Message>> {
-        self.tail.get(place.checked_sub(self.first_in_memory())?)
+    pub fn get(&self, place: usize) -> Option<Cow<'_, Message>> {
+        if let Some(msg) = self.fresh_at(place) {
+            return Some(Cow::Borrowed(msg));
+        }
+        let json = self.tail.get(place.checked_sub(self.first_in_memory())?)?;
+        // If it could not be read, it would be sought on the disk.
+        Message::decode(json).ok().map(Cow::Owned)
+    }
+
+    fn fresh_at(&self, place: usize) -> Option<&Message> {
+        let first = self.len() - self.fresh.len();
+        self.fresh.get(place.checked_sub(first)?).map(AsRef::as_ref)
     }
 
     /// The first place whose message is in memory, and so are all behind it.
@@ -115,12 +132,12 @@ impl History {
     }
 
     /// The messages in memory, in the order of delivery.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Message>> {
-        self.tail.iter()
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Cow<'_, Message>> {
+        (self.first_in_memory()..self.len()).filter_map(|place| self.get(place))
     }
 
-    /// Appends `msg`. Returns its place; `None` when it is not the next one of its origin.
-    pub fn push(&mut self, msg: Arc<Message>) -> Option<usize> {
+    /// Appends `msg`, which is `json` in the log. Returns its place; `None` when it is not the next one of its origin.
+    pub fn push(&mut self, msg: Arc<Message>, json: Frame) -> Option<usize> {
         self.index();
         let outline = Outline::of(&msg)?;
         let hash = hash_of_key(outline.key);
@@ -128,7 +145,8 @@ impl History {
             outline.key.and_then(|(session, message_id)| self.find(hash, session, message_id));
         let place = self.append(outline, hash)?;
         self.enter(place, first);
-        self.tail.push_back(msg);
+        self.tail.push_back(json);
+        self.fresh.push_back(msg);
         Some(place)
     }
 
@@ -137,6 +155,7 @@ impl History {
     pub fn push_outline(&mut self, outline: Outline) -> Option<usize> {
         let place = self.append(outline, hash_of_key(outline.key))?;
         self.tail.clear();
+        self.fresh.clear();
         Some(place)
     }
 
@@ -226,21 +245,44 @@ impl History {
         (self.records.get(place) == Some(record)).then_some(place)
     }
 
+    /// The messages before `place` were shown: they are not wanted soon any more.
+    pub fn shown(&mut self, place: usize) {
+        let wanted = self.len().saturating_sub(place);
+        self.fresh.drain(..self.fresh.len().saturating_sub(wanted));
+    }
+
     /// Lets go of the message at `place`, and of all before it; they must be on disk.
     pub fn release(&mut self, place: usize) {
         let count = (place + 1).saturating_sub(self.first_in_memory()).min(self.tail.len());
         self.tail.drain(..count);
+        self.fresh.drain(..self.fresh.len().saturating_sub(self.tail.len()));
     }
 
     /// The stamp of the message at `place`, which must be one of the history.
     pub fn stamp_at(&self, place: usize) -> (&Incarnation, u64) {
         let number = usize::from(self.origins[place]);
-        let stamp = self.get(place).and_then(|msg| msg.stamp());
-        let count = match stamp {
-            Some((_, count)) => count,
-            None => self.by_origin[number].rank(place as u64) as u64 + 1,
-        };
+        let stamp = self.fresh_at(place).and_then(Message::stamp);
+        let count = stamp.map_or_else(|| self.count_at(number, place), |(_, count)| count);
         (&self.names[number], count)
+    }
+
+    /// The count of the message at `place`, which is of the origin with this number.
+    fn count_at(&self, number: usize, place: usize) -> u64 {
+        self.by_origin[number].rank(place as u64) as u64 + 1
+    }
+
+    /// The last stamp of each origin at `places`.
+    pub fn last_stamps(&self, places: Range<usize>) -> Vec<(&Incarnation, u64)> {
+        let mut numbers: Vec<u16> = Vec::new();
+        let mut stamps = Vec::new();
+        for place in places.rev() {
+            let number = self.origins[place];
+            if !numbers.contains(&number) {
+                numbers.push(number);
+                stamps.push(self.stamp_at(place));
+            }
+        }
+        stamps
     }
 
     /// Where the message of `origin` with `count` stands.

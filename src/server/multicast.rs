@@ -43,13 +43,16 @@ pub const HOLD_BACK_MAX: usize = 10_000;
 /// Above so many places that may be due they are not looked at one by one.
 const MANY_PLACES: usize = 64;
 
+/// How many messages are noted together at most as appended, and let go together.
+const RUN_MAX: usize = 256;
+
 /// An acknowledgement that is owed to a client; they sort by the place of their message.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PendingAck {
     /// Where the message stands in the room's history.
     pub place: usize,
     /// Whose message it is.
-    pub session: String,
+    pub session: Arc<str>,
     /// The connection that brought it. A session that connects again sends it again, after it was shown the past.
     pub conn: ConnId,
     /// Its id.
@@ -139,9 +142,72 @@ impl Replication {
         }
     }
 
+    /// Takes out the acknowledgements that are due, when this server stamps as `mine`.
+    fn take_due_acks(
+        &mut self,
+        room: &Room,
+        live: &BTreeSet<NodeId>,
+        mine: &Incarnation,
+    ) -> Vec<PendingAck> {
+        let mut due = Vec::new();
+        let mut others = Vec::new();
+        while let Some(ack) = self.acks.pop_first() {
+            let (origin, count) = room.stamp_at(ack.place);
+            let synced = self.synced.get(origin) >= count
+                && self.synced_elsewhere(live, origin, count)
+                || is_planted(Planted::AckBeforeSync);
+            if synced && ack.place < self.shown {
+                due.push(ack);
+                continue;
+            }
+            // Its own messages become due in order: the rest of them wait too.
+            let is_own = origin == mine;
+            others.push(ack);
+            if is_own {
+                break;
+            }
+        }
+        self.acks.extend(others);
+        due
+    }
+
     /// Whether `node_id` is known to hold everything that `room` holds here.
     pub fn is_covered_by(&self, node_id: &NodeId, room: &Room) -> bool {
         self.held.get(node_id).is_some_and(|held| held.covers(&room.clock))
+    }
+}
+
+/// Messages of one room that stand side by side in its history and in the log.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    /// The room.
+    pub(super) room_id: String,
+    /// The record of the first one.
+    first: LogIndex,
+    /// Where they stand.
+    pub(super) places: Range<usize>,
+    /// How long their JSON is together.
+    pub(super) bytes: usize,
+}
+
+impl Run {
+    /// Whether the record `index`, at `place` of `room_id`, belongs here too.
+    fn is_followed_by(&self, room_id: &str, index: LogIndex, place: usize) -> bool {
+        self.places.end == place
+            && self.first + self.places.len() as LogIndex == index
+            && self.places.len() < RUN_MAX
+            && self.room_id == room_id
+    }
+
+    /// Takes out the first `count` of them, which are not all.
+    fn take(&mut self, count: usize) -> Self {
+        let bytes = self.bytes * count / self.places.len();
+        let places = self.places.start..self.places.start + count;
+        let taken = Self { room_id: self.room_id.clone(), first: self.first, places, bytes };
+        self.first += count as LogIndex;
+        self.places.start += count;
+        self.bytes -= bytes;
+        taken
     }
 }
 
@@ -161,8 +227,8 @@ pub struct CausalMulticastHandler {
     incarnation: Incarnation,
     /// Per room that has a copy here.
     replication: BTreeMap<String, Replication>,
-    /// What was appended to the log and is not reported synced yet: index, room, place.
-    unsynced: VecDeque<(LogIndex, String, usize)>,
+    /// What was appended to the log and is not reported synced yet, in the order of the log.
+    unsynced: VecDeque<Run>,
     /// What is synced and still in memory.
     tail: Tail,
     /// Rooms in which something happened since they were settled last.
@@ -201,7 +267,7 @@ impl CausalMulticastHandler {
     /// Forgets everything of `room_id` but its name.
     pub(super) fn drop_room(&mut self, room_id: &str) {
         self.replication.remove(room_id);
-        self.unsynced.retain(|(_, of, _)| of != room_id);
+        self.unsynced.retain(|run| run.room_id != room_id);
         self.to_confirm.retain(|(of, _)| of != room_id);
     }
 
@@ -233,7 +299,7 @@ impl CausalMulticastHandler {
         let mut stamp = room.clock.beyond(&replication.last_stamp);
         let count = room.clock.get(&incarnation) + 1;
         stamp.raise(&incarnation, count);
-        replication.last_stamp = room.clock.clone();
+        replication.last_stamp.merge(&room.clock);
         replication.last_stamp.raise(&incarnation, count);
         msg.origin = Some(incarnation);
         msg.vector_clock = Some(stamp);
@@ -261,16 +327,30 @@ impl CausalMulticastHandler {
     /// is to be confirmed to who stamped it.
     pub(super) fn deliver_and_multicast(&mut self, msg: Message, room: &mut Room, step: &Step) {
         let msg = Arc::new(msg);
-        let Some(place) = room.add_message(msg.clone()) else { return };
-        let index = step.log.append(&msg);
+        let json = msg.to_frame();
+        let Some(place) = room.add_serialised(msg.clone(), json.clone()) else { return };
+        let index = step.log.append_json(&msg, &json);
         room.message_history.wrote(index);
-        self.unsynced.push_back((index, room.room_id.clone(), place));
+        self.note_unsynced(&room.room_id, index, place, json.len());
         self.touch(&room.room_id);
         if msg.origin.as_ref() == Some(&self.incarnation) {
             self.multicast(&msg, room, step.cm);
         } else if let Some(origin) = &msg.origin {
             self.to_confirm.insert((room.room_id.clone(), origin.clone()));
         }
+    }
+
+    /// The message at `place` of `room_id`, `bytes` long, was appended to the log as `index`.
+    fn note_unsynced(&mut self, room_id: &str, index: LogIndex, place: usize, bytes: usize) {
+        if let Some(run) = self.unsynced.back_mut()
+            && run.is_followed_by(room_id, index, place)
+        {
+            run.places.end += 1;
+            run.bytes += bytes;
+            return;
+        }
+        let places = place..place + 1;
+        self.unsynced.push_back(Run { room_id: room_id.into(), first: index, places, bytes });
     }
 
     /// Delivers what became ready in the hold-back queue by the delivery of `stamp`, and by those deliveries in
@@ -281,6 +361,9 @@ impl CausalMulticastHandler {
         stamp: (Incarnation, u64),
         step: &Step,
     ) {
+        if room.hold_back_queue.is_empty() {
+            return;
+        }
         let mut delivered = vec![stamp];
         while let Some((origin, count)) = delivered.pop() {
             for msg in room.hold_back_queue.release(&origin, count) {
@@ -325,20 +408,29 @@ impl CausalMulticastHandler {
         self.replication.get(room_id).map_or(0, |replication| replication.acks.len())
     }
 
+    /// Takes out the next messages whose records are among those up to `index`.
+    fn take_synced(&mut self, index: LogIndex) -> Option<Run> {
+        let run = self.unsynced.front_mut()?;
+        let records = (index + 1).checked_sub(run.first).filter(|records| *records > 0)?;
+        let count = usize::try_from(records).unwrap_or(usize::MAX);
+        if count >= run.places.len() { self.unsynced.pop_front() } else { Some(run.take(count)) }
+    }
+
     /// Everything appended up to `index` is on this server's disk.
     pub fn on_synced(&mut self, index: LogIndex, rooms: &mut BTreeMap<String, Room>) {
-        while self.unsynced.front().is_some_and(|(at, _, _)| *at <= index) {
-            let Some((_, room_id, place)) = self.unsynced.pop_front() else { return };
-            let Some(room) = rooms.get(&room_id) else { continue };
-            let (origin, count) = room.stamp_at(place);
-            if let Some(replication) = self.replication.get_mut(&room_id) {
-                replication.synced.raise(origin, count);
+        while let Some(run) = self.take_synced(index) {
+            let Some(room) = rooms.get(&run.room_id) else { continue };
+            let mut replication = self.replication.get_mut(&run.room_id);
+            for (origin, count) in room.message_history.last_stamps(run.places.clone()) {
+                if let Some(replication) = &mut replication {
+                    replication.synced.raise(origin, count);
+                }
+                if *origin != self.incarnation {
+                    self.to_confirm.insert((run.room_id.clone(), origin.clone()));
+                }
             }
-            if *origin != self.incarnation {
-                self.to_confirm.insert((room_id.clone(), origin.clone()));
-            }
-            self.touch(&room_id);
-            self.tail.push(room_id, place, room);
+            self.touch(&run.room_id);
+            self.tail.push(run);
         }
         self.tail.release(rooms, &self.replication);
     }
@@ -388,23 +480,7 @@ impl CausalMulticastHandler {
             replication.target = None;
             replication.caught_up = true;
         }
-        let mut acked: Vec<PendingAck> = Vec::new();
-        for ack in &replication.acks {
-            let (origin, count) = room.stamp_at(ack.place);
-            let synced = replication.synced.get(origin) >= count
-                && replication.synced_elsewhere(live, origin, count);
-            let due =
-                ack.place < replication.shown && (synced || is_planted(Planted::AckBeforeSync));
-            if due {
-                acked.push(ack.clone());
-            } else if *origin == self.incarnation {
-                // Its own messages become due in order: the rest of them wait too.
-                break;
-            }
-        }
-        for ack in &acked {
-            replication.acks.remove(ack);
-        }
+        let acked = replication.take_due_acks(room, live, &self.incarnation);
         Settled { shown: first..replication.shown, acked }
     }
 

@@ -13,6 +13,8 @@
 //! are new to everyone here but that session. So what it had been shown is remembered until all of that can be shown here:
 //! no message is shown to it of which any stamp is covered, and its positions never fall behind.
 
+use std::borrow::Cow;
+
 use super::ServerNode;
 use super::read_back::{READ_MESSAGES, ReadMessages, Reader};
 use super::rooms::{count_shown, delivered, is_covered, is_hidden};
@@ -68,12 +70,12 @@ fn message_at<'a>(
     read: &'a mut ReadMessages,
     history: &'a History,
     place: usize,
-) -> Option<&'a Message> {
+) -> Option<Cow<'a, Message>> {
     while read.front().is_some_and(|(first, _)| *first < place) {
         read.pop_front();
     }
     let first = read.front().filter(|(first, _)| *first == place);
-    first.map(|(_, msg)| msg).or_else(|| history.get(place).map(AsRef::as_ref))
+    first.map(|(_, msg)| Cow::Borrowed(msg)).or_else(|| history.get(place))
 }
 
 impl ServerNode {
@@ -202,7 +204,7 @@ impl ServerNode {
             let Some(msg) = msg.filter(|_| !skips) else { continue };
             let mut position = replay.position.clone();
             position.merge(&replay.base);
-            let frame = delivered(msg, &position);
+            let frame = delivered(&msg, &position);
             spare = spare.saturating_sub(frame.len());
             step.cm.send_to_conn(client.conn, &frame);
         }

@@ -186,9 +186,12 @@ impl ServerNode {
         let has_gap = members.iter().any(|(_, gap)| gap.is_some());
         let is_here = settled.shown.start >= room.message_history.first_in_memory();
         if !members.is_empty() && is_here {
-            show(room, settled.shown, before, &members, step);
+            show(room, settled.shown.clone(), before, &members, step);
         } else if !settled.shown.is_empty() {
             self.show_as_past(room_id, settled.shown.start, &before);
+        }
+        if let Some(room) = self.managed_rooms.get_mut(room_id) {
+            room.message_history.shown(settled.shown.end);
         }
         for ack in settled.acked {
             if self.is_replaying(&ack.session, room_id) {
@@ -211,7 +214,7 @@ impl ServerNode {
     fn send_ack(&self, ack: &PendingAck, room_id: &str, step: &Step) {
         // On a later connection the session may not have been shown the message yet.
         let any = is_planted(Planted::AckOnAnyConnection);
-        let client = self.clients.get(&ack.session);
+        let client = self.clients.get(&*ack.session);
         let client = client.filter(|client| any || client.conn == ack.conn);
         let Some(client) = client else { return };
         let mut msg = Message::new(MessageType::Ack, self.server_id.as_str())
@@ -270,12 +273,12 @@ fn show(
             continue;
         }
         let Some(msg) = room.message_history.get(place) else { continue };
-        frames.push(delivered(msg, &position));
+        frames.push(delivered(&msg, &position));
         for (conn, gap) in members {
             let Some(gap) = gap.filter(|gap| !is_covered(room, place, Some(gap))) else { continue };
             let mut position = position.clone();
             position.merge(gap);
-            step.cm.send_to_conn(*conn, &delivered(msg, &position));
+            step.cm.send_to_conn(*conn, &delivered(&msg, &position));
         }
     }
     // Made once, for all: with a hundred members everything else costs less.

@@ -12,6 +12,7 @@
 //!
 //! Source: the SYNC of class-diagram.txt; anti-entropy after Demers and others (1987).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -220,11 +221,10 @@ impl ServerNode {
         let mut bytes = 0;
         let was_read = |place: usize| {
             let at = read.binary_search_by_key(&place, |(place, _)| *place).ok()?;
-            Some(&read[at].1)
+            Some(Cow::Borrowed(&read[at].1))
         };
         for place in &places {
-            let in_memory = history.get(*place).map(AsRef::as_ref);
-            let Some(msg) = in_memory.or_else(|| was_read(*place)) else { break };
+            let Some(msg) = history.get(*place).or_else(|| was_read(*place)) else { break };
             bytes += msg.content.text().len();
             if messages.len() == SYNC_BATCH_MESSAGES
                 || (bytes > SYNC_BATCH_BYTES && !messages.is_empty())
@@ -233,7 +233,7 @@ impl ServerNode {
             }
             let (origin, count) = room.stamp_at(*place);
             replication.note_sent(to, origin, count);
-            messages.push(msg.clone());
+            messages.push(msg.into_owned());
         }
         if messages.is_empty() {
             let released = places.into_iter().filter(|place| history.get(*place).is_none());

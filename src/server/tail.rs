@@ -10,38 +10,30 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::multicast::Replication;
-use crate::domain::{Message, Room};
+use super::multicast::{Replication, Run};
+use crate::domain::Room;
 
-/// What a message takes besides its texts, about, in bytes: itself, its stamp, and what the allocator adds.
-const MESSAGE_BYTES: usize = 600;
+/// What a message takes besides its JSON, about, in bytes: what the allocator adds.
+const MESSAGE_BYTES: usize = 48;
 
 /// The synced messages that are still in memory, in the order of the log; see the module.
 #[derive(Debug)]
 pub(super) struct Tail {
-    messages: VecDeque<Kept>,
+    runs: VecDeque<Run>,
     bytes: usize,
     bytes_max: usize,
-}
-
-#[derive(Debug)]
-struct Kept {
-    room_id: String,
-    place: usize,
-    bytes: usize,
 }
 
 impl Tail {
     /// None; `bytes_max` bytes of them will be kept, about.
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { messages: VecDeque::new(), bytes: 0, bytes_max }
+        Self { runs: VecDeque::new(), bytes: 0, bytes_max }
     }
 
-    /// The message at `place` of `room` is synced.
-    pub(super) fn push(&mut self, room_id: String, place: usize, room: &Room) {
-        let bytes = room.message_history.get(place).map_or(0, |msg| memory_of(msg));
-        self.bytes += bytes;
-        self.messages.push_back(Kept { room_id, place, bytes });
+    /// The messages of `run` are synced.
+    pub(super) fn push(&mut self, run: Run) {
+        self.bytes += memory_of(&run);
+        self.runs.push_back(run);
     }
 
     /// Lets the oldest messages go until the rest fits. One that is not shown stays, and so do those behind it: its members
@@ -52,22 +44,21 @@ impl Tail {
         replication: &BTreeMap<String, Replication>,
     ) {
         while self.bytes > self.bytes_max
-            && let Some(kept) = self.messages.front()
+            && let Some(run) = self.runs.front()
         {
-            let shown = replication.get(&kept.room_id).map_or(usize::MAX, |known| known.shown);
-            if kept.place >= shown {
+            let shown = replication.get(&run.room_id).map_or(usize::MAX, |known| known.shown);
+            if run.places.end > shown {
                 return;
             }
-            if let Some(room) = rooms.get_mut(&kept.room_id) {
-                room.message_history.release(kept.place);
+            if let Some(room) = rooms.get_mut(&run.room_id) {
+                room.message_history.release(run.places.end - 1);
             }
-            self.bytes -= kept.bytes;
-            self.messages.pop_front();
+            self.bytes -= memory_of(run);
+            self.runs.pop_front();
         }
     }
 }
 
-fn memory_of(msg: &Message) -> usize {
-    let texts = [&msg.message_id, &msg.sender_id, &msg.room_id].map(String::len);
-    MESSAGE_BYTES + texts.iter().sum::<usize>() + msg.content.text().len()
+fn memory_of(run: &Run) -> usize {
+    run.bytes + MESSAGE_BYTES * run.places.len()
 }

@@ -70,6 +70,8 @@ pub struct FileLog {
     woken: Condvar,
     /// Whether the writer waits for `woken`. Changed only under `queue`.
     asleep: AtomicBool,
+    /// Whether there is a `fault`. Changed only under `queue`.
+    faulty: AtomicBool,
     syncs: AtomicU64,
     /// Where the durable records stand. A leaf lock. Changed by the writer alone.
     pub(super) places: Mutex<Places>,
@@ -172,6 +174,7 @@ impl FileLog {
             queue: queue.into(),
             woken: Condvar::new(),
             asleep: AtomicBool::new(false),
+            faulty: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
             places: places.into(),
             reads: ReadQueue::new(),
@@ -315,6 +318,7 @@ impl FileLog {
             }
             if queue.fault.is_none() {
                 queue.fault = Some(error.clone());
+                self.faulty.store(true, Ordering::Relaxed);
                 drop(queue);
                 log::error!("the log cannot be written, records wait in memory: {error}");
                 on_event(LogEvent::Full(error));
@@ -334,6 +338,7 @@ impl FileLog {
         queue.pending_bytes -= batch.lines.len();
         queue.spare = batch.lines;
         queue.spare.clear();
+        self.faulty.store(false, Ordering::Relaxed);
         queue.fault.take().is_some()
     }
 
@@ -366,6 +371,24 @@ impl FileLog {
         }
         log::info!("the log begins with segment {first} now, {} are removed", old.len());
         self.sync_folder()
+    }
+
+    /// Appends the line that `encode` makes.
+    fn append_line(&self, encode: impl FnOnce(&mut Vec<u8>)) -> LogIndex {
+        let mut queue = self.queue.lock();
+        queue.appended += 1;
+        let index = queue.appended;
+        let batch = queue.open_batch(self.options.batch_bytes, index);
+        let before = batch.lines.len();
+        let place = Place { index, offset: before as u64 };
+        if batch.marks.last().is_some_and(|last| last.is_far_from(&place)) {
+            batch.marks.push(place);
+        }
+        encode(&mut batch.lines);
+        batch.last = index;
+        let bytes = batch.lines.len() - before;
+        queue.pending_bytes += bytes;
+        index
     }
 
     fn sync_folder(&self) -> io::Result<()> {
@@ -450,23 +473,18 @@ impl Storage for FileLog {
     }
 
     fn append(&self, msg: &Message) -> LogIndex {
-        let mut queue = self.queue.lock();
-        queue.appended += 1;
-        let index = queue.appended;
-        let batch = queue.open_batch(self.options.batch_bytes, index);
-        let before = batch.lines.len();
-        let place = Place { index, offset: before as u64 };
-        if batch.marks.last().is_some_and(|last| last.is_far_from(&place)) {
-            batch.marks.push(place);
-        }
-        record::encode(msg, &mut batch.lines);
-        batch.last = index;
-        let bytes = batch.lines.len() - before;
-        queue.pending_bytes += bytes;
-        index
+        self.append_line(|lines| record::encode(msg, lines))
+    }
+
+    fn append_json(&self, _msg: &Message, json: &[u8]) -> LogIndex {
+        self.append_line(|lines| record::encode_json(json, lines))
     }
 
     fn fault(&self) -> Option<String> {
+        // Asked for each message; changed by the writer when it has said so.
+        if !self.faulty.load(Ordering::Relaxed) {
+            return None;
+        }
         self.queue.lock().fault.clone()
     }
 

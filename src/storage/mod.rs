@@ -109,6 +109,11 @@ pub trait Storage: Debug {
     /// (see [`ServerNode::on_synced`](crate::server::ServerNode::on_synced)).
     fn append(&self, msg: &Message) -> LogIndex;
 
+    /// [`append`](Self::append) of a message that is serialised already, as `json`.
+    fn append_json(&self, msg: &Message, _json: &[u8]) -> LogIndex {
+        self.append(msg)
+    }
+
     /// Why the log cannot be written now (a full disk), in the operating system's words; `None` when it
     /// can. What was appended meanwhile is kept and written as soon as there is space.
     fn fault(&self) -> Option<String>;

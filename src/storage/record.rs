@@ -33,13 +33,32 @@ const PREFIX_BYTES: usize = BEFORE_CRC.len() + CRC_DIGITS + AFTER_CRC.len();
 /// assert_eq!(record::decode(&line[..line.len() - 1]), Ok(message));
 /// ```
 pub fn encode(msg: &Message, out: &mut Vec<u8>) {
+    let start = begin(out);
+    // Only string keys and infallible serialisers, as in `Message::serialize`.
+    serde_json::to_writer(&mut *out, msg).expect("a message serialises");
+    finish(start, out);
+}
+
+/// [`encode`] of a message that is serialised already.
+pub fn encode_json(json: &[u8], out: &mut Vec<u8>) {
+    out.reserve(PREFIX_BYTES + json.len() + 1);
+    let start = begin(out);
+    out.extend_from_slice(json);
+    finish(start, out);
+}
+
+/// Appends what stands before the object of a message, whose brace becomes a comma. Returns where the line starts.
+fn begin(out: &mut Vec<u8>) -> usize {
     let start = out.len();
     out.extend_from_slice(BEFORE_CRC);
     out.extend_from_slice(&[b'0'; CRC_DIGITS]);
     out.push(b'"');
-    let brace = out.len();
-    // Only string keys and infallible serialisers, as in `Message::serialize`.
-    serde_json::to_writer(&mut *out, msg).expect("a message serialises");
+    start
+}
+
+/// Makes a line of what was appended to `out` since `start`.
+fn finish(start: usize, out: &mut Vec<u8>) {
+    let brace = start + BEFORE_CRC.len() + CRC_DIGITS + 1;
     out[brace] = b',';
     // An object that came in a length-prefixed frame may hold line breaks between its tokens (never in
     // a text, where JSON escapes them). A line must not.
