@@ -11,8 +11,8 @@
 //! ```
 //!
 //! So a message costs about 20 bytes for ever, and its text only while it is among the last. Of these all but the newest are kept as
-//! the log's JSON, one piece of memory each: as [`Message`]s, of seven pieces, making and freeing them took a quarter of the processor's
-//! time of a busy server. The count in a stamp needs no bytes: the
+//! the log's JSON, in large pieces of memory: as [`Message`]s, of seven small ones each, making and freeing them took a quarter of the
+//! processor's time of a busy server. The count in a stamp needs no bytes: the
 //! nth message of an origin, in the order of delivery, has count n.
 //!
 //! **The same message?** Of messages in memory the keys are compared. Of the others the hashes alone: with ten million messages in
@@ -33,13 +33,15 @@ use std::sync::Arc;
 
 use ascending::Ascending;
 use keys::Keys;
+use texts::Texts;
 
 use super::ids::Incarnation;
-use super::message::{Frame, Message};
+use super::message::Message;
 use super::vector_clock::VectorClock;
 
 mod ascending;
 mod keys;
+mod texts;
 
 /// The hash of a message that has no key.
 const NO_KEY: u64 = 0;
@@ -71,7 +73,7 @@ pub struct History {
     /// Which message a repeat repeats.
     repeats: BTreeMap<usize, usize>,
     /// The last messages, as JSON.
-    tail: VecDeque<Frame>,
+    tail: Texts,
     /// The last of these, which are wanted soon.
     fresh: VecDeque<Arc<Message>>,
 }
@@ -137,7 +139,7 @@ impl History {
     }
 
     /// Appends `msg`, which is `json` in the log. Returns its place; `None` when it is not the next one of its origin.
-    pub fn push(&mut self, msg: Arc<Message>, json: Frame) -> Option<usize> {
+    pub fn push(&mut self, msg: Arc<Message>, json: &[u8]) -> Option<usize> {
         self.index();
         let outline = Outline::of(&msg)?;
         let hash = hash_of_key(outline.key);
@@ -145,7 +147,7 @@ impl History {
             outline.key.and_then(|(session, message_id)| self.find(hash, session, message_id));
         let place = self.append(outline, hash)?;
         self.enter(place, first);
-        self.tail.push_back(json);
+        self.tail.push(json);
         self.fresh.push_back(msg);
         Some(place)
     }
@@ -154,7 +156,7 @@ impl History {
     /// its key after [`index`](Self::index).
     pub fn push_outline(&mut self, outline: Outline) -> Option<usize> {
         let place = self.append(outline, hash_of_key(outline.key))?;
-        self.tail.clear();
+        self.tail.release(self.tail.len());
         self.fresh.clear();
         Some(place)
     }
@@ -254,7 +256,7 @@ impl History {
     /// Lets go of the message at `place`, and of all before it; they must be on disk.
     pub fn release(&mut self, place: usize) {
         let count = (place + 1).saturating_sub(self.first_in_memory()).min(self.tail.len());
-        self.tail.drain(..count);
+        self.tail.release(count);
         self.fresh.drain(..self.fresh.len().saturating_sub(self.tail.len()));
     }
 

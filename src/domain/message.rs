@@ -275,10 +275,11 @@ impl Serialize for Content {
 
 impl<'de> Deserialize<'de> for Content {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        // Borrowed: a text is copied once then, where it is unescaped. All JSON here is read from memory.
+        let raw = <&RawValue>::deserialize(deserializer)?;
         match raw.get().as_bytes().first() {
             Some(b'"') => serde_json::from_str(raw.get()).map(Self::Text).map_err(D::Error::custom),
-            Some(b'{') => Ok(Self::Object(raw.into())),
+            Some(b'{') => Ok(Self::Object(raw.to_owned().into())),
             Some(b'n') => Ok(Self::Empty),
             _ => Err(D::Error::custom("content must be a string or an object")),
         }
@@ -371,6 +372,12 @@ impl Message {
     pub fn saying<T: Serialize>(mut self, value: &T) -> Self {
         self.content = Content::object(value);
         self
+    }
+
+    /// Appends what [`serialize`](Self::serialize) makes to `out`.
+    pub fn serialize_to(&self, out: &mut Vec<u8>) {
+        // Only string keys and infallible serialisers, as in `Content::object`.
+        serde_json::to_writer(out, self).expect("a message serialises");
     }
 
     /// The diagram's `serialize`: one line of JSON, no framing.

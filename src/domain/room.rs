@@ -19,7 +19,7 @@ use std::sync::Arc;
 use super::history::{History, Outline};
 use super::hold_back::HoldBackQueue;
 use super::ids::{Incarnation, NodeId};
-use super::message::{Frame, Message};
+use super::message::Message;
 use super::vector_clock::VectorClock;
 
 /// A room: its members here, its messages, and its causal time.
@@ -77,11 +77,11 @@ impl Room {
     /// is not the next message of its origin, which the caller's readiness check rules out.
     pub fn add_message(&mut self, msg: Arc<Message>) -> Option<usize> {
         let json = msg.to_frame();
-        self.add_serialised(msg, json)
+        self.add_serialised(msg, &json)
     }
 
     /// [`add_message`](Self::add_message) of one that is serialised already.
-    pub fn add_serialised(&mut self, msg: Arc<Message>, json: Frame) -> Option<usize> {
+    pub fn add_serialised(&mut self, msg: Arc<Message>, json: &[u8]) -> Option<usize> {
         let (origin, count) = msg.stamp()?;
         let place = self.message_history.push(msg.clone(), json)?;
         self.clock.raise(origin, count);

@@ -4,6 +4,7 @@
 //! in again later; so each handler checks everything first and acts last.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::ServerNode;
 use super::connections::{Hindrance, LocalClient, Role};
@@ -63,9 +64,8 @@ impl ServerNode {
             self.move_session(session, old, "another connection", step);
         }
         self.presence.join(session, user, &self.server_id.clone(), epoch);
-        let (user, gaps) = (user.to_string(), BTreeMap::new());
         log::info!("{user} connected");
-        let client = LocalClient { conn, user, gaps };
+        let client = LocalClient { conn, user: user.into(), gaps: BTreeMap::new() };
         self.clients.insert(session.into(), client);
         if let Some(conn) = self.conns.get_mut(&conn) {
             conn.role = Role::Client(session.into());
@@ -95,7 +95,7 @@ impl ServerNode {
     pub(super) fn process_client_message(
         &mut self,
         conn: ConnId,
-        session: &str,
+        session: &Arc<str>,
         msg: &Message,
         step: &Step,
     ) -> Result<(), Hindrance> {
@@ -132,7 +132,12 @@ impl ServerNode {
     }
 
     /// CHAT: checked, then stamped and spread.
-    fn handle_chat(&mut self, session: &str, msg: &Message, step: &Step) -> Result<(), Hindrance> {
+    fn handle_chat(
+        &mut self,
+        session: &Arc<str>,
+        msg: &Message,
+        step: &Step,
+    ) -> Result<(), Hindrance> {
         if msg.message_id.is_empty() {
             return Err(missing(msg, "message_id").into());
         }
@@ -152,7 +157,7 @@ impl ServerNode {
         if self.causal_multicast_handler.owed_acks(&msg.room_id) >= OUTSTANDING_MAX {
             return Err(self.not_ready(msg, "too many messages wait for their acknowledgement"));
         }
-        let Some(user) = self.clients.get(session).map(|client| client.user.clone()) else {
+        let Some(user) = self.clients.get(&**session).map(|client| client.user.clone()) else {
             return Ok(());
         };
         if self.ordered.is_some() {

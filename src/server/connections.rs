@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ServerNode;
@@ -32,7 +33,7 @@ pub(super) enum Role {
     /// Another server.
     Peer(NodeId),
     /// A client's session.
-    Client(String),
+    Client(Arc<str>),
 }
 
 /// A connection as the server logic sees it.
@@ -82,7 +83,7 @@ pub(super) struct LocalClient {
     /// The way to it.
     pub(super) conn: ConnId,
     /// The user's name.
-    pub(super) user: String,
+    pub(super) user: Arc<str>,
     /// Per room that it entered with a gap: what it has been shown elsewhere, until that can be shown here too.
     pub(super) gaps: BTreeMap<String, VectorClock>,
 }

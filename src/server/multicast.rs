@@ -229,6 +229,8 @@ pub struct CausalMulticastHandler {
     replication: BTreeMap<String, Replication>,
     /// What was appended to the log and is not reported synced yet, in the order of the log.
     unsynced: VecDeque<Run>,
+    /// The message that is being delivered, as JSON.
+    json: Vec<u8>,
     /// What is synced and still in memory.
     tail: Tail,
     /// Rooms in which something happened since they were settled last.
@@ -244,6 +246,7 @@ impl CausalMulticastHandler {
             incarnation,
             replication: BTreeMap::new(),
             unsynced: VecDeque::new(),
+            json: Vec::new(),
             tail: Tail::new(tail_bytes),
             touched: BTreeSet::new(),
             to_confirm: BTreeSet::new(),
@@ -327,11 +330,12 @@ impl CausalMulticastHandler {
     /// is to be confirmed to who stamped it.
     pub(super) fn deliver_and_multicast(&mut self, msg: Message, room: &mut Room, step: &Step) {
         let msg = Arc::new(msg);
-        let json = msg.to_frame();
-        let Some(place) = room.add_serialised(msg.clone(), json.clone()) else { return };
-        let index = step.log.append_json(&msg, &json);
+        self.json.clear();
+        msg.serialize_to(&mut self.json);
+        let Some(place) = room.add_serialised(msg.clone(), &self.json) else { return };
+        let index = step.log.append_json(&msg, &self.json);
         room.message_history.wrote(index);
-        self.note_unsynced(&room.room_id, index, place, json.len());
+        self.note_unsynced(&room.room_id, index, place, self.json.len());
         self.touch(&room.room_id);
         if msg.origin.as_ref() == Some(&self.incarnation) {
             self.multicast(&msg, room, step.cm);

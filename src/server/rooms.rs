@@ -8,8 +8,10 @@
 //! ring, the presence), so replicas need no messages of their own to agree. A server that becomes a replica
 //! makes an empty copy and asks another replica for what it lacks ([`super::sync`]).
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -18,7 +20,6 @@ use super::multicast::{Delivery, PendingAck};
 use super::planted::{Planted, is_planted};
 use super::step::Step;
 use super::time_sync::not_before;
-use crate::domain::content::Position;
 use crate::domain::{Content, Frame, Message, MessageType, NodeId, Room, VectorClock};
 use crate::network::ConnId;
 
@@ -127,7 +128,7 @@ impl ServerNode {
     }
 
     /// Stamps a member's new message and spreads it; its ACK follows when the promise holds.
-    pub(super) fn publish(&mut self, session: &str, user: &str, msg: &Message, step: &Step) {
+    pub(super) fn publish(&mut self, session: &Arc<str>, user: &str, msg: &Message, step: &Step) {
         let Some(room) = self.managed_rooms.get_mut(&msg.room_id) else { return };
         let handler = &mut self.causal_multicast_handler;
         let place = room.place_of(session, &msg.message_id);
@@ -138,7 +139,7 @@ impl ServerNode {
                 .with_id(&msg.message_id)
                 .in_room(&msg.room_id);
             stamped.content = Content::Text(msg.content.text().into());
-            stamped.session = Some(session.into());
+            stamped.session = Some(session.to_string());
             // What its sender had seen must not look later than it.
             stamped.timestamp = Some(not_before(room.latest_timestamp_ms, step.wall_ms));
             handler.stamp(&mut stamped, room);
@@ -148,10 +149,10 @@ impl ServerNode {
             place
         });
         let message_id = msg.message_id.clone();
-        let Some(conn) = self.clients.get(session).map(|client| client.conn) else { return };
-        let ack = PendingAck { place, session: session.into(), conn, message_id };
+        let Some(conn) = self.clients.get(&**session).map(|client| client.conn) else { return };
+        let ack = PendingAck { place, session: session.clone(), conn, message_id };
         if !is_new && is_planted(Planted::DuplicateAckedAtOnce) {
-            self.send_ack(&ack, &msg.room_id, step);
+            self.send_acks(&[ack], &msg.room_id, step);
             return;
         }
         handler.owe_ack(&msg.room_id, ack);
@@ -193,13 +194,15 @@ impl ServerNode {
         if let Some(room) = self.managed_rooms.get_mut(room_id) {
             room.message_history.shown(settled.shown.end);
         }
-        for ack in settled.acked {
-            if self.is_replaying(&ack.session, room_id) {
-                self.causal_multicast_handler.keep_ack(room_id, ack);
-            } else {
-                self.send_ack(&ack, room_id, step);
-            }
+        let (kept, acked): (Vec<_>, Vec<_>) = if self.replays.is_empty() {
+            (Vec::new(), settled.acked)
+        } else {
+            settled.acked.into_iter().partition(|ack| self.is_replaying(&ack.session, room_id))
+        };
+        for ack in kept {
+            self.causal_multicast_handler.keep_ack(room_id, ack);
         }
+        self.send_acks(&acked, room_id, step);
         if has_gap {
             self.close_gaps(room_id);
         }
@@ -211,27 +214,28 @@ impl ServerNode {
         clients.map(|client| (client.conn, client.gaps.get(&room.room_id))).collect()
     }
 
-    fn send_ack(&self, ack: &PendingAck, room_id: &str, step: &Step) {
+    /// Says that the messages of `acks` are on the disks that they have to be on.
+    fn send_acks(&self, acks: &[PendingAck], room_id: &str, step: &Step) {
         // On a later connection the session may not have been shown the message yet.
         let any = is_planted(Planted::AckOnAnyConnection);
-        let client = self.clients.get(&*ack.session);
-        let client = client.filter(|client| any || client.conn == ack.conn);
-        let Some(client) = client else { return };
-        let mut msg = Message::new(MessageType::Ack, self.server_id.as_str())
-            .with_id(&ack.message_id)
-            .in_room(room_id);
-        let is_member =
-            self.managed_rooms.get(room_id).is_some_and(|room| room.has_client(&ack.session));
-        if is_member
-            && let Some(replication) = self.causal_multicast_handler.replication_of(room_id)
-        {
-            let mut position = replication.shown_clock.clone();
-            if let Some(gap) = client.gaps.get(room_id) {
-                position.merge(gap);
-            }
-            msg.position = Some(Position::Clock(position));
+        let room = self.managed_rooms.get(room_id);
+        let replication = self.causal_multicast_handler.replication_of(room_id);
+        for ack in acks {
+            let client = self.clients.get(&*ack.session);
+            let client = client.filter(|client| any || client.conn == ack.conn);
+            let Some(client) = client else { continue };
+            let is_member = room.is_some_and(|room| room.has_client(&ack.session));
+            let shown = replication.filter(|_| is_member).map(|known| &known.shown_clock);
+            let position = shown.map(|shown| with_gap(shown, client.gaps.get(room_id)));
+            let acked = Acked {
+                message_id: &ack.message_id,
+                message_type: MessageType::Ack,
+                sender_id: self.server_id.as_str(),
+                room_id,
+                position: position.as_deref(),
+            };
+            step.cm.send_to_conn(client.conn, &frame_of(&acked));
         }
-        step.cm.send_to_conn(client.conn, &msg.to_frame());
     }
 
     /// Tells the members of `room_id` here that `user` came or left.
@@ -276,9 +280,7 @@ fn show(
         frames.push(delivered(&msg, &position));
         for (conn, gap) in members {
             let Some(gap) = gap.filter(|gap| !is_covered(room, place, Some(gap))) else { continue };
-            let mut position = position.clone();
-            position.merge(gap);
-            step.cm.send_to_conn(*conn, &delivered(&msg, &position));
+            step.cm.send_to_conn(*conn, &delivered(&msg, &with_gap(&position, Some(gap))));
         }
     }
     // Made once, for all: with a hundred members everything else costs less.
@@ -308,6 +310,15 @@ pub(super) fn is_covered(room: &Room, place: usize, after: Option<&VectorClock>)
     })
 }
 
+/// `position`, and what `gap` counts beyond it.
+fn with_gap<'a>(position: &'a VectorClock, gap: Option<&VectorClock>) -> Cow<'a, VectorClock> {
+    let mut position = Cow::Borrowed(position);
+    if let Some(gap) = gap {
+        position.to_mut().merge(gap);
+    }
+    position
+}
+
 /// A message as members see it: without the session and the stamp, with the position after it.
 pub(super) fn delivered(msg: &Message, position: &VectorClock) -> Frame {
     let shown = Shown {
@@ -319,8 +330,15 @@ pub(super) fn delivered(msg: &Message, position: &VectorClock) -> Frame {
         timestamp: msg.timestamp,
         position,
     };
+    frame_of(&shown)
+}
+
+fn frame_of(msg: &impl Serialize) -> Frame {
+    // Most fit: a buffer that grows three times costs more than to fill it.
+    let mut frame = Vec::with_capacity(512);
     // Only string keys and infallible serialisers, as in `Message::serialize`.
-    serde_json::to_vec(&shown).expect("a message serialises").into()
+    serde_json::to_writer(&mut frame, msg).expect("a message serialises");
+    frame.into()
 }
 
 /// The fields of a [`Message`] that members see, borrowed: to copy them into one cost more than to write them.
@@ -338,9 +356,22 @@ struct Shown<'a> {
     position: &'a VectorClock,
 }
 
+/// The fields of a [`Message`] that acknowledges one, borrowed too.
+#[derive(Serialize)]
+struct Acked<'a> {
+    message_id: &'a str,
+    #[serde(rename = "type")]
+    message_type: MessageType,
+    sender_id: &'a str,
+    room_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<&'a VectorClock>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::content::Position;
 
     #[test]
     fn what_members_see_is_a_message_without_session_and_stamp() {

@@ -20,7 +20,7 @@ fn clock(entries: &[(&str, u64)]) -> VectorClock {
 
 fn push(history: &mut History, msg: Arc<Message>) -> Option<usize> {
     let json = msg.to_frame();
-    history.push(msg, json)
+    history.push(msg, &json)
 }
 
 /// a1=1 b1=2 a2=3 b2=1 (a repeat) b3=4 a3=5, in records 10, 20, …
