@@ -99,7 +99,6 @@ impl ServerNode {
         msg: &Message,
         step: &Step,
     ) -> Result<(), Hindrance> {
-        self.failure_detector.reset_timer(session, TimerType::Client, step.now);
         match msg.message_type {
             MessageType::Chat => self.handle_chat(session, msg, step)?,
             MessageType::JoinRoom => self.handle_join_room(conn, session, msg, step)?,
@@ -144,9 +143,9 @@ impl ServerNode {
         if !matches!(msg.content, Content::Text(_)) {
             return Err(missing(msg, "content").into());
         }
-        check_name(msg, "room name", &msg.room_id)?;
         self.past_must_be_shown(session, msg)?;
         if !self.is_member_here(session, &msg.room_id) {
+            check_name(msg, "room name", &msg.room_id)?;
             let (message_id, room_id) = (msg.message_id.clone(), msg.room_id.clone());
             return Err(RequestError::NotAMember { message_id, room_id }.into());
         }

@@ -47,6 +47,8 @@ pub(super) struct Conn {
     pub(super) dialled: Option<String>,
     /// When it was opened.
     pub(super) opened_at: Instant,
+    /// The last step that took a message of it.
+    pub(super) heard_at: Option<Instant>,
     /// The request that cannot be taken yet. In a box, since most wait for nothing.
     pub(super) waiting: Option<Box<Waiting>>,
 }

@@ -30,7 +30,7 @@ use super::connections::{Conn, Hindrance, LocalClient, Role};
 use super::dials::Dials;
 use super::election::{Election, ElectionKind, ElectionTiming};
 use super::failover::Failover;
-use super::failure_detector::{DetectorTiming, FailureDetector};
+use super::failure_detector::{DetectorTiming, FailureDetector, TimerType};
 use super::metadata::MetadataStore;
 use super::multicast::CausalMulticastHandler;
 use super::ordering::OrderingTiming;
@@ -344,8 +344,9 @@ impl ServerNode {
         step: &Step,
     ) {
         let dials_out = dialled.is_some();
-        let opened_at = step.now;
-        self.conns.insert(conn, Conn { role: Role::New, addr, dialled, opened_at, waiting: None });
+        let (role, opened_at) = (Role::New, step.now);
+        let opened = Conn { role, addr, dialled, opened_at, heard_at: None, waiting: None };
+        self.conns.insert(conn, opened);
         self.unsettled.insert(conn);
         if dials_out {
             step.cm.send_to_conn(conn, &self.hello().to_frame());
@@ -397,13 +398,19 @@ impl ServerNode {
     }
 
     fn take_message(&mut self, conn: ConnId, msg: &Message, step: &Step) -> Flow {
-        let Some(role) = self.conns.get(&conn).map(|conn| conn.role.clone()) else {
-            return Flow::Close;
-        };
+        let Some(known) = self.conns.get_mut(&conn) else { return Flow::Close };
+        let role = known.role.clone();
+        let is_first_of_step = known.heard_at.replace(step.now) != Some(step.now);
         log_message(conn, &role, msg);
         let done = match role {
             Role::New => self.process_first_message(conn, msg, step),
-            Role::Client(session) => self.process_client_message(conn, &session, msg, step),
+            Role::Client(session) => {
+                if is_first_of_step {
+                    let timers = &mut self.failure_detector;
+                    timers.reset_timer(&session, TimerType::Client, step.now);
+                }
+                self.process_client_message(conn, &session, msg, step)
+            }
             Role::Peer(node_id) => {
                 return self.process_peer_message(conn, &node_id, msg, step);
             }
