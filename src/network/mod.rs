@@ -8,13 +8,15 @@
 //! ```
 //!
 //! Reading order: [`transport`] (what the algorithms see), [`framing`], [`tcp_connection`],
-//! [`outgoing`], [`connection_manager`], [`listener`], [`udp_handler`]; beside them [`sntp`] and [`health_check`], which send no messages.
+//! [`send_queue`], [`outgoing`], [`connection_manager`], [`listener`], [`udp_handler`]; beside them [`sntp`] and [`health_check`], which send no messages.
 
 pub mod transport;
 
 pub mod framing;
 
 pub mod tcp_connection;
+
+mod send_queue;
 
 pub mod outgoing;
 

@@ -104,7 +104,7 @@ fn a_writer_that_is_done_makes_room_for_direct_sends_and_for_the_next_writer() {
     outgoing.close_after_flush();
     assert_eq!(ids(&reader.join().unwrap()), (0..sent).collect::<Vec<_>>());
     assert!(threads.join(LONG));
-    assert_eq!(outgoing.state.lock().bytes.capacity(), 0, "idle buffers are given back");
+    assert_eq!(outgoing.state.lock().queue.capacities().0, 0, "idle buffers are given back");
 }
 
 #[test]
@@ -183,32 +183,4 @@ fn a_client_that_never_reads_holds_its_closing_up_for_a_limited_time_only() {
     assert!(threads.join(LONG), "the writer gives up");
     outgoing.wait_closed();
     drop(far);
-}
-
-#[test]
-fn what_was_partly_sent_stays_when_the_queue_is_cut() {
-    let frames = [numbered(0, 5), numbered(1, 50), numbered(2, 500)];
-    let sizes = frames.each_ref().map(|frame| frame.len() + 1);
-    let table = [
-        (0, 0),
-        (1, sizes[0]),
-        (sizes[0] - 1, sizes[0]),
-        (sizes[0], sizes[0]),
-        (sizes[0] + 1, sizes[0] + sizes[1]),
-        (sizes[0] + sizes[1], sizes[0] + sizes[1]),
-        (sizes.iter().sum::<usize>() - 1, sizes.iter().sum()),
-    ];
-    for (sent, kept) in table {
-        let (outgoing, _far) = pair(FRAME_BYTES_MAX, &Threads::new("n1"));
-        let mut state = outgoing.state.lock();
-        for frame in &frames {
-            state.put(frame, Framing::Lines);
-        }
-        if sent > 0 {
-            state.advance(sent);
-        }
-        state.compact();
-        state.cut();
-        assert_eq!(state.waiting(), kept - sent, "{sent} bytes were sent");
-    }
 }
