@@ -22,12 +22,13 @@
 #![expect(clippy::disallowed_methods, reason = "the shell reads the clock: closing has a deadline")]
 
 use std::io::{self, ErrorKind, IoSlice, Write};
+use std::mem;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use socket2::SockRef;
 
 use super::framing::{Block, Framing};
@@ -84,6 +85,9 @@ pub struct Outgoing {
     resumed: Mutex<bool>,
     /// Signalled with `resumed`.
     resumes: Condvar,
+    /// Held while bytes are sent without blocking, which takes long enough that nobody who queues should wait for it.
+    /// `state` is locked under it.
+    sending: Mutex<()>,
     /// A leaf: nothing else is locked, and nothing blocks, under it.
     state: Mutex<State>,
     /// Signalled when the reader has ended or the socket is shut, for a writer that lingers.
@@ -93,8 +97,11 @@ pub struct Outgoing {
 #[derive(Debug)]
 struct State {
     queue: SendQueue,
-    /// How many bytes the writer thread holds; `None` when there is no such thread. Nobody else may write while there is.
+    /// How many bytes the writer thread holds, or whoever sends without blocking; `None` when nobody writes. Nobody else
+    /// may write while there is one.
     in_hand: Option<usize>,
+    /// What had not begun to leave is to be dropped, also of what one who does not block has in hand.
+    is_cut: bool,
     bytes_max: usize,
     overflow: Overflow,
     /// Nothing more is queued; give up at this time.
@@ -117,15 +124,16 @@ impl Outgoing {
         let state = State {
             queue: SendQueue::default(),
             in_hand: None,
+            is_cut: false,
             bytes_max,
             overflow: Overflow::SlowConsumer,
             closing: None,
             closed: false,
             reader_ended: false,
         };
-        let state = Mutex::new(state);
+        let (sending, state) = (Mutex::default(), Mutex::new(state));
         let (changed, resumed, resumes) = (Condvar::new(), Mutex::new(false), Condvar::new());
-        Self { socket, peer, threads, sender_id, resumed, resumes, state, changed }
+        Self { socket, peer, threads, sender_id, resumed, resumes, sending, state, changed }
     }
 
     /// Sets how much may wait, in bytes, and what happens over it.
@@ -137,13 +145,19 @@ impl Outgoing {
     /// Lets `frame` wait for the next [`flush`](Self::flush). Lost when the connection is closing.
     pub fn queue(&self, frame: &Frame, framing: Framing) {
         let mut state = self.state.lock();
-        if state.closing.is_some() || state.closed {
+        if state.is_closing() {
             return;
         }
         let bytes = framing.framed_bytes(frame.len());
         if state.waiting() + bytes > state.bytes_max {
             // Perhaps nobody has tried yet: a step can queue a lot at once. An error shows again in `flush`.
-            let _ = state.send_now(&self.socket);
+            drop(state);
+            let _sending = self.sending.lock();
+            state = self.state.lock();
+            let _ = self.send_now(&mut state);
+            if state.is_closing() {
+                return;
+            }
         }
         if state.waiting() + bytes <= state.bytes_max {
             state.queue.push(frame, framing);
@@ -152,6 +166,7 @@ impl Outgoing {
         let bytes_max = state.bytes_max;
         if state.overflow == Overflow::SlowConsumer {
             state.queue.cut();
+            state.is_cut = true;
             let error = RequestError::SlowConsumer { bytes_max };
             state.queue.push(&error.to_message(&self.sender_id).to_frame(), framing);
             state.closing = Some(Instant::now() + CLOSE_FLUSH_TIMEOUT);
@@ -169,7 +184,7 @@ impl Outgoing {
     /// nothing was done, when they do not fit: then [`queue`](Self::queue) says which does not.
     pub fn queue_block(&self, block: &Arc<Block>) -> bool {
         let mut state = self.state.lock();
-        if state.closing.is_some() || state.closed {
+        if state.is_closing() {
             return true;
         }
         let fits = state.waiting() + block.bytes.len() <= state.bytes_max;
@@ -181,11 +196,21 @@ impl Outgoing {
 
     /// Sends what the socket takes at once and leaves the rest to the writer thread. Never blocks.
     pub fn flush(self: &Arc<Self>) {
+        let sending = self.sending.lock();
         let mut state = self.state.lock();
         if state.in_hand.is_some() || state.closed {
             return;
         }
-        match state.send_now(&self.socket) {
+        let mut result = self.send_now(&mut state);
+        while matches!(result, Ok(true)) && state.closing.is_some() && state.queue.bytes() > 0 {
+            // Queued meanwhile, and the last there is.
+            result = self.send_now(&mut state);
+        }
+        drop(sending);
+        if state.closed {
+            return;
+        }
+        match result {
             Ok(true) if state.closing.is_none() => return,
             Ok(true) if state.reader_ended => {
                 drop(state);
@@ -237,8 +262,7 @@ impl Outgoing {
 
     /// Whether nothing more is sent: it is closing, or closed.
     pub fn is_closing(&self) -> bool {
-        let state = self.state.lock();
-        state.closing.is_some() || state.closed
+        self.state.lock().is_closing()
     }
 
     /// Says that nobody reads from the socket any more: nothing is to be waited for when it is closed.
@@ -264,7 +288,7 @@ impl Outgoing {
     /// Waits for [`resume`](Self::resume); one from earlier counts.
     pub fn wait_resumed(&self) {
         let mut resumed = self.resumed.lock();
-        while !std::mem::take(&mut *resumed) {
+        while !mem::take(&mut *resumed) {
             self.resumes.wait(&mut resumed);
         }
     }
@@ -272,6 +296,29 @@ impl Outgoing {
     /// How many bytes wait, those included that the writer thread holds.
     pub fn waiting(&self) -> usize {
         self.state.lock().waiting()
+    }
+
+    /// Sends without blocking unless older bytes wait for the writer thread; true when all is sent that was queued before.
+    /// Whoever calls holds `sending`. Meanwhile others can queue.
+    fn send_now(&self, state: &mut MutexGuard<'_, State>) -> io::Result<bool> {
+        if state.in_hand.is_some() {
+            return Ok(false);
+        }
+        let mut queue = mem::take(&mut state.queue);
+        (state.in_hand, state.is_cut) = (Some(queue.bytes()), false);
+        let result = MutexGuard::unlocked(state, || send_queue(&self.socket, &mut queue));
+        state.in_hand = None;
+        if state.closed {
+            return result;
+        }
+        if state.is_cut {
+            queue.cut();
+        }
+        let later = mem::replace(&mut state.queue, queue);
+        if later.bytes() > 0 {
+            state.queue.append(later);
+        }
+        result
     }
 
     /// The writer thread.
@@ -348,32 +395,33 @@ impl Outgoing {
 }
 
 impl State {
+    fn is_closing(&self) -> bool {
+        self.closing.is_some() || self.closed
+    }
+
     fn waiting(&self) -> usize {
         self.queue.bytes() + self.in_hand.unwrap_or(0)
     }
+}
 
-    /// Sends without blocking unless older bytes wait for the writer thread. True when nothing is left.
-    fn send_now(&mut self, socket: &TcpStream) -> io::Result<bool> {
-        if self.in_hand.is_some() {
-            return Ok(false);
-        }
-        while self.queue.bytes() > 0 {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = self.queue.slices(&mut slices);
-            let socket = SockRef::from(socket);
-            match socket.send_vectored_with_flags(&slices[..count], MSG_DONTWAIT) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => self.queue.advance(count),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.queue.compact();
-                    return Ok(false);
-                }
-                Err(error) => return Err(error),
+/// Sends what `socket` takes at once. True when nothing is left.
+fn send_queue(socket: &TcpStream, queue: &mut SendQueue) -> io::Result<bool> {
+    while queue.bytes() > 0 {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let count = queue.slices(&mut slices);
+        let socket = SockRef::from(socket);
+        match socket.send_vectored_with_flags(&slices[..count], MSG_DONTWAIT) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => queue.advance(count),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                queue.compact();
+                return Ok(false);
             }
+            Err(error) => return Err(error),
         }
-        Ok(true)
     }
+    Ok(true)
 }
 
 /// Whether a blocking call gave up waiting; which kind that is differs between systems.

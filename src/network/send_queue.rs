@@ -82,6 +82,15 @@ impl SendQueue {
         self.pieces.push_back(Piece::Shared(Arc::clone(block)));
     }
 
+    /// Appends all of `later`, of which nothing may have been sent.
+    pub(super) fn append(&mut self, mut later: Self) {
+        let start = self.own.len();
+        self.own.append(&mut later.own);
+        self.own_ends.extend(later.own_ends.iter().map(|end| start + end));
+        self.pieces.append(&mut later.pieces);
+        self.bytes += later.bytes;
+    }
+
     /// Puts the first pieces into `slices`, in order, and says how many.
     pub(super) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
         let mut shared_head = self.shared_head;

@@ -184,3 +184,35 @@ fn a_client_that_never_reads_holds_its_closing_up_for_a_limited_time_only() {
     outgoing.wait_closed();
     drop(far);
 }
+
+#[test]
+fn what_is_queued_while_another_thread_sends_follows_and_is_cut_like_the_rest() {
+    for frame_bytes in [100, 70_000] {
+        let threads = Threads::new("n1");
+        let (outgoing, far) = pair(FRAME_BYTES_MAX, &threads);
+        let is_done = std::sync::atomic::AtomicBool::new(false);
+        let received = std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let body = || {
+                    while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                        outgoing.flush();
+                    }
+                };
+                std::thread::Builder::new().spawn_scoped(scope, body).unwrap();
+            }
+            let mut queued = 0;
+            while !outgoing.is_closing() {
+                outgoing.queue(&numbered(queued, frame_bytes), Framing::Lines);
+                queued += 1;
+            }
+            let received = read_all(&far);
+            is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+            received
+        });
+        let (error, received) = received.split_last().unwrap();
+        assert_eq!(error.message_type, MessageType::Error);
+        assert_eq!(ids(received), (0..received.len()).collect::<Vec<_>>());
+        drop(far);
+        assert!(threads.join(LONG));
+    }
+}
