@@ -24,6 +24,7 @@ use std::time::Duration;
 use log::{Level, debug, log_enabled, trace};
 use parking_lot::Mutex;
 
+use super::flusher::Flusher;
 use super::framing::{Blocks, Framing};
 use super::outgoing::Overflow;
 use super::tcp_connection::{ConnectionSettings, TCPConnection};
@@ -76,15 +77,15 @@ pub struct ConnectionManager {
     settings: ConnectionSettings,
     threads: Threads,
     next_id: AtomicU64,
-    /// Every connection until its reader has ended. This lock and those below are leaves: nothing else is locked
-    /// under them.
+    /// Every connection until its reader has ended. Under this lock the list of what is to be flushed and the queues of
+    /// connections are locked. Those and the locks below are leaves: nothing else is locked under them.
     connections: Mutex<BTreeMap<ConnId, Arc<TCPConnection>>>,
     pub(crate) active_connections_peer_to_peer: Mutex<BTreeMap<NodeId, Arc<TCPConnection>>>,
     pub(crate) active_connections_server_to_client: Mutex<BTreeMap<String, Arc<TCPConnection>>>,
     /// Under which name a connection is in one of the two maps above.
     bindings: Mutex<BTreeMap<ConnId, Binding>>,
     /// Those with something to flush.
-    dirty: Mutex<Vec<Arc<TCPConnection>>>,
+    flusher: Arc<Flusher>,
     /// Those with nothing but news to flush, and the next [`flush_news`](Self::flush_news) is soon enough.
     news: Mutex<News>,
     dials: Mutex<Vec<String>>,
@@ -105,13 +106,13 @@ impl ConnectionManager {
     pub fn new(settings: ConnectionSettings, threads: Threads) -> Self {
         Self {
             settings,
+            flusher: Flusher::new(threads.clone()),
             threads,
             next_id: AtomicU64::new(1),
             connections: Mutex::default(),
             active_connections_peer_to_peer: Mutex::default(),
             active_connections_server_to_client: Mutex::default(),
             bindings: Mutex::default(),
-            dirty: Mutex::default(),
             news: Mutex::default(),
             dials: Mutex::default(),
             datagrams: Mutex::default(),
@@ -208,13 +209,10 @@ impl ConnectionManager {
         self.connections.lock().len()
     }
 
-    /// Writes what was queued since the last call: one write per connection. Never blocks.
+    /// Sees to it that what was queued is written: one write per connection, by this thread or by one that is at it and
+    /// goes on with this. Never blocks.
     pub fn flush(&self) {
-        let dirty = std::mem::take(&mut *self.dirty.lock());
-        for conn in dirty {
-            conn.unmark_dirty();
-            conn.flush();
-        }
+        self.flusher.flush();
     }
 
     /// Writes the news that was kept back. To be called many times a second; each call lets [`PROMPT_NEWS`] frames of the
@@ -267,20 +265,14 @@ impl ConnectionManager {
 
     fn queue(&self, conn: &Arc<TCPConnection>, frame: &Frame) {
         conn.queue(frame);
-        self.mark_dirty(conn);
-    }
-
-    fn mark_dirty(&self, conn: &Arc<TCPConnection>) {
-        if conn.mark_dirty() {
-            self.dirty.lock().push(Arc::clone(conn));
-        }
+        self.flusher.mark(conn);
     }
 
     /// Closes `conn` with the next flush. Its name is free at once.
     fn close_later(&self, conn: &Arc<TCPConnection>) {
         self.unbind(conn.id());
         conn.stop_queueing();
-        self.mark_dirty(conn);
+        self.flusher.mark(conn);
     }
 
     /// Takes `conn` out of the map that it is bound in, unless another connection has its place by now.
@@ -335,14 +327,14 @@ impl Network for ConnectionManager {
         if frames.is_empty() {
             return;
         }
+        if let ([conn], [frame]) = (conns, frames) {
+            return self.send_to_conn(*conn, frame);
+        }
         let mut blocks = Blocks::of(frames);
         let connections = self.connections.lock();
-        let found: Vec<_> = conns.iter().filter_map(|id| connections.get(id).cloned()).collect();
-        drop(connections);
-        for conn in found {
-            conn.queue_block(&mut blocks);
-            self.mark_dirty(&conn);
-        }
+        let found = conns.iter().filter_map(|id| connections.get(id));
+        // Each is marked after its bytes are queued, or they could be left when it is flushed in between.
+        self.flusher.mark_all(found.inspect(|conn| conn.queue_block(&mut blocks)));
     }
 
     fn send_news(&self, conns: &[ConnId], frame: &Frame) {
@@ -358,7 +350,7 @@ impl Network for ConnectionManager {
         for conn in &found {
             conn.queue(frame);
             if is_prompt {
-                self.mark_dirty(conn);
+                self.flusher.mark(conn);
             }
         }
         if !is_prompt {

@@ -13,6 +13,8 @@
 //! [`Decoder::space`] and says how much with [`Decoder::filled`]. The buffer grows while reads fill it and for a frame
 //! that needs it, never before the bytes of that frame are there. A decoder [at rest](Decoder::is_at_rest) has none.
 
+use std::sync::Arc;
+
 use crate::domain::{Frame, Message};
 use crate::error::RequestError;
 
@@ -84,11 +86,11 @@ impl Framing {
 #[derive(Debug)]
 pub struct Blocks<'a> {
     bodies: &'a [Frame],
-    lines: Option<Block>,
-    prefixed: Option<Block>,
+    lines: Option<Arc<Block>>,
+    prefixed: Option<Arc<Block>>,
 }
 
-/// Frames one after the other, as they go over a connection.
+/// Frames one after the other, as they go over a connection. All connections that wait for them share it.
 #[derive(Debug)]
 pub struct Block {
     /// The bytes of all of them.
@@ -109,7 +111,7 @@ impl<'a> Blocks<'a> {
     }
 
     /// All of them in `framing`.
-    pub fn framed(&mut self, framing: Framing) -> &Block {
+    pub fn framed(&mut self, framing: Framing) -> &Arc<Block> {
         let block = match framing {
             Framing::Lines => &mut self.lines,
             Framing::LengthPrefixed => &mut self.prefixed,
@@ -122,7 +124,7 @@ impl<'a> Blocks<'a> {
                 bytes.len()
             };
             let ends = self.bodies.iter().map(put).collect();
-            Block { bytes, ends }
+            Block { bytes, ends }.into()
         })
     }
 }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Reading order: [`transport`] (what the algorithms see), [`framing`], [`tcp_connection`],
-//! [`outgoing`], [`connection_manager`], [`listener`], [`udp_handler`]; beside them [`sntp`] and [`health_check`], which send no messages.
+//! [`send_queue`], [`outgoing`], [`flusher`], [`connection_manager`], [`listener`], [`udp_handler`]; beside them [`sntp`] and [`health_check`], which send no messages.
 
 pub mod transport;
 
@@ -16,7 +16,11 @@ pub mod framing;
 
 pub mod tcp_connection;
 
+mod send_queue;
+
 pub mod outgoing;
+
+mod flusher;
 
 pub mod connection_manager;
 

@@ -7,6 +7,8 @@
 //!                                                  started when needed, ends when nothing waits
 //! ```
 //!
+//! What waits is a [`SendQueue`]: a message for many connections is in memory once.
+//!
 //! Promise: frames leave whole and in the order of [`Outgoing::queue`], and queueing never blocks. A thread may write
 //! only while no older byte waits for the writer thread, or later bytes would overtake earlier ones.
 //!
@@ -19,17 +21,18 @@
 
 #![expect(clippy::disallowed_methods, reason = "the shell reads the clock: closing has a deadline")]
 
-use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IoSlice, Write};
+use std::mem;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use socket2::SockRef;
 
 use super::framing::{Block, Framing};
+use super::send_queue::{SLICES_MAX, SendQueue};
 use crate::domain::Frame;
 use crate::error::RequestError;
 use crate::threads::Threads;
@@ -45,9 +48,6 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The writer thread takes whole frames of about so many bytes at a time. What it holds can no longer be cut.
 const CHUNK_BYTES: usize = 64 * 1024;
-
-/// A buffer larger than this is given back as soon as it is empty, in bytes.
-const IDLE_BYTES_MAX: usize = 4 * 1024;
 
 /// The flag of `send` for trying without waiting. Each call asks for itself; `set_nonblocking` would reach the reader too.
 const MSG_DONTWAIT: i32 =
@@ -85,6 +85,9 @@ pub struct Outgoing {
     resumed: Mutex<bool>,
     /// Signalled with `resumed`.
     resumes: Condvar,
+    /// Held while bytes are sent without blocking, which takes long enough that nobody who queues should wait for it.
+    /// `state` is locked under it.
+    sending: Mutex<()>,
     /// A leaf: nothing else is locked, and nothing blocks, under it.
     state: Mutex<State>,
     /// Signalled when the reader has ended or the socket is shut, for a writer that lingers.
@@ -93,15 +96,12 @@ pub struct Outgoing {
 
 #[derive(Debug)]
 struct State {
-    /// What waits is `bytes[head..]`; what is before was sent.
-    bytes: Vec<u8>,
-    head: usize,
-    /// Where each frame ends in `bytes`, of those that end after `head`.
-    ends: VecDeque<usize>,
-    /// `head` is inside a frame.
-    mid_frame: bool,
-    /// How many bytes the writer thread holds; `None` when there is no such thread. Nobody else may write while there is.
+    queue: SendQueue,
+    /// How many bytes the writer thread holds, or whoever sends without blocking; `None` when nobody writes. Nobody else
+    /// may write while there is one.
     in_hand: Option<usize>,
+    /// What had not begun to leave is to be dropped, also of what one who does not block has in hand.
+    is_cut: bool,
     bytes_max: usize,
     overflow: Overflow,
     /// Nothing more is queued; give up at this time.
@@ -122,20 +122,18 @@ impl Outgoing {
         threads: Threads,
     ) -> Self {
         let state = State {
-            bytes: Vec::new(),
-            head: 0,
-            ends: VecDeque::new(),
-            mid_frame: false,
+            queue: SendQueue::default(),
             in_hand: None,
+            is_cut: false,
             bytes_max,
             overflow: Overflow::SlowConsumer,
             closing: None,
             closed: false,
             reader_ended: false,
         };
-        let state = Mutex::new(state);
+        let (sending, state) = (Mutex::default(), Mutex::new(state));
         let (changed, resumed, resumes) = (Condvar::new(), Mutex::new(false), Condvar::new());
-        Self { socket, peer, threads, sender_id, resumed, resumes, state, changed }
+        Self { socket, peer, threads, sender_id, resumed, resumes, sending, state, changed }
     }
 
     /// Sets how much may wait, in bytes, and what happens over it.
@@ -147,23 +145,30 @@ impl Outgoing {
     /// Lets `frame` wait for the next [`flush`](Self::flush). Lost when the connection is closing.
     pub fn queue(&self, frame: &Frame, framing: Framing) {
         let mut state = self.state.lock();
-        if state.closing.is_some() || state.closed {
+        if state.is_closing() {
             return;
         }
         let bytes = framing.framed_bytes(frame.len());
         if state.waiting() + bytes > state.bytes_max {
             // Perhaps nobody has tried yet: a step can queue a lot at once. An error shows again in `flush`.
-            let _ = state.send_now(&self.socket);
+            drop(state);
+            let _sending = self.sending.lock();
+            state = self.state.lock();
+            let _ = self.send_now(&mut state);
+            if state.is_closing() {
+                return;
+            }
         }
         if state.waiting() + bytes <= state.bytes_max {
-            state.put(frame, framing);
+            state.queue.push(frame, framing);
             return;
         }
         let bytes_max = state.bytes_max;
         if state.overflow == Overflow::SlowConsumer {
-            state.cut();
+            state.queue.cut();
+            state.is_cut = true;
             let error = RequestError::SlowConsumer { bytes_max };
-            state.put(&error.to_message(&self.sender_id).to_frame(), framing);
+            state.queue.push(&error.to_message(&self.sender_id).to_frame(), framing);
             state.closing = Some(Instant::now() + CLOSE_FLUSH_TIMEOUT);
             drop(state);
             self.resume();
@@ -177,31 +182,35 @@ impl Outgoing {
 
     /// Lets all frames of `block` wait for the next [`flush`](Self::flush); lost when the connection is closing. False, and
     /// nothing was done, when they do not fit: then [`queue`](Self::queue) says which does not.
-    pub fn queue_block(&self, block: &Block) -> bool {
+    pub fn queue_block(&self, block: &Arc<Block>) -> bool {
         let mut state = self.state.lock();
-        if state.closing.is_some() || state.closed {
+        if state.is_closing() {
             return true;
         }
         let fits = state.waiting() + block.bytes.len() <= state.bytes_max;
         if fits {
-            let start = state.bytes.len();
-            if state.bytes.is_empty() {
-                // Most often this is all until the next flush.
-                state.bytes.reserve_exact(block.bytes.len());
-            }
-            state.bytes.extend_from_slice(&block.bytes);
-            state.ends.extend(block.ends.iter().map(|end| start + end));
+            state.queue.push_block(block);
         }
         fits
     }
 
     /// Sends what the socket takes at once and leaves the rest to the writer thread. Never blocks.
     pub fn flush(self: &Arc<Self>) {
+        let sending = self.sending.lock();
         let mut state = self.state.lock();
         if state.in_hand.is_some() || state.closed {
             return;
         }
-        match state.send_now(&self.socket) {
+        let mut result = self.send_now(&mut state);
+        while matches!(result, Ok(true)) && state.closing.is_some() && state.queue.bytes() > 0 {
+            // Queued meanwhile, and the last there is.
+            result = self.send_now(&mut state);
+        }
+        drop(sending);
+        if state.closed {
+            return;
+        }
+        match result {
             Ok(true) if state.closing.is_none() => return,
             Ok(true) if state.reader_ended => {
                 drop(state);
@@ -243,7 +252,7 @@ impl Outgoing {
         let mut state = self.state.lock();
         state.closed = true;
         state.in_hand = None;
-        state.clear();
+        state.queue.clear();
         drop(state);
         self.changed.notify_all();
         self.resume();
@@ -253,8 +262,7 @@ impl Outgoing {
 
     /// Whether nothing more is sent: it is closing, or closed.
     pub fn is_closing(&self) -> bool {
-        let state = self.state.lock();
-        state.closing.is_some() || state.closed
+        self.state.lock().is_closing()
     }
 
     /// Says that nobody reads from the socket any more: nothing is to be waited for when it is closed.
@@ -280,7 +288,7 @@ impl Outgoing {
     /// Waits for [`resume`](Self::resume); one from earlier counts.
     pub fn wait_resumed(&self) {
         let mut resumed = self.resumed.lock();
-        while !std::mem::take(&mut *resumed) {
+        while !mem::take(&mut *resumed) {
             self.resumes.wait(&mut resumed);
         }
     }
@@ -288,6 +296,29 @@ impl Outgoing {
     /// How many bytes wait, those included that the writer thread holds.
     pub fn waiting(&self) -> usize {
         self.state.lock().waiting()
+    }
+
+    /// Sends without blocking unless older bytes wait for the writer thread; true when all is sent that was queued before.
+    /// Whoever calls holds `sending`. Meanwhile others can queue.
+    fn send_now(&self, state: &mut MutexGuard<'_, State>) -> io::Result<bool> {
+        if state.in_hand.is_some() {
+            return Ok(false);
+        }
+        let mut queue = mem::take(&mut state.queue);
+        (state.in_hand, state.is_cut) = (Some(queue.bytes()), false);
+        let result = MutexGuard::unlocked(state, || send_queue(&self.socket, &mut queue));
+        state.in_hand = None;
+        if state.closed {
+            return result;
+        }
+        if state.is_cut {
+            queue.cut();
+        }
+        let later = mem::replace(&mut state.queue, queue);
+        if later.bytes() > 0 {
+            state.queue.append(later);
+        }
+        result
     }
 
     /// The writer thread.
@@ -318,11 +349,11 @@ impl Outgoing {
         let mut state = self.state.lock();
         chunk.clear();
         state.in_hand = Some(0);
-        if !state.closed && state.head < state.bytes.len() {
-            state.take_frames(chunk);
+        if !state.closed && state.queue.bytes() > 0 {
+            state.queue.take_frames(chunk, CHUNK_BYTES);
+            state.in_hand = Some(chunk.len());
             return Next::Write;
         }
-        state.clear();
         if state.closing.is_some() {
             return Next::Close;
         }
@@ -364,89 +395,33 @@ impl Outgoing {
 }
 
 impl State {
+    fn is_closing(&self) -> bool {
+        self.closing.is_some() || self.closed
+    }
+
     fn waiting(&self) -> usize {
-        self.bytes.len() - self.head + self.in_hand.unwrap_or(0)
+        self.queue.bytes() + self.in_hand.unwrap_or(0)
     }
+}
 
-    fn put(&mut self, frame: &Frame, framing: Framing) {
-        framing.put(frame, &mut self.bytes);
-        self.ends.push_back(self.bytes.len());
-    }
-
-    /// Sends without blocking unless older bytes wait for the writer thread. True when nothing is left.
-    fn send_now(&mut self, socket: &TcpStream) -> io::Result<bool> {
-        if self.in_hand.is_some() {
-            return Ok(false);
-        }
-        while self.head < self.bytes.len() {
-            let rest = &self.bytes[self.head..];
-            match SockRef::from(socket).send_with_flags(rest, MSG_DONTWAIT) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => self.advance(self.head + count),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.compact();
-                    return Ok(false);
-                }
-                Err(error) => return Err(error),
+/// Sends what `socket` takes at once. True when nothing is left.
+fn send_queue(socket: &TcpStream, queue: &mut SendQueue) -> io::Result<bool> {
+    while queue.bytes() > 0 {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let count = queue.slices(&mut slices);
+        let socket = SockRef::from(socket);
+        match socket.send_vectored_with_flags(&slices[..count], MSG_DONTWAIT) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => queue.advance(count),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                queue.compact();
+                return Ok(false);
             }
-        }
-        self.clear();
-        Ok(true)
-    }
-
-    /// Notes that everything before `head` has left.
-    fn advance(&mut self, head: usize) {
-        self.head = head;
-        // A frame that ends exactly here is done; with one more before it we stand between two.
-        let mut last_end = None;
-        while self.ends.front().is_some_and(|end| *end <= head) {
-            last_end = self.ends.pop_front();
-        }
-        self.mid_frame = last_end != Some(head);
-    }
-
-    /// Takes the rest of the frame that is partly sent and as many whole ones as fit a chunk, at least one.
-    fn take_frames(&mut self, chunk: &mut Vec<u8>) {
-        let limit = self.head + CHUNK_BYTES;
-        let fitting = self.ends.partition_point(|end| *end <= limit);
-        let end = self.ends.get(fitting.saturating_sub(1)).copied().unwrap_or(self.bytes.len());
-        chunk.extend_from_slice(&self.bytes[self.head..end]);
-        self.in_hand = Some(chunk.len());
-        self.advance(end);
-        self.compact();
-    }
-
-    /// Gives sent bytes back once they are half of the buffer, so that each byte is moved at most once on average.
-    fn compact(&mut self) {
-        if self.head == self.bytes.len() {
-            self.clear();
-        } else if self.head > self.bytes.len() / 2 {
-            let head = std::mem::take(&mut self.head);
-            self.bytes.drain(..head);
-            self.ends.iter_mut().for_each(|end| *end -= head);
-            self.bytes.shrink_to(2 * self.bytes.len());
+            Err(error) => return Err(error),
         }
     }
-
-    /// Drops what has not begun to leave.
-    fn cut(&mut self) {
-        let keep = if self.mid_frame { self.ends.front().copied() } else { None };
-        self.bytes.truncate(keep.unwrap_or(self.head));
-        self.ends.truncate(usize::from(keep.is_some()));
-    }
-
-    /// Forgets everything that waits, and gives large buffers back.
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.ends.clear();
-        self.head = 0;
-        self.mid_frame = false;
-        if self.bytes.capacity() > IDLE_BYTES_MAX {
-            self.bytes = Vec::new();
-            self.ends = VecDeque::new();
-        }
-    }
+    Ok(true)
 }
 
 /// Whether a blocking call gave up waiting; which kind that is differs between systems.

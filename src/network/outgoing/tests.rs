@@ -104,7 +104,7 @@ fn a_writer_that_is_done_makes_room_for_direct_sends_and_for_the_next_writer() {
     outgoing.close_after_flush();
     assert_eq!(ids(&reader.join().unwrap()), (0..sent).collect::<Vec<_>>());
     assert!(threads.join(LONG));
-    assert_eq!(outgoing.state.lock().bytes.capacity(), 0, "idle buffers are given back");
+    assert_eq!(outgoing.state.lock().queue.capacities().0, 0, "idle buffers are given back");
 }
 
 #[test]
@@ -186,29 +186,33 @@ fn a_client_that_never_reads_holds_its_closing_up_for_a_limited_time_only() {
 }
 
 #[test]
-fn what_was_partly_sent_stays_when_the_queue_is_cut() {
-    let frames = [numbered(0, 5), numbered(1, 50), numbered(2, 500)];
-    let sizes = frames.each_ref().map(|frame| frame.len() + 1);
-    let table = [
-        (0, 0),
-        (1, sizes[0]),
-        (sizes[0] - 1, sizes[0]),
-        (sizes[0], sizes[0]),
-        (sizes[0] + 1, sizes[0] + sizes[1]),
-        (sizes[0] + sizes[1], sizes[0] + sizes[1]),
-        (sizes.iter().sum::<usize>() - 1, sizes.iter().sum()),
-    ];
-    for (sent, kept) in table {
-        let (outgoing, _far) = pair(FRAME_BYTES_MAX, &Threads::new("n1"));
-        let mut state = outgoing.state.lock();
-        for frame in &frames {
-            state.put(frame, Framing::Lines);
-        }
-        if sent > 0 {
-            state.advance(sent);
-        }
-        state.compact();
-        state.cut();
-        assert_eq!(state.waiting(), kept - sent, "{sent} bytes were sent");
+fn what_is_queued_while_another_thread_sends_follows_and_is_cut_like_the_rest() {
+    for frame_bytes in [100, 70_000] {
+        let threads = Threads::new("n1");
+        let (outgoing, far) = pair(FRAME_BYTES_MAX, &threads);
+        let is_done = std::sync::atomic::AtomicBool::new(false);
+        let received = std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let body = || {
+                    while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                        outgoing.flush();
+                    }
+                };
+                std::thread::Builder::new().spawn_scoped(scope, body).unwrap();
+            }
+            let mut queued = 0;
+            while !outgoing.is_closing() {
+                outgoing.queue(&numbered(queued, frame_bytes), Framing::Lines);
+                queued += 1;
+            }
+            let received = read_all(&far);
+            is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+            received
+        });
+        let (error, received) = received.split_last().unwrap();
+        assert_eq!(error.message_type, MessageType::Error);
+        assert_eq!(ids(received), (0..received.len()).collect::<Vec<_>>());
+        drop(far);
+        assert!(threads.join(LONG));
     }
 }
