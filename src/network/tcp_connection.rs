@@ -24,6 +24,9 @@ use crate::domain::{Frame, Message};
 use crate::error::RequestError;
 use crate::threads::Threads;
 
+/// For so many messages of one read there is room at once.
+const BATCH_MAX: usize = 512;
+
 /// Why [`TCPConnection::receive`] brings no message.
 #[derive(Debug)]
 pub enum ReceiveError {
@@ -234,9 +237,18 @@ impl TCPConnection {
     pub fn receive_batch(&self) -> io::Result<Vec<Result<Message, RequestError>>> {
         self.with_decoder(|decoder| {
             loop {
-                let batch: Vec<_> = std::iter::from_fn(|| decoder.next_message()).collect();
-                if !batch.is_empty() || !self.fill(decoder)? {
+                let before = decoder.buffered();
+                if let Some(first) = decoder.next_message() {
+                    let rest = decoder.buffered();
+                    // The others are about as long. A list that grows was the dearest of all that is allocated.
+                    let others = rest / (before - rest).max(1);
+                    let mut batch = Vec::with_capacity(1 + others.min(BATCH_MAX));
+                    batch.push(first);
+                    batch.extend(std::iter::from_fn(|| decoder.next_message()));
                     return Ok(batch);
+                }
+                if !self.fill(decoder)? {
+                    return Ok(Vec::new());
                 }
             }
         })?

@@ -96,7 +96,7 @@ impl ServerNode {
         &mut self,
         conn: ConnId,
         session: &Arc<str>,
-        msg: &Message,
+        msg: &mut Message,
         step: &Step,
     ) -> Result<(), Hindrance> {
         match msg.message_type {
@@ -134,7 +134,7 @@ impl ServerNode {
     fn handle_chat(
         &mut self,
         session: &Arc<str>,
-        msg: &Message,
+        msg: &mut Message,
         step: &Step,
     ) -> Result<(), Hindrance> {
         if msg.message_id.is_empty() {

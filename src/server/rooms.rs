@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -127,18 +128,26 @@ impl ServerNode {
         }
     }
 
-    /// Stamps a member's new message and spreads it; its ACK follows when the promise holds.
-    pub(super) fn publish(&mut self, session: &Arc<str>, user: &str, msg: &Message, step: &Step) {
+    /// Stamps a member's new message and spreads it, with the texts of `msg`; its ACK follows when the promise holds.
+    pub(super) fn publish(
+        &mut self,
+        session: &Arc<str>,
+        user: &str,
+        msg: &mut Message,
+        step: &Step,
+    ) {
+        let Some(conn) = self.clients.get(&**session).map(|client| client.conn) else { return };
         let Some(room) = self.managed_rooms.get_mut(&msg.room_id) else { return };
         let handler = &mut self.causal_multicast_handler;
-        let place = room.place_of(session, &msg.message_id);
+        let message_id = msg.message_id.clone();
+        let place = room.place_of(session, &message_id);
         let is_new = place.is_none();
         let place = place.filter(|_| !is_planted(Planted::NoDuplicateCheck));
         let place = place.unwrap_or_else(|| {
-            let mut stamped = Message::new(MessageType::Chat, user)
-                .with_id(&msg.message_id)
-                .in_room(&msg.room_id);
-            stamped.content = Content::Text(msg.content.text().into());
+            let mut stamped = Message::new(MessageType::Chat, user);
+            stamped.message_id = mem::take(&mut msg.message_id);
+            stamped.room_id = mem::take(&mut msg.room_id);
+            stamped.content = mem::take(&mut msg.content);
             stamped.session = Some(session.to_string());
             // What its sender had seen must not look later than it.
             stamped.timestamp = Some(not_before(room.latest_timestamp_ms, step.wall_ms));
@@ -148,14 +157,13 @@ impl ServerNode {
             handler.handle_chat_message(stamped, room, step);
             place
         });
-        let message_id = msg.message_id.clone();
-        let Some(conn) = self.clients.get(&**session).map(|client| client.conn) else { return };
         let ack = PendingAck { place, session: session.clone(), conn, message_id };
         if !is_new && is_planted(Planted::DuplicateAckedAtOnce) {
-            self.send_acks(&[ack], &msg.room_id, step);
+            let room_id = room.room_id.clone();
+            self.send_acks(&[ack], &room_id, step);
             return;
         }
-        handler.owe_ack(&msg.room_id, ack);
+        handler.owe_ack(&room.room_id, ack);
     }
 
     /// Shows and acknowledges what became due in the rooms where something happened.

@@ -374,15 +374,16 @@ impl ServerNode {
         }
     }
 
-    /// Takes one frame that `conn` brought: a message, or what was wrong with it.
+    /// Takes one frame that `conn` brought: a message, or what was wrong with it. Of a message that is taken the texts may be gone
+    /// afterwards: they need not be copied then.
     pub fn process_frame(
         &mut self,
         conn: ConnId,
-        frame: &Result<Message, RequestError>,
+        frame: &mut Result<Message, RequestError>,
         step: &Step,
     ) -> Flow {
         match frame {
-            Ok(msg) => self.process_message(conn, msg, step),
+            Ok(msg) => self.process_texts(conn, msg, step),
             Err(error) => self.refuse(conn, error, step),
         }
     }
@@ -390,6 +391,10 @@ impl ServerNode {
     /// Takes a message from `conn`. [`Flow::Wait`] leaves everything as it was: the same message is
     /// handed in again later.
     pub fn process_message(&mut self, conn: ConnId, msg: &Message, step: &Step) -> Flow {
+        self.process_texts(conn, &mut msg.clone(), step)
+    }
+
+    fn process_texts(&mut self, conn: ConnId, msg: &mut Message, step: &Step) -> Flow {
         let Some(trace) = step.cm.trace() else { return self.take_message(conn, msg, step) };
         trace.received(conn, msg);
         let flow = self.take_message(conn, msg, step);
@@ -397,7 +402,7 @@ impl ServerNode {
         flow
     }
 
-    fn take_message(&mut self, conn: ConnId, msg: &Message, step: &Step) -> Flow {
+    fn take_message(&mut self, conn: ConnId, msg: &mut Message, step: &Step) -> Flow {
         let Some(known) = self.conns.get_mut(&conn) else { return Flow::Close };
         let role = known.role.clone();
         let is_first_of_step = known.heard_at.replace(step.now) != Some(step.now);

@@ -394,7 +394,7 @@ impl Shell {
         received: Received,
     ) -> ControlFlow<()> {
         let flow = match received {
-            Received::Batch(batch) => self.take_batch(conn, &batch),
+            Received::Batch(mut batch) => self.take_batch(conn, &mut batch),
             Received::Closed { reason } => {
                 self.step(|node, step| node.handle_closed(conn.id(), &reason, step));
                 ControlFlow::Break(())
@@ -409,12 +409,12 @@ impl Shell {
     fn take_batch(
         &self,
         conn: &TCPConnection,
-        batch: &[Result<Message, RequestError>],
+        batch: &mut [Result<Message, RequestError>],
     ) -> ControlFlow<()> {
         let mut taken = 0;
         loop {
             let flow = self.step(|node, step| {
-                while let Some(frame) = batch.get(taken) {
+                while let Some(frame) = batch.get_mut(taken) {
                     if !self.pass_to_election(node, conn.id(), frame) {
                         match node.process_frame(conn.id(), frame, step) {
                             Flow::Done => {}

@@ -101,7 +101,7 @@ fn a_frame_that_could_not_be_read_closes_the_connection_when_its_error_says_so()
         (RequestError::InvalidJson { reason: "x".into() }, true),
     ] {
         let frame = Err(error.clone());
-        cluster.step(&alice.0, |node, step| node.process_frame(alice.1, &frame, step));
+        cluster.step(&alice.0, |node, step| node.process_frame(alice.1, &mut frame.clone(), step));
         assert_eq!(got(&mut cluster, &alice), [format!("ERROR {}", error.code())]);
         assert_eq!(cluster.is_closed(&alice), closed);
     }

@@ -140,7 +140,7 @@ impl World {
             let host = link.ends[side].host;
             let id = conn_id(conn, side);
             let flow = self.step(host, |node, step| {
-                while let Some(Some(frame)) = batch.front() {
+                while let Some(Some(frame)) = batch.front_mut() {
                     match node.process_frame(id, frame, step) {
                         Flow::Done => drop(batch.pop_front()),
                         other => return other,
