@@ -77,8 +77,8 @@ pub struct ConnectionManager {
     settings: ConnectionSettings,
     threads: Threads,
     next_id: AtomicU64,
-    /// Every connection until its reader has ended. Under this lock the list of what is to be flushed and the queues of
-    /// connections are locked. Those and the locks below are leaves: nothing else is locked under them.
+    /// Every connection until its reader has ended. Under this lock are locked, in this order, the flusher's list and the
+    /// queue of a connection. The locks below are leaves: nothing else is locked under them.
     connections: Mutex<BTreeMap<ConnId, Arc<TCPConnection>>>,
     pub(crate) active_connections_peer_to_peer: Mutex<BTreeMap<NodeId, Arc<TCPConnection>>>,
     pub(crate) active_connections_server_to_client: Mutex<BTreeMap<String, Arc<TCPConnection>>>,

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Reading order: [`transport`] (what the algorithms see), [`framing`], [`tcp_connection`],
-//! [`send_queue`], [`outgoing`], [`flusher`], [`connection_manager`], [`listener`], [`udp_handler`]; beside them [`sntp`] and [`health_check`], which send no messages.
+//! [`send_queue`], [`outgoing`], [`flusher`], [`connection_manager`], [`listener`], [`udp_handler`]; beside them [`sntp`]
+//! and [`health_check`], which send no messages.
 
 pub mod transport;
 

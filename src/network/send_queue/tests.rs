@@ -27,7 +27,9 @@ impl Checked {
 
     fn push_block(&mut self, frames: &[Frame]) {
         self.queue.push_block(&block(frames));
-        frames.iter().for_each(|frame| self.expect(frame));
+        for frame in frames {
+            self.expect(frame);
+        }
     }
 
     fn expect(&mut self, frame: &Frame) {
@@ -96,7 +98,9 @@ fn what_was_partly_sent_stays_when_the_queue_is_cut() {
             if is_shared {
                 checked.push_block(&frames);
             } else {
-                frames.iter().for_each(|frame| checked.push(frame));
+                for frame in &frames {
+                    checked.push(frame);
+                }
             }
             checked.send(sent);
             checked.queue.compact();
@@ -152,7 +156,9 @@ fn more_pieces_than_fit_one_call_leave_with_the_next() {
 fn a_block_is_held_once_and_let_go_when_it_was_sent() {
     let block = block(&[frame(0, 100)]);
     let mut queues: [SendQueue; 3] = Default::default();
-    queues.iter_mut().for_each(|queue| queue.push_block(&block));
+    for queue in &mut queues {
+        queue.push_block(&block);
+    }
     assert_eq!(Arc::strong_count(&block), 4);
     queues[0].advance(100);
     queues[1].advance(99);
