@@ -27,9 +27,15 @@
 //! the mark knows that a flush of it is still to come: by whoever has the list, or by the thread that marked it, which
 //! will call `flush`.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the shell reads the clock: waiting for others has a limit"
+)]
+
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use log::warn;
@@ -44,6 +50,9 @@ const ROUNDS_MAX: usize = 2;
 
 /// How often others get a turn before a round that follows another, so that what they are about to queue joins it.
 const YIELDS: usize = 4;
+
+/// No more turns after so long: then the processors are busy with something else, which would get them.
+const YIELD_LIMIT: Duration = Duration::from_micros(100);
 
 /// The connections with something to send, and the right to send it.
 #[derive(Debug)]
@@ -176,8 +185,12 @@ impl Flusher {
 }
 
 fn let_others_queue() {
+    let began = Instant::now();
     for _ in 0..YIELDS {
         std::thread::yield_now();
+        if began.elapsed() >= YIELD_LIMIT {
+            break;
+        }
     }
 }
 

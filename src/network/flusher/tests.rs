@@ -1,8 +1,5 @@
-#![expect(clippy::disallowed_methods, reason = "a test waits for other threads, with a limit")]
-
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
-use std::time::{Duration, Instant};
 
 use super::*;
 use crate::domain::Frame;
