@@ -159,6 +159,12 @@ impl ServerNode {
         self.ordered.as_ref().is_some_and(|ordered| !ordered.logins.jobs.is_empty())
     }
 
+    /// Whether the password of `conn` waits to be checked, or is being.
+    pub(in crate::server) fn is_hashing(ordered: Option<&super::Ordered>, conn: ConnId) -> bool {
+        let login = ordered.and_then(|ordered| ordered.logins.by_conn.get(&conn));
+        matches!(login, Some(Login::Hashing))
+    }
+
     /// A password was checked.
     pub fn hashed(&mut self, hashed: Hashed, step: &Step) {
         let Some(ordered) = &mut self.ordered else { return };
