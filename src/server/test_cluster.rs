@@ -9,6 +9,7 @@ use super::election::ElectionKind;
 use super::ordering::{TAIL_BYTES, UNCOMMITTED_MAX};
 use super::server_node::{NodeConfig, Timing};
 use super::total_order::logins::Admission;
+use super::total_order::password::HashMemory;
 use super::{Flow, ServerNode, Step};
 use crate::config::{AckRule, Retain};
 use crate::domain::content::{ClientJoin, ErrorContent, JoinRoom};
@@ -406,7 +407,8 @@ impl TestCluster {
         for id in ids {
             while let Some(job) = self.nodes.get_mut(&id).unwrap().node.next_hash_job() {
                 self.starts += 1;
-                let hashed = job.run(&[1; 16], &u128::from(self.starts).to_be_bytes());
+                let token = u128::from(self.starts).to_be_bytes();
+                let hashed = job.run(&[1; 16], &token, &mut HashMemory::default());
                 self.step(&id, |node, step| node.hashed(hashed, step));
             }
         }

@@ -31,7 +31,8 @@ struct Piece {
 
 impl Piece {
     fn get(&self, index: usize) -> Option<&[u8]> {
-        let start = index.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
+        let start =
+            index.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
         self.bytes.get(start..*self.ends.get(index)?)
     }
 }
@@ -87,7 +88,8 @@ mod tests {
 
     #[test]
     fn they_come_back_as_they_were_until_they_are_released() {
-        let text = |number: usize| format!("{number:0width$}", width = number * 37 % 5000).into_bytes();
+        let text =
+            |number: usize| format!("{number:0width$}", width = number * 37 % 5000).into_bytes();
         let mut texts = Texts::default();
         for number in 0..200 {
             texts.push(&text(number));

@@ -1,4 +1,5 @@
-//! The threads that hash passwords: one a core, so that at most so many hashes run at a time.
+//! The threads that hash passwords: one a core and at most [`HASHERS_MAX`], so that at most so many hashes run at a time, each
+//! in memory that its thread keeps.
 //!
 //! A hash takes tens of milliseconds and 19 MiB. None runs under the node's lock, or on a thread that serves anything
 //! else: a crowd that logs in delays only itself. Jobs wait in the node, one a connection at most.
@@ -10,11 +11,14 @@ use crossbeam_channel::{Receiver, select};
 
 use super::Shell;
 use crate::server::ServerNode;
-use crate::server::total_order::password::Random;
+use crate::server::total_order::password::{HashMemory, Random};
+
+/// More hashers would take 19 MiB each, for the moments in which a crowd logs in.
+const HASHERS_MAX: usize = 8;
 
 /// How many hashers there are.
 pub(super) fn count() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    std::thread::available_parallelism().map_or(1, usize::from).min(HASHERS_MAX)
 }
 
 /// Starts the hashers; each token of `wakes` wakes one. A design without passwords needs none.
@@ -33,6 +37,7 @@ pub(super) fn spawn(shell: &Arc<Shell>, wakes: &Receiver<()>) -> io::Result<()> 
 impl Shell {
     /// The body of a `hasher`.
     fn hash_passwords(self: &Arc<Self>, wakes: &Receiver<()>) {
+        let mut memory = HashMemory::default();
         loop {
             select! {
                 recv(self.threads.stopped()) -> _ => break,
@@ -51,7 +56,7 @@ impl Shell {
                         return;
                     }
                 };
-                let hashed = job.run(&salt, &token);
+                let hashed = job.run(&salt, &token, &mut memory);
                 self.step(|node: &mut ServerNode, step| node.hashed(hashed, step));
             }
         }

@@ -170,6 +170,11 @@ impl ServerNode {
         let Some(ordered) = &mut self.ordered else { return };
         if let Some(login @ Login::Hashing) = ordered.logins.by_conn.get_mut(&hashed.conn) {
             *login = Login::Hashed(hashed.proof);
+            // What it waits for now is another matter.
+            let conn = self.conns.get_mut(&hashed.conn);
+            if let Some(waiting) = conn.and_then(|conn| conn.waiting.as_mut()) {
+                waiting.since = step.now;
+            }
             step.cm.resume(hashed.conn);
         }
     }

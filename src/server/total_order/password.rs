@@ -15,24 +15,56 @@
 
 use std::fmt::{self, Write as _};
 
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Block, Params, Version};
 
 use crate::network::ConnId;
 
 /// Random bytes: a salt, or a token.
 pub type Random = [u8; 16];
 
+/// The memory that passwords are hashed in: 19 MiB once it was used, kept for the next one. Asked for anew each time, it left a hole
+/// that the next one did not fit into: two hundred logins made a server of 2 GiB.
+#[derive(Default)]
+pub struct HashMemory(Vec<Block>);
+
+impl HashMemory {
+    /// What `password` hashes to; `None` when `params` or `salt` are not allowed.
+    fn hash(&mut self, password: &str, salt: &[u8], params: Params) -> Option<Output> {
+        self.0.resize(self.0.len().max(params.block_count()), Block::new());
+        let blocks = &mut self.0[..params.block_count()];
+        let mut hash = [0; Params::DEFAULT_OUTPUT_LEN];
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::default(), params);
+        argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut hash, blocks).ok()?;
+        Output::new(&hash).ok()
+    }
+}
+
 /// What `password` is checked against from now on.
-pub fn verifier_of(password: &str, salt: &Random) -> String {
-    let hash = Argon2::default().hash_password_with_salt(password.as_bytes(), salt);
+pub fn verifier_of(password: &str, salt: &Random, memory: &mut HashMemory) -> String {
+    let verifier = try_verifier_of(password, salt, memory);
     // It fails for passwords of gigabytes and salts of other lengths only.
-    hash.expect("a frame's worth of password is hashed").to_string()
+    verifier.expect("a frame's worth of password is hashed").to_string()
+}
+
+fn try_verifier_of(password: &str, salt: &Random, memory: &mut HashMemory) -> Option<PasswordHash> {
+    let params = Params::default();
+    Some(PasswordHash {
+        algorithm: ARGON2ID_IDENT,
+        version: Some(Version::default().into()),
+        params: ParamsString::try_from(&params).ok()?,
+        salt: Some(Salt::new(salt).ok()?),
+        hash: Some(memory.hash(password, salt, params)?),
+    })
 }
 
 /// Whether `password` is the one that `verifier` was made of.
-pub fn is_right(password: &str, verifier: &str) -> bool {
-    Argon2::default().verify_password(password.as_bytes(), verifier).is_ok()
+pub fn is_right(password: &str, verifier: &str, memory: &mut HashMemory) -> bool {
+    let Ok(known) = PasswordHash::new(verifier) else { return false };
+    let Ok(params) = Params::try_from(&known) else { return false };
+    let (Some(salt), Some(hash)) = (known.salt, known.hash) else { return false };
+    // The comparison takes the same time wherever they differ.
+    known.algorithm == ARGON2ID_IDENT && memory.hash(password, &salt, params) == Some(hash)
 }
 
 /// What `token` of `session` is checked against.
@@ -85,12 +117,12 @@ pub(super) struct Proof {
 
 impl HashJob {
     /// Hashes once, whatever comes of it: a wrong password and an unknown name take the same time.
-    pub fn run(self, salt: &Random, token: &Random) -> Hashed {
+    pub fn run(self, salt: &Random, token: &Random, memory: &mut HashMemory) -> Hashed {
         let token = hex(token);
         let proof = if let Some(verifier) = &self.verifier {
-            is_right(&self.password, verifier).then_some(Proof { token, verifier: None })
+            is_right(&self.password, verifier, memory).then_some(Proof { token, verifier: None })
         } else {
-            let verifier = Some(verifier_of(&self.password, salt));
+            let verifier = Some(verifier_of(&self.password, salt, memory));
             self.registers.then_some(Proof { token, verifier })
         };
         Hashed { conn: self.conn, proof }
@@ -120,24 +152,27 @@ mod tests {
 
     #[test]
     fn a_password_is_right_when_it_is_the_one_of_the_verifier() {
-        let verifier = verifier_of("open sesame", &[7; 16]);
+        let memory = &mut HashMemory::default();
+        let verifier = verifier_of("open sesame", &[7; 16], memory);
         assert!(verifier.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{verifier}");
         assert!(!verifier.contains("sesame"));
-        assert!(is_right("open sesame", &verifier));
-        assert!(!is_right("open sesam", &verifier) && !is_right("", &verifier));
-        assert!(!is_right("open sesame", "no verifier"));
-        assert_ne!(verifier, verifier_of("open sesame", &[8; 16]), "another salt");
+        assert!(is_right("open sesame", &verifier, memory));
+        assert!(!is_right("open sesam", &verifier, memory) && !is_right("", &verifier, memory));
+        assert!(!is_right("open sesame", "no verifier", memory));
+        assert_eq!(memory.0.len(), 19 * 1024, "used again");
+        assert_ne!(verifier, verifier_of("open sesame", &[8; 16], memory), "another salt");
     }
 
     #[test]
     fn a_job_proves_registers_or_refuses() {
-        let new = job("p", None, true).run(&[1; 16], &[2; 16]).proof.unwrap();
+        let memory = &mut HashMemory::default();
+        let new = job("p", None, true).run(&[1; 16], &[2; 16], memory).proof.unwrap();
         assert_eq!(new.token, "02".repeat(16));
         let verifier = new.verifier.unwrap();
-        let known = job("p", Some(&verifier), true).run(&[3; 16], &[4; 16]).proof.unwrap();
+        let known = job("p", Some(&verifier), true).run(&[3; 16], &[4; 16], memory).proof.unwrap();
         assert!(known.verifier.is_none());
-        assert!(job("q", Some(&verifier), true).run(&[3; 16], &[4; 16]).proof.is_none());
-        assert!(job("p", None, false).run(&[3; 16], &[4; 16]).proof.is_none(), "closed");
+        assert!(job("q", Some(&verifier), true).run(&[3; 16], &[4; 16], memory).proof.is_none());
+        assert!(job("p", None, false).run(&[3; 16], &[4; 16], memory).proof.is_none(), "closed");
     }
 
     #[test]
