@@ -47,6 +47,8 @@ pub(super) struct TestCluster {
     cut: BTreeSet<(NodeId, NodeId)>,
     /// Servers that get neither ticks nor messages.
     pub(super) asleep: BTreeSet<NodeId>,
+    /// Passwords are not checked for the moment: others are, as it were.
+    pub(super) is_hashing_slow: bool,
     /// What happened, in order, while somebody listens.
     pub(super) story: Option<Vec<Event>>,
     ends: BTreeMap<End, End>,
@@ -341,7 +343,9 @@ impl TestCluster {
     pub(super) fn run(&mut self) {
         for _ in 0..1_000_000 {
             self.sync_all();
-            self.hash_all();
+            if !self.is_hashing_slow {
+                self.hash_all();
+            }
             let next = self.queue.iter().position(|((to, conn), _)| {
                 let from = self.ends.get(&(to.clone(), *conn)).map(|(from, _)| from.clone());
                 !self.asleep.contains(to)

@@ -43,6 +43,23 @@ fn the_first_password_registers_a_name_and_later_ones_must_match() {
 }
 
 #[test]
+fn a_password_may_wait_long_for_its_turn_and_then_for_the_others_anew() {
+    let (mut cluster, _) = open();
+    cluster.is_hashing_slow = true;
+    let alice = hello(&mut cluster, "alice", &with_password("s", "sesame"));
+    cluster.advance(20_000);
+    assert!(codes(&cluster.take(&alice)).iter().all(|code| code == "HEARTBEAT"));
+    cluster.is_hashing_slow = false;
+    cluster.advance(100);
+    token(&mut cluster, &alice);
+    cluster.is_hashing_slow = true;
+    let bob = hello(&mut cluster, "bob", &with_password("t", "sesame"));
+    cluster.advance(31_000);
+    let told = cluster.take(&bob);
+    assert_eq!(codes(&told).last().unwrap(), "ERROR NOT_READY");
+}
+
+#[test]
 fn others_need_no_password_unless_the_server_wants_one() {
     let (mut cluster, _) = open();
     let bob = hello(&mut cluster, "bob", &joining("s"));
