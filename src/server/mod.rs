@@ -40,6 +40,7 @@ mod discovery;
 mod leadership;
 pub mod peers;
 mod read_back;
+mod recovery;
 mod replay;
 pub mod ring;
 mod rooms;

@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use super::planted::{Planted, is_planted};
 use super::step::Step;
-use super::tail::Tail;
+use super::tail::{Run, Tail};
 use crate::domain::content::Held;
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, VectorClock};
 use crate::network::{ConnId, Transport};
@@ -42,9 +42,6 @@ pub const HOLD_BACK_MAX: usize = 10_000;
 
 /// Above so many places that may be due they are not looked at one by one.
 const MANY_PLACES: usize = 64;
-
-/// How many messages are noted together at most as appended, and let go together.
-const RUN_MAX: usize = 256;
 
 /// An acknowledgement that is owed to a client; they sort by the place of their message.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -174,40 +171,6 @@ impl Replication {
     /// Whether `node_id` is known to hold everything that `room` holds here.
     pub fn is_covered_by(&self, node_id: &NodeId, room: &Room) -> bool {
         self.held.get(node_id).is_some_and(|held| held.covers(&room.clock))
-    }
-}
-
-/// Messages of one room that stand side by side in its history and in the log.
-#[derive(Clone, Debug)]
-pub(super) struct Run {
-    /// The room.
-    pub(super) room_id: String,
-    /// The record of the first one.
-    first: LogIndex,
-    /// Where they stand.
-    pub(super) places: Range<usize>,
-    /// How long their JSON is together.
-    pub(super) bytes: usize,
-}
-
-impl Run {
-    /// Whether the record `index`, at `place` of `room_id`, belongs here too.
-    fn is_followed_by(&self, room_id: &str, index: LogIndex, place: usize) -> bool {
-        self.places.end == place
-            && self.first + self.places.len() as LogIndex == index
-            && self.places.len() < RUN_MAX
-            && self.room_id == room_id
-    }
-
-    /// Takes out the first `count` of them, which are not all.
-    fn take(&mut self, count: usize) -> Self {
-        let bytes = self.bytes * count / self.places.len();
-        let places = self.places.start..self.places.start + count;
-        let taken = Self { room_id: self.room_id.clone(), first: self.first, places, bytes };
-        self.first += count as LogIndex;
-        self.places.start += count;
-        self.bytes -= bytes;
-        taken
     }
 }
 
@@ -353,8 +316,7 @@ impl CausalMulticastHandler {
             run.bytes += bytes;
             return;
         }
-        let places = place..place + 1;
-        self.unsynced.push_back(Run { room_id: room_id.into(), first: index, places, bytes });
+        self.unsynced.push_back(Run::of(room_id, index, place, bytes));
     }
 
     /// Delivers what became ready in the hold-back queue by the delivery of `stamp`, and by those deliveries in

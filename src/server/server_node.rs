@@ -16,13 +16,12 @@
 //! The methods that concern one matter stand together: [`super::ring`] (membership and neighbours),
 //! [`super::peers`] (links between servers), [`super::discovery`] (UDP), [`super::leadership`] (elections
 //! and room locations), [`super::clients`] (requests), [`super::rooms`] (replicas, members,
-//! delivery), [`super::sync`] (anti-entropy), [`super::snapshot`] (STATUS).
+//! delivery), [`super::sync`] (anti-entropy), [`super::recovery`] (the log at a start), [`super::snapshot`] (STATUS).
 //!
 //! Source: class-diagram.txt, `ServerNode`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::ServerState;
@@ -43,14 +42,12 @@ use super::ring::{RingNeighbor, ServerInfo};
 use super::step::{Flow, Step};
 use super::time_sync::TimeSync;
 use super::total_order::logins::Admission;
-use super::total_order::{Ordered, Seq, order_of, snapshot_unreadable};
+use super::total_order::{Ordered, Seq, order_of};
 use crate::config::{AckRule, Retain};
-use crate::domain::{
-    Incarnation, Message, MessageType, NodeId, Room, StoredChat, Term, VectorClock,
-};
+use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term, VectorClock};
 use crate::error::RequestError;
 use crate::network::ConnId;
-use crate::storage::{Line, LogEvent, LogIndex};
+use crate::storage::{LogEvent, LogIndex};
 
 /// How long silence may last, in all parts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -178,7 +175,7 @@ pub struct ServerNode {
     /// Old messages that were asked of the log.
     pub(super) read_back: ReadBack,
     /// How many records the log held at the start, as far as they were handed in.
-    recovered: LogIndex,
+    pub(super) recovered: LogIndex,
     /// When it said over UDP that it exists last.
     pub(super) discovery_at: Option<Instant>,
     /// The term that was acted upon last.
@@ -242,51 +239,6 @@ impl ServerNode {
             server_id: node,
             config,
         }
-    }
-
-    /// Takes a message that the log held, in the order of the log, before the server is started.
-    pub fn recover(&mut self, msg: Message) {
-        if let Some(ordered) = &mut self.ordered {
-            ordered.order.recover(msg);
-            return;
-        }
-        self.recover_chat(&StoredChat::of(&msg));
-    }
-
-    /// Takes a line of the log as [`recover`](Self::recover) takes its message.
-    pub fn recover_line(&mut self, line: &Line) -> Result<(), String> {
-        if self.ordered.is_some() {
-            self.recover(line.message()?);
-        } else {
-            self.recover_chat(&line.stored_chat()?);
-        }
-        Ok(())
-    }
-
-    fn recover_chat(&mut self, chat: &StoredChat) {
-        self.recovered += 1;
-        let room_id = &*chat.room_id;
-        if !self.managed_rooms.contains_key(room_id) {
-            self.managed_rooms.insert(room_id.into(), Room::new(room_id));
-        }
-        if let (Some(room), Some(outline)) = (self.managed_rooms.get_mut(room_id), chat.outline()) {
-            room.recover(outline, chat.timestamp, self.recovered);
-        }
-    }
-
-    /// Takes the newest snapshot beside the log, as it was saved, before the log.
-    pub fn recover_snapshot(&mut self, seq: Seq, file: &Arc<[u8]>) {
-        let Some(ordered) = &mut self.ordered else { return };
-        if let Err(reason) = ordered.order.recover_snapshot(file) {
-            self.fatal = Some(snapshot_unreadable(seq, &reason));
-        }
-    }
-
-    /// The log was taken. The error says what is missing of what this server has told others that it holds: it may
-    /// not be started so, but only empty and with another disk id, as a wiped one.
-    pub fn recovered(&mut self) -> Result<(), String> {
-        self.causal_multicast_handler.recovered(&mut self.managed_rooms);
-        self.ordered.as_mut().map_or(Ok(()), |ordered| ordered.order.recovered())
     }
 
     /// The leader that this server follows, or itself; `None` while none is known.

@@ -9,12 +9,56 @@
 //! a room where little is said may be on disk alone.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
-use super::multicast::{Replication, Run};
+use super::multicast::Replication;
 use crate::domain::Room;
+use crate::storage::LogIndex;
+
+/// How many messages are noted together at most as appended, and let go together.
+const RUN_MAX: usize = 256;
 
 /// What a message takes besides its JSON, about, in bytes: what the allocator adds.
 const MESSAGE_BYTES: usize = 48;
+
+/// Messages of one room that stand side by side in its history and in the log.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    /// The room.
+    pub(super) room_id: String,
+    /// The record of the first one.
+    pub(super) first: LogIndex,
+    /// Where they stand.
+    pub(super) places: Range<usize>,
+    /// How long their JSON is together.
+    pub(super) bytes: usize,
+}
+
+impl Run {
+    /// The message at `place` of `room_id`, which is the record `index` and `bytes` long.
+    pub(super) fn of(room_id: &str, index: LogIndex, place: usize, bytes: usize) -> Self {
+        Self { room_id: room_id.into(), first: index, places: place..place + 1, bytes }
+    }
+
+    /// Whether the record `index`, at `place` of `room_id`, belongs here too.
+    pub(super) fn is_followed_by(&self, room_id: &str, index: LogIndex, place: usize) -> bool {
+        self.places.end == place
+            && self.first + self.places.len() as LogIndex == index
+            && self.places.len() < RUN_MAX
+            && self.room_id == room_id
+    }
+
+    /// Takes out the first `count` of them, which are not all.
+    pub(super) fn take(&mut self, count: usize) -> Self {
+        let bytes = self.bytes * count / self.places.len();
+        let places = self.places.start..self.places.start + count;
+        let taken = Self { room_id: self.room_id.clone(), first: self.first, places, bytes };
+        self.first += count as LogIndex;
+        self.places.start += count;
+        self.bytes -= bytes;
+        taken
+    }
+}
 
 /// The synced messages that are still in memory, in the order of the log; see the module.
 #[derive(Debug)]

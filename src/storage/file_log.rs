@@ -21,7 +21,6 @@
 //!
 //! Leaves out: several logs, and disks that lie about having written.
 
-use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,8 +29,9 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::log_queue::{Batch, Queue, Task};
 use super::log_reader::ReadQueue;
-use super::places::{Place, Places};
+use super::places::Places;
 use super::recovery::{self, OnDamage, Recovery};
 use super::segment::{self, Disk, SystemDisk, Tail, WriteError};
 use super::snapshot::{self, Saving};
@@ -81,40 +81,6 @@ pub struct FileLog {
     tail: Mutex<Option<Tail>>,
     disk: Arc<dyn Disk>,
     options: LogOptions,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    /// What waits to be done. Of batches that follow each other all but the last have their full size.
-    tasks: VecDeque<Task>,
-    /// An empty buffer to use again.
-    spare: Vec<u8>,
-    appended: LogIndex,
-    synced: LogIndex,
-    /// What was appended and is not yet synced, in bytes.
-    pending_bytes: usize,
-    fault: Option<String>,
-    closed: bool,
-}
-
-/// What the writer is asked to do.
-#[derive(Debug)]
-enum Task {
-    Write(Batch),
-    /// See [`Storage::forget_before`].
-    Forget(LogIndex),
-    /// See [`Storage::save_snapshot`].
-    Save(u64, Arc<[u8]>),
-}
-
-/// Lines that are written and synced at once.
-#[derive(Debug)]
-struct Batch {
-    lines: Vec<u8>,
-    /// Where some of the lines begin, the first one included.
-    marks: Vec<Place>,
-    /// The index of the last line.
-    last: LogIndex,
 }
 
 /// What the writer does next.
@@ -375,20 +341,7 @@ impl FileLog {
 
     /// Appends the line that `encode` makes.
     fn append_line(&self, encode: impl FnOnce(&mut Vec<u8>)) -> LogIndex {
-        let mut queue = self.queue.lock();
-        queue.appended += 1;
-        let index = queue.appended;
-        let batch = queue.open_batch(self.options.batch_bytes, index);
-        let before = batch.lines.len();
-        let place = Place { index, offset: before as u64 };
-        if batch.marks.last().is_some_and(|last| last.is_far_from(&place)) {
-            batch.marks.push(place);
-        }
-        encode(&mut batch.lines);
-        batch.last = index;
-        let bytes = batch.lines.len() - before;
-        queue.pending_bytes += bytes;
-        index
+        self.queue.lock().append(self.options.batch_bytes, encode)
     }
 
     fn sync_folder(&self) -> io::Result<()> {
@@ -445,25 +398,6 @@ impl FileLog {
         log::warn!("the snapshot {seq} is not saved, since the disk is full: {reason}");
         on_event(LogEvent::SnapshotNotSaved { seq, reason });
         Ok(())
-    }
-}
-
-impl Queue {
-    /// The batch that the next record, `index`, goes into.
-    fn open_batch(&mut self, batch_bytes: usize, index: LogIndex) -> &mut Batch {
-        let has_room = match self.tasks.back() {
-            Some(Task::Write(batch)) => batch.lines.len() < batch_bytes,
-            _ => false,
-        };
-        if !has_room {
-            let lines = std::mem::take(&mut self.spare);
-            let marks = vec![Place { index, offset: 0 }];
-            self.tasks.push_back(Task::Write(Batch { lines, marks, last: 0 }));
-        }
-        match self.tasks.back_mut() {
-            Some(Task::Write(batch)) => batch,
-            _ => unreachable!("one was pushed when there was none"),
-        }
     }
 }
 

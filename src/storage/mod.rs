@@ -24,6 +24,7 @@ pub mod places;
 pub mod snapshot;
 
 pub mod file_log;
+mod log_queue;
 
 pub mod log_reader;
 
