@@ -30,9 +30,9 @@ pub(super) struct Queue {
 #[derive(Debug)]
 pub(super) enum Task {
     Write(Batch),
-    /// See [`Storage::forget_before`].
+    /// See [`Storage::forget_before`](super::Storage::forget_before).
     Forget(LogIndex),
-    /// See [`Storage::save_snapshot`].
+    /// See [`Storage::save_snapshot`](super::Storage::save_snapshot).
     Save(u64, Arc<[u8]>),
 }
 
