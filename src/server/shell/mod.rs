@@ -12,6 +12,7 @@
 //!   log-reader ────┤
 //!   time-sync ─────┤  with --ntp
 //!   health-check ──┘  with the design raft
+//!   flusher           under load: sends what the others queued, one write a connection (`network`)
 //!   trace-writer      with --trace: writes what steps did (`tracing`)
 //! ```
 //!
