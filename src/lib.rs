@@ -153,7 +153,7 @@
 //! | `Message *-- VectorClock` | [`Message::vector_clock`](domain::Message::vector_clock), the stamp of a CHAT |
 //! | `Message *-- MessageType` | [`Message::message_type`](domain::Message::message_type), `type` on the wire |
 //! | `Room *-- VectorClock` | [`Room::clock`](domain::Room::clock), what was delivered |
-//! | `Room o-- Message` | [`Room::message_history`](domain::Room::message_history), shared as `Arc` while in memory |
+//! | `Room o-- Message` | [`Room::message_history`](domain::Room::message_history), its end in memory, read as messages |
 //! | `ServerNode *-- ConnectionManager` | [`RunningServer::connection_manager`](server::shell::RunningServer::connection_manager): owned one floor up, so that the node runs without sockets |
 //! | `ServerNode *-- ElectionModule` | [`ServerNode::election_module`](server::ServerNode::election_module), as a boxed [`Election`](server::election::Election), so that another one can take its place |
 //! | `ServerNode *-- FailureDetector` | [`ServerNode::failure_detector`](server::ServerNode::failure_detector) |

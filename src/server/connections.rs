@@ -23,8 +23,8 @@ pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client waits for something temporary before it is told to try elsewhere.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// The same for a password that is being checked: its turn comes nearer, and elsewhere it would wait at the end of the line. Three hundred
-/// people who log in at once take a server of two processors some 6 s.
+/// The same for a password that is being checked: its turn comes nearer, and elsewhere it would wait at the end of the line. When 256
+/// people logged in at once, three servers on two processors took longer than [`WAIT_MAX`] for the last of them.
 const HASH_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// How often a client hears something while its request waits. Well below the 1.5 s that it gives an answer.
@@ -183,5 +183,6 @@ impl ServerNode {
 
 /// How long the request of `conn` may wait.
 fn wait_limit(ordered: Option<&Ordered>, conn: ConnId) -> Duration {
-    if ServerNode::is_hashing(ordered, conn) { HASH_WAIT_MAX } else { WAIT_MAX }
+    let is_hashing = ordered.is_some_and(|ordered| ordered.is_hashing(conn));
+    if is_hashing { HASH_WAIT_MAX } else { WAIT_MAX }
 }

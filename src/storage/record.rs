@@ -34,8 +34,7 @@ const PREFIX_BYTES: usize = BEFORE_CRC.len() + CRC_DIGITS + AFTER_CRC.len();
 /// ```
 pub fn encode(msg: &Message, out: &mut Vec<u8>) {
     let start = begin(out);
-    // Only string keys and infallible serialisers, as in `Message::serialize`.
-    serde_json::to_writer(&mut *out, msg).expect("a message serialises");
+    msg.serialize_to(out);
     finish(start, out);
 }
 

@@ -67,6 +67,13 @@ pub(super) struct Logins {
     jobs: VecDeque<HashJob>,
 }
 
+impl super::Ordered {
+    /// Whether the password of `conn` waits to be checked, or is being.
+    pub(in crate::server) fn is_hashing(&self, conn: ConnId) -> bool {
+        matches!(self.logins.by_conn.get(&conn), Some(Login::Hashing))
+    }
+}
+
 impl ServerNode {
     /// Whether a client may join: with a token for it when it said a password or its token, without when it need not.
     pub(in crate::server) fn admit(
@@ -157,12 +164,6 @@ impl ServerNode {
     /// Whether a password waits to be checked.
     pub fn has_hash_job(&self) -> bool {
         self.ordered.as_ref().is_some_and(|ordered| !ordered.logins.jobs.is_empty())
-    }
-
-    /// Whether the password of `conn` waits to be checked, or is being.
-    pub(in crate::server) fn is_hashing(ordered: Option<&super::Ordered>, conn: ConnId) -> bool {
-        let login = ordered.and_then(|ordered| ordered.logins.by_conn.get(&conn));
-        matches!(login, Some(Login::Hashing))
     }
 
     /// A password was checked.
