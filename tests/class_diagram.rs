@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use roundtable::client::ChatClient;
 use roundtable::domain::{
-    Content, HoldBackQueue, Incarnation, Message, MessageType, NodeId, Room, VectorClock,
-    content::Hello,
+    Content, HoldBackQueue, Incarnation, Message, MessageType, NodeId, Room, StampedChat,
+    VectorClock, content::Hello,
 };
 use roundtable::network::{
     ConnId, ConnectionManager, Received, TCPConnection, Transport, UDPHandler,
@@ -271,7 +271,7 @@ fn the_parts_of_the_server_have_the_diagrams_fields_and_methods() {
 
     let _: fn(&mut CausalMulticastHandler, Message, &mut Room, &Step<'_>) -> _ =
         CausalMulticastHandler::handle_chat_message;
-    let _: fn(&mut CausalMulticastHandler, &Message, &Room, &dyn Transport) =
+    let _: fn(&mut CausalMulticastHandler, &StampedChat, &[u8], &dyn Transport) =
         CausalMulticastHandler::multicast;
 }
 
@@ -292,7 +292,7 @@ fn each_whole_of_the_diagram_leads_to_its_part() {
     let _: fn(&Message) -> Option<&VectorClock> = |msg| msg.vector_clock.as_ref();
     let _: fn(&Message) -> &MessageType = |msg| &msg.message_type;
     let _: fn(&Room) -> &VectorClock = |room| &room.clock;
-    let _: fn(&Room) -> Option<std::borrow::Cow<Message>> = |room| room.message_history.get(0);
+    let _: fn(&Room) -> Option<Message> = |room| room.message_history.get(0);
     let _: fn(&RunningServer) -> &ConnectionManager = RunningServer::connection_manager;
     let _: fn(&ServerNode) -> &dyn Election = |node| &*node.election_module;
     let _: fn(&ServerNode) -> &FailureDetector = |node| &node.failure_detector;

@@ -3,16 +3,16 @@
 //! ```text
 //!   place        0    1    2    3   …                         n        the order of delivery
 //!   JSON         –    –    –    –   …   –  ─[j][j][j][j][j]──┘         the end alone: the others are read back
-//!   message                                          [m][m]──┘         until it is shown
+//!   to show                                          [s][s]──┘         how much of the JSON, and when: until it is shown
 //!   origin       n1   n2   n1   n1  …                                  2 bytes
 //!   hash         of (session, message id): is it here already?         8 bytes, and 6 to 10 in a table of places
 //!   record       where it stands in the log                            1 to 2 bytes
 //!   by origin    n1 → 0 2 3 …   n2 → 1 …                               1 to 2 bytes
 //! ```
 //!
-//! So a message costs about 20 bytes for ever, and its text only while it is among the last. Of these all but the newest are kept as
-//! the log's JSON, in large pieces of memory: as [`Message`]s, of seven small ones each, making and freeing them was the
-//! dearest thing in the profile of a busy server. The count in a stamp needs no bytes: the nth message of an origin, in the order of delivery, has count n.
+//! So a message costs about 20 bytes for ever, and its text only while it is among the last. These are kept as the log's JSON, in
+//! large pieces of memory: as [`Message`]s, of seven small ones each, making and freeing them was the dearest thing in the
+//! profile of a busy server. What members see is a part of that JSON. The count in a stamp needs no bytes: the nth message of an origin, in the order of delivery, has count n.
 //!
 //! **The same message?** Of messages in memory the keys are compared. Of the others the hashes alone: with ten million messages in
 //! a room, a new message is taken for a repeat of an old one once in a million million times. Reading the old one from the disk first
@@ -24,11 +24,9 @@
 //! is looked at; and they grow with the history. After a start no message is in memory until one is said.
 //! The designs `sequencer` and `raft` keep theirs elsewhere, all of them in memory.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
-use std::sync::Arc;
 
 use ascending::Ascending;
 use keys::Keys;
@@ -36,6 +34,7 @@ use texts::Texts;
 
 use super::ids::Incarnation;
 use super::message::Message;
+use super::stamped_chat::WrittenChat;
 use super::vector_clock::VectorClock;
 
 mod ascending;
@@ -73,8 +72,22 @@ pub struct History {
     repeats: BTreeMap<usize, usize>,
     /// The last messages, as JSON.
     tail: Texts,
-    /// The last of these, which are wanted soon.
-    fresh: VecDeque<Arc<Message>>,
+    /// The last of these, which are shown soon.
+    fresh: VecDeque<Fresh>,
+}
+
+/// What showing a message takes besides its JSON, so that it need not be read.
+#[derive(Clone, Copy, Debug)]
+struct Fresh {
+    count: u64,
+    timestamp: Option<u64>,
+    shown_bytes: usize,
+}
+
+/// Says that no message with a key is here; see [`History::find`].
+#[derive(Clone, Copy, Debug)]
+pub struct Absent {
+    hash: u64,
 }
 
 /// What the columns keep of a message.
@@ -113,18 +126,25 @@ impl History {
     }
 
     /// The message at `place`, if it is in memory.
-    pub fn get(&self, place: usize) -> Option<Cow<'_, Message>> {
-        if let Some(msg) = self.fresh_at(place) {
-            return Some(Cow::Borrowed(msg));
-        }
-        let json = self.tail.get(place.checked_sub(self.first_in_memory())?)?;
+    pub fn get(&self, place: usize) -> Option<Message> {
         // If it could not be read, it would be sought on the disk.
-        Message::decode(json).ok().map(Cow::Owned)
+        Message::decode(self.json_at(place)?).ok()
     }
 
-    fn fresh_at(&self, place: usize) -> Option<&Message> {
+    fn json_at(&self, place: usize) -> Option<&[u8]> {
+        self.tail.get(place.checked_sub(self.first_in_memory())?)
+    }
+
+    fn fresh_at(&self, place: usize) -> Option<&Fresh> {
         let first = self.len() - self.fresh.len();
-        self.fresh.get(place.checked_sub(first)?).map(AsRef::as_ref)
+        self.fresh.get(place.checked_sub(first)?)
+    }
+
+    /// What members see of the message at `place`, and when it was stamped, if it was not [`shown`](Self::shown) yet: for
+    /// [`push_delivered`](super::stamped_chat::push_delivered).
+    pub fn to_show(&self, place: usize) -> Option<(&[u8], Option<u64>)> {
+        let fresh = self.fresh_at(place)?;
+        Some((self.json_at(place)?.get(..fresh.shown_bytes)?, fresh.timestamp))
     }
 
     /// The first place whose message is in memory, and so are all behind it.
@@ -133,21 +153,36 @@ impl History {
     }
 
     /// The messages in memory, in the order of delivery.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Cow<'_, Message>> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Message> {
         (self.first_in_memory()..self.len()).filter_map(|place| self.get(place))
     }
 
-    /// Appends `msg`, which is `json` in the log. Returns its place; `None` when it is not the next one of its origin.
-    pub fn push(&mut self, msg: Arc<Message>, json: &[u8]) -> Option<usize> {
+    /// Appends `chat`. Returns its place; `None` when it is not the next one of its origin.
+    pub fn push(&mut self, chat: &WrittenChat) -> Option<usize> {
         self.index();
-        let outline = Outline::of(&msg)?;
-        let hash = hash_of_key(outline.key);
-        let first =
-            outline.key.and_then(|(session, message_id)| self.find(hash, session, message_id));
-        let place = self.append(outline, hash)?;
+        match chat.outline.key.map(|(session, message_id)| self.find(session, message_id)) {
+            Some(Ok(first)) => {
+                let hash = self.hashes[first];
+                self.push_found(chat, hash, Some(first))
+            }
+            Some(Err(absent)) => self.push_absent(chat, absent),
+            None => self.push_found(chat, NO_KEY, None),
+        }
+    }
+
+    /// [`push`](Self::push) of a message whose key is not here, as [`find`](Self::find) has said since the last one came.
+    pub fn push_absent(&mut self, chat: &WrittenChat, absent: Absent) -> Option<usize> {
+        self.push_found(chat, absent.hash, None)
+    }
+
+    fn push_found(&mut self, chat: &WrittenChat, hash: u64, first: Option<usize>) -> Option<usize> {
+        self.index();
+        let place = self.append(chat.outline, hash)?;
         self.enter(place, first);
-        self.tail.push(json);
-        self.fresh.push_back(msg);
+        self.tail.push(chat.json);
+        let (count, timestamp, shown_bytes) =
+            (chat.outline.count, chat.timestamp, chat.shown_bytes);
+        self.fresh.push_back(Fresh { count, timestamp, shown_bytes });
         Some(place)
     }
 
@@ -262,9 +297,8 @@ impl History {
     /// The stamp of the message at `place`, which must be one of the history.
     pub fn stamp_at(&self, place: usize) -> (&Incarnation, u64) {
         let number = usize::from(self.origins[place]);
-        let stamp = self.fresh_at(place).and_then(Message::stamp);
-        let count = match stamp {
-            Some((_, count)) => count,
+        let count = match self.fresh_at(place) {
+            Some(fresh) => fresh.count,
             None => self.by_origin[number].rank(place as u64) as u64 + 1,
         };
         (&self.names[number], count)
@@ -324,13 +358,16 @@ impl History {
 
     /// The place that is shown of the message with this key.
     pub fn place_of(&self, session: &str, message_id: &str) -> Option<usize> {
-        self.find(hash_of(session, message_id), session, message_id)
+        self.find(session, message_id).ok()
     }
 
-    fn find(&self, hash: u64, session: &str, message_id: &str) -> Option<usize> {
-        self.keys.find(hash, &self.hashes, |place| {
+    /// [`place_of`](Self::place_of), for who appends the message when it is not here.
+    pub fn find(&self, session: &str, message_id: &str) -> Result<usize, Absent> {
+        let hash = hash_of(session, message_id);
+        let found = self.keys.find(hash, &self.hashes, |place| {
             self.get(place).is_none_or(|msg| msg.duplicate_key() == Some((session, message_id)))
-        })
+        });
+        found.ok_or(Absent { hash })
     }
 
     /// All places of the message at `place`: the one that is shown, then its repeats.

@@ -11,6 +11,7 @@ pub mod ids;
 pub mod vector_clock;
 
 pub mod message;
+mod plain_chat;
 
 pub mod content;
 pub mod raft_content;
@@ -23,12 +24,14 @@ pub mod history;
 
 pub mod room;
 
+pub mod stamped_chat;
 pub mod stored_chat;
 
-pub use history::{History, Outline};
+pub use history::{Absent, History, Outline};
 pub use hold_back::HoldBackQueue;
 pub use ids::{Incarnation, NodeId, Term};
 pub use message::{Content, Frame, Message, MessageType};
 pub use room::Room;
+pub use stamped_chat::{StampedChat, WrittenChat};
 pub use stored_chat::StoredChat;
 pub use vector_clock::VectorClock;

@@ -16,10 +16,11 @@
 
 use std::sync::Arc;
 
-use super::history::{History, Outline};
+use super::history::{Absent, History, Outline};
 use super::hold_back::HoldBackQueue;
 use super::ids::{Incarnation, NodeId};
 use super::message::Message;
+use super::stamped_chat::{StampedChat, WrittenChat};
 use super::vector_clock::VectorClock;
 
 /// A room: its members here, its messages, and its causal time.
@@ -76,16 +77,23 @@ impl Room {
     /// Delivers `msg`: it enters the history and the clock counts it. Returns its place, or `None` when it
     /// is not the next message of its origin, which the caller's readiness check rules out.
     pub fn add_message(&mut self, msg: Arc<Message>) -> Option<usize> {
-        let json = msg.to_frame();
-        self.add_serialised(msg, &json)
+        let (chat, mut json) = (StampedChat::of(&msg)?, Vec::new());
+        self.add_written(&chat, &chat.write(&mut json), None)
     }
 
-    /// [`add_message`](Self::add_message) of one that is serialised already.
-    pub fn add_serialised(&mut self, msg: Arc<Message>, json: &[u8]) -> Option<usize> {
-        let (origin, count) = msg.stamp()?;
-        let place = self.message_history.push(msg.clone(), json)?;
-        self.clock.raise(origin, count);
-        self.latest_timestamp_ms = self.latest_timestamp_ms.max(msg.timestamp.unwrap_or_default());
+    /// [`add_message`](Self::add_message) of `chat`, which was `written` already. `absent` says that it is no repeat, if that is known.
+    pub fn add_written(
+        &mut self,
+        chat: &StampedChat,
+        written: &WrittenChat,
+        absent: Option<Absent>,
+    ) -> Option<usize> {
+        let place = match absent {
+            Some(absent) => self.message_history.push_absent(written, absent)?,
+            None => self.message_history.push(written)?,
+        };
+        self.clock.raise(chat.origin, chat.count);
+        self.latest_timestamp_ms = self.latest_timestamp_ms.max(chat.timestamp.unwrap_or_default());
         Some(place)
     }
 
@@ -111,6 +119,11 @@ impl Room {
     /// The place that is shown of the message with this key; `None` when it was never delivered here.
     pub fn place_of(&self, session: &str, message_id: &str) -> Option<usize> {
         self.message_history.place_of(session, message_id)
+    }
+
+    /// [`place_of`](Self::place_of), for who delivers the message when it is not here.
+    pub fn find(&self, session: &str, message_id: &str) -> Result<usize, Absent> {
+        self.message_history.find(session, message_id)
     }
 
     /// Whether the message at `place` repeats an earlier one under another stamp: it is never shown.

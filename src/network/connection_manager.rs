@@ -25,7 +25,8 @@ use log::{Level, debug, log_enabled, trace};
 use parking_lot::Mutex;
 
 use super::flusher::Flusher;
-use super::framing::{Blocks, Framing};
+use super::frames::{Blocks, Frames};
+use super::framing::Framing;
 use super::outgoing::Overflow;
 use super::tcp_connection::{ConnectionSettings, TCPConnection};
 use super::transport::{ConnId, Network, Transport};
@@ -263,7 +264,7 @@ impl ConnectionManager {
         Ok(conn)
     }
 
-    fn queue(&self, conn: &Arc<TCPConnection>, frame: &Frame) {
+    fn queue(&self, conn: &Arc<TCPConnection>, frame: &[u8]) {
         conn.queue(frame);
         self.flusher.mark(conn);
     }
@@ -307,6 +308,12 @@ impl Transport for ConnectionManager {
         }
     }
 
+    fn send_frame_to_node(&self, node_id: &NodeId, frame: &Frame) {
+        if let Some(conn) = self.peer(node_id) {
+            self.queue(&conn, frame);
+        }
+    }
+
     fn broadcast_to_all(&self, msg: &Message) {
         let peers: Vec<_> = self.active_connections_peer_to_peer.lock().values().cloned().collect();
         let frame = msg.to_frame();
@@ -323,12 +330,18 @@ impl Network for ConnectionManager {
         }
     }
 
-    fn send_to_conns(&self, conns: &[ConnId], frames: &[Frame]) {
+    fn send_to_conns(&self, conns: &[ConnId], frames: Frames) {
         if frames.is_empty() {
             return;
         }
-        if let ([conn], [frame]) = (conns, frames) {
-            return self.send_to_conn(*conn, frame);
+        if let [conn] = conns
+            && frames.len() == 1
+        {
+            // Into the buffer of the connection: nobody shares it.
+            let conn = self.connection(*conn);
+            return conn
+                .zip(frames.iter().next())
+                .map_or((), |(conn, frame)| self.queue(&conn, frame));
         }
         let mut blocks = Blocks::of(frames);
         let connections = self.connections.lock();

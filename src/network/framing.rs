@@ -13,9 +13,7 @@
 //! [`Decoder::space`] and says how much with [`Decoder::filled`]. The buffer grows while reads fill it and for a frame
 //! that needs it, never before the bytes of that frame are there. A decoder [at rest](Decoder::is_at_rest) has none.
 
-use std::sync::Arc;
-
-use crate::domain::{Frame, Message};
+use crate::domain::Message;
 use crate::error::RequestError;
 
 /// Longest frame unless a setting says otherwise, in bytes of JSON.
@@ -31,7 +29,7 @@ const WINDOW_BYTES_MAX: usize = 64 * 1024;
 /// again; a client that falls silent after much talk reads nothing but a HEARTBEAT every 10 s.
 const SMALL_READS_MAX: u32 = 16;
 /// Bytes of the length before a frame.
-const PREFIX_BYTES: usize = 4;
+pub(super) const PREFIX_BYTES: usize = 4;
 
 /// How messages are told apart on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,59 +71,16 @@ impl Framing {
                 out.push(b'\n');
             }
             Self::LengthPrefixed => {
-                // A body of 4 GiB is far over every frame limit; it would be refused by its receiver.
-                let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
-                out.extend_from_slice(&length.to_be_bytes());
+                out.extend_from_slice(&Self::prefix(body.len()));
                 out.extend_from_slice(body);
             }
         }
     }
-}
 
-/// Some frames for many connections, put together once for each framing that is asked for.
-#[derive(Debug)]
-pub struct Blocks<'a> {
-    bodies: &'a [Frame],
-    lines: Option<Arc<Block>>,
-    prefixed: Option<Arc<Block>>,
-}
-
-/// Frames one after the other, as they go over a connection. All connections that wait for them share it.
-#[derive(Debug)]
-pub struct Block {
-    /// The bytes of all of them.
-    pub bytes: Vec<u8>,
-    /// Where each of them ends in `bytes`.
-    pub ends: Vec<usize>,
-}
-
-impl<'a> Blocks<'a> {
-    /// The frames that hold `bodies`, one JSON object each.
-    pub fn of(bodies: &'a [Frame]) -> Self {
-        Self { bodies, lines: None, prefixed: None }
-    }
-
-    /// What the frames hold.
-    pub fn bodies(&self) -> &'a [Frame] {
-        self.bodies
-    }
-
-    /// All of them in `framing`.
-    pub fn framed(&mut self, framing: Framing) -> &Arc<Block> {
-        let block = match framing {
-            Framing::Lines => &mut self.lines,
-            Framing::LengthPrefixed => &mut self.prefixed,
-        };
-        block.get_or_insert_with(|| {
-            let lengths = self.bodies.iter().map(|body| framing.framed_bytes(body.len()));
-            let mut bytes = Vec::with_capacity(lengths.sum());
-            let put = |body: &Frame| {
-                framing.put(body, &mut bytes);
-                bytes.len()
-            };
-            let ends = self.bodies.iter().map(put).collect();
-            Block { bytes, ends }.into()
-        })
+    /// What stands before a body of `body_bytes` bytes in a length-prefixed frame.
+    pub(super) fn prefix(body_bytes: usize) -> [u8; PREFIX_BYTES] {
+        // A body of 4 GiB is far over every frame limit; it would be refused by its receiver.
+        u32::try_from(body_bytes).unwrap_or(u32::MAX).to_be_bytes()
     }
 }
 

@@ -7,13 +7,15 @@
 //!    reader thread: socket ──▶ framing ──▶ Message ──▶ callback
 //! ```
 //!
-//! Reading order: [`transport`] (what the algorithms see), [`framing`], [`tcp_connection`],
+//! Reading order: [`transport`] (what the algorithms see), [`framing`], [`frames`], [`tcp_connection`],
 //! [`send_queue`], [`outgoing`], [`flusher`], [`connection_manager`], [`listener`], [`udp_handler`]; beside them [`sntp`]
 //! and [`health_check`], which send no messages.
 
 pub mod transport;
 
 pub mod framing;
+
+pub mod frames;
 
 pub mod tcp_connection;
 
@@ -34,6 +36,7 @@ pub mod sntp;
 pub mod health_check;
 
 pub use connection_manager::{ConnectionManager, Received};
+pub use frames::Frames;
 pub use listener::{accept_loop, bind_listener, wake_listener};
 pub use tcp_connection::{ConnectionSettings, TCPConnection};
 pub use transport::{ConnId, Network, Transport};

@@ -31,9 +31,9 @@ use log::{debug, info, warn};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use socket2::SockRef;
 
-use super::framing::{Block, Framing};
+use super::frames::Block;
+use super::framing::Framing;
 use super::send_queue::{SLICES_MAX, SendQueue};
-use crate::domain::Frame;
 use crate::error::RequestError;
 use crate::threads::Threads;
 
@@ -143,7 +143,7 @@ impl Outgoing {
     }
 
     /// Lets `frame` wait for the next [`flush`](Self::flush). Lost when the connection is closing.
-    pub fn queue(&self, frame: &Frame, framing: Framing) {
+    pub fn queue(&self, frame: &[u8], framing: Framing) {
         let mut state = self.state.lock();
         if state.is_closing() {
             return;

@@ -19,8 +19,8 @@ use std::io::IoSlice;
 use std::mem;
 use std::sync::Arc;
 
-use super::framing::{Block, Framing};
-use crate::domain::Frame;
+use super::frames::Block;
+use super::framing::Framing;
 
 /// So many pieces go out with one call of the system. A busy member of a busy room has about ten waiting.
 pub(super) const SLICES_MAX: usize = 32;
@@ -64,7 +64,7 @@ impl SendQueue {
     }
 
     /// Appends a copy of `frame`.
-    pub(super) fn push(&mut self, frame: &Frame, framing: Framing) {
+    pub(super) fn push(&mut self, frame: &[u8], framing: Framing) {
         let start = self.own.len();
         framing.put(frame, &mut self.own);
         let count = self.own.len() - start;

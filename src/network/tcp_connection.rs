@@ -16,11 +16,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::framing::{Blocks, Decoder, Framing, SMALL_READ_BYTES};
+use super::frames::Blocks;
+use super::framing::{Decoder, Framing, SMALL_READ_BYTES};
 use super::outgoing::{Outgoing, Overflow, is_timeout};
 use super::transport::ConnId;
+use crate::domain::Message;
 use crate::domain::message::without_secrets;
-use crate::domain::{Frame, Message};
 use crate::error::RequestError;
 use crate::threads::Threads;
 
@@ -161,7 +162,7 @@ impl TCPConnection {
     }
 
     /// Lets `frame` wait for the next [`flush`](Self::flush); lost when the connection is closing.
-    pub fn queue(&self, frame: &Frame) {
+    pub fn queue(&self, frame: &[u8]) {
         if log::log_enabled!(log::Level::Trace) {
             let text = String::from_utf8_lossy(frame);
             log::trace!("{} to {}: {}", self.id, self.peer, without_secrets(&text));
@@ -172,11 +173,11 @@ impl TCPConnection {
     /// [`queue`](Self::queue) for several frames that go to others too.
     pub fn queue_block(&self, blocks: &mut Blocks) {
         if log::log_enabled!(log::Level::Trace) {
-            return blocks.bodies().iter().for_each(|frame| self.queue(frame));
+            return blocks.bodies().for_each(|frame| self.queue(frame));
         }
         let framing = self.framing();
         if !self.outgoing.queue_block(blocks.framed(framing)) {
-            blocks.bodies().iter().for_each(|frame| self.queue(frame));
+            blocks.bodies().for_each(|frame| self.queue(frame));
         }
     }
 

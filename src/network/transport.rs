@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 
 use parking_lot::Mutex;
 
+use super::frames::Frames;
 use crate::domain::{Frame, Message, NodeId};
 use crate::trace::Tracer;
 
@@ -20,6 +21,9 @@ use crate::trace::Tracer;
 pub trait Transport {
     /// Queues `msg` for the server `node_id`; lost when no connection to it stands.
     fn send_to_node(&self, node_id: &NodeId, msg: &Message);
+
+    /// [`send_to_node`](Self::send_to_node) of a message that is serialised already.
+    fn send_frame_to_node(&self, node_id: &NodeId, frame: &Frame);
 
     /// Queues `msg` for every connected server.
     fn broadcast_to_all(&self, msg: &Message);
@@ -47,10 +51,11 @@ pub trait Network: Transport {
     fn send_to_conn(&self, conn: ConnId, frame: &Frame);
 
     /// Queues `frames`, in this order, on each of `conns`.
-    fn send_to_conns(&self, conns: &[ConnId], frames: &[Frame]) {
-        for conn in conns {
-            for frame in frames {
-                self.send_to_conn(*conn, frame);
+    fn send_to_conns(&self, conns: &[ConnId], frames: Frames) {
+        for frame in frames.iter() {
+            let frame = frame.into();
+            for conn in conns {
+                self.send_to_conn(*conn, &frame);
             }
         }
     }
@@ -58,7 +63,9 @@ pub trait Network: Transport {
     /// Queues `frame` on each of `conns`: news that can wait a moment when there is a lot of it. What is queued there later
     /// stays behind it.
     fn send_news(&self, conns: &[ConnId], frame: &Frame) {
-        self.send_to_conns(conns, std::slice::from_ref(frame));
+        for conn in conns {
+            self.send_to_conn(*conn, frame);
+        }
     }
 
     /// How many bytes can be queued on a connection now so that it stays well below its bound; 0 when it has
@@ -149,6 +156,10 @@ impl Outbox {
 impl Transport for Outbox {
     fn send_to_node(&self, node_id: &NodeId, msg: &Message) {
         self.push(Sent::ToNode(node_id.clone(), msg.clone()));
+    }
+    fn send_frame_to_node(&self, node_id: &NodeId, frame: &Frame) {
+        // As for a connection.
+        self.send_to_node(node_id, &Message::decode(frame).expect("a serialised message"));
     }
     fn broadcast_to_all(&self, msg: &Message) {
         self.push(Sent::ToAll(msg.clone()));

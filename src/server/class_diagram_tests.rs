@@ -30,7 +30,7 @@ fn every_private_method_of_the_class_diagram_has_a_method_of_its_name() {
     let _: fn(&ServerNode, &Message, SocketAddr, &Step<'_>) = ServerNode::send_rooms_to_client;
     let _: fn(&mut ServerNode, &Step<'_>) = ServerNode::recompute_ring;
     let _: HandleJoinRoom = ServerNode::handle_join_room;
-    let _: fn(&mut CausalMulticastHandler, Message, &mut Room, &Step<'_>) =
+    let _: fn(&mut CausalMulticastHandler, &Message, &mut Room, &Step<'_>) =
         CausalMulticastHandler::deliver_and_multicast;
     let _: fn(&mut CausalMulticastHandler, &mut Room, (Incarnation, u64), &Step<'_>) =
         CausalMulticastHandler::check_queue_recursively;

@@ -4,13 +4,14 @@
 //! in again later; so each handler checks everything first and acts last.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::sync::Arc;
 
 use super::ServerNode;
 use super::connections::{Hindrance, LocalClient, Role};
 use super::failure_detector::TimerType;
 use super::peers::parse;
-use super::step::Step;
+use super::step::{Inbound, Step};
 use crate::domain::content::{ClientJoin, JoinRoom, Joined, Position, Welcome};
 use crate::domain::ids::name_fault;
 use crate::domain::{Content, Message, MessageType, NodeId, VectorClock};
@@ -91,16 +92,18 @@ impl ServerNode {
         }
     }
 
-    /// A message of a client that has joined.
+    /// A message of a client that has joined. `others` are CHATs that follow one in the same room; see
+    /// [`process_next`](Self::process_next).
     pub(super) fn process_client_message(
         &mut self,
         conn: ConnId,
         session: &Arc<str>,
         msg: &mut Message,
+        others: &mut [Inbound],
         step: &Step,
     ) -> Result<(), Hindrance> {
         match msg.message_type {
-            MessageType::Chat => self.handle_chat(session, msg, step)?,
+            MessageType::Chat => self.handle_chat(session, msg, others, step)?,
             MessageType::JoinRoom => self.handle_join_room(conn, session, msg, step)?,
             MessageType::LeaveRoom => self.handle_leave_room(conn, session, msg, step)?,
             MessageType::ClientLeave => {
@@ -130,11 +133,12 @@ impl ServerNode {
         Ok(())
     }
 
-    /// CHAT: checked, then stamped and spread.
+    /// CHAT: checked, then stamped and spread. What is checked of `msg` holds for the `others` too.
     fn handle_chat(
         &mut self,
         session: &Arc<str>,
         msg: &mut Message,
+        others: &mut [Inbound],
         step: &Step,
     ) -> Result<(), Hindrance> {
         if msg.message_id.is_empty() {
@@ -156,13 +160,14 @@ impl ServerNode {
         if self.causal_multicast_handler.owed_acks(&msg.room_id) >= OUTSTANDING_MAX {
             return Err(self.not_ready(msg, "too many messages wait for their acknowledgement"));
         }
-        let Some(user) = self.clients.get(&**session).map(|client| client.user.clone()) else {
-            return Ok(());
-        };
         if self.ordered.is_some() {
+            let client = self.clients.get(&**session);
+            let Some(user) = client.map(|client| client.user.clone()) else { return Ok(()) };
             return self.publish_ordered(session, &user, msg, step);
         }
-        self.publish(session, &user, msg, step);
+        let room_id = mem::take(&mut msg.room_id);
+        let msgs = std::iter::once(msg).chain(others.iter_mut().flatten());
+        self.publish(session, msgs, &room_id, step);
         Ok(())
     }
 

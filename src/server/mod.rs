@@ -23,6 +23,8 @@ pub mod metadata;
 
 pub mod multicast;
 
+pub mod replication;
+
 pub mod presence;
 /// How late heartbeats are, and how often the leader changed.
 mod pulse;
@@ -37,6 +39,7 @@ mod clients;
 mod connections;
 pub mod dials;
 mod discovery;
+mod inbound;
 mod leadership;
 pub mod peers;
 mod read_back;

@@ -26,34 +26,36 @@
 //! Source: class-diagram.txt, `CausalMulticastHandler`; Birman, Schiper and Stephenson (1991).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Range;
-use std::sync::Arc;
+use std::mem;
 
 use super::planted::{Planted, is_planted};
+use super::replication::{PendingAck, Replication, Settled};
 use super::step::Step;
 use super::tail::{Run, Tail};
 use crate::domain::content::Held;
-use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, VectorClock};
-use crate::network::{ConnId, Transport};
+use crate::domain::{
+    Absent, Content, Frame, Incarnation, Message, MessageType, NodeId, Room, StampedChat,
+    VectorClock,
+};
+use crate::network::Transport;
 use crate::storage::LogIndex;
 
 /// Messages that one room holds back at most. More are dropped; SYNC brings them again.
 pub const HOLD_BACK_MAX: usize = 10_000;
 
-/// Above so many places that may be due they are not looked at one by one.
-const MANY_PLACES: usize = 64;
-
-/// An acknowledgement that is owed to a client; they sort by the place of their message.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PendingAck {
-    /// Where the message stands in the room's history.
-    pub place: usize,
-    /// Whose message it is.
-    pub session: Arc<str>,
-    /// The connection that brought it. A session that connects again sends it again, after it was shown the past.
-    pub conn: ConnId,
+/// A member's new message, to be stamped.
+#[derive(Clone, Copy, Debug)]
+pub struct NewChat<'a> {
     /// Its id.
-    pub message_id: String,
+    pub message_id: &'a str,
+    /// The user.
+    pub sender_id: &'a str,
+    /// The text.
+    pub content: &'a Content,
+    /// The session that sent it.
+    pub session: &'a str,
+    /// When it is stamped, in milliseconds since 1970.
+    pub timestamp: u64,
 }
 
 /// What became of a stamped message.
@@ -67,122 +69,6 @@ pub enum Delivery {
     Ignored,
 }
 
-/// What [`CausalMulticastHandler::settle`] found to be due.
-#[derive(Debug, Default, PartialEq)]
-pub struct Settled {
-    /// The places to show now, repeats among them.
-    pub shown: Range<usize>,
-    /// The acknowledgements to send now, after what is shown.
-    pub acked: Vec<PendingAck>,
-}
-
-/// What a replica knows of a room besides its messages: who else holds what.
-#[derive(Clone, Debug, Default)]
-pub struct Replication {
-    /// The servers that get this room's messages.
-    pub replicas: BTreeSet<NodeId>,
-    /// What others have delivered, as far as is known.
-    pub held: BTreeMap<NodeId, VectorClock>,
-    /// What others have on disk, as far as is known.
-    pub synced_by: BTreeMap<NodeId, VectorClock>,
-    /// What is on this server's disk.
-    pub synced: VectorClock,
-    /// How many places of the history were shown.
-    pub shown: usize,
-    /// What the messages before `shown` count: the position of every member here.
-    pub shown_clock: VectorClock,
-    /// What was sent to others on their present connections, or had been there before: a link keeps order, so
-    /// it arrives, or all of it is forgotten with the link.
-    pub sent: BTreeMap<NodeId, VectorClock>,
-    /// Whether this copy has everything that another replica had when they were first compared.
-    pub caught_up: bool,
-    /// What that was, until it is here.
-    pub target: Option<VectorClock>,
-    /// The room's clock at this server's last stamp: later stamps name what changed since.
-    last_stamp: VectorClock,
-    /// Acknowledgements owed.
-    acks: BTreeSet<PendingAck>,
-}
-
-impl Replication {
-    /// Whether one of the servers `live` is known to hold what `origin` stamped with `count`.
-    fn held_elsewhere(&self, live: &BTreeSet<NodeId>, origin: &Incarnation, count: u64) -> bool {
-        live.is_empty() || covered(&self.held, live, origin, count)
-    }
-
-    /// The same for their disks.
-    fn synced_elsewhere(&self, live: &BTreeSet<NodeId>, origin: &Incarnation, count: u64) -> bool {
-        live.is_empty() || covered(&self.synced_by, live, origin, count)
-    }
-
-    /// The message `count` of `origin` goes to `node_id`, on the present connection.
-    pub fn note_sent(&mut self, node_id: &NodeId, origin: &Incarnation, count: u64) {
-        if let Some(sent) = self.sent.get_mut(node_id) {
-            // After a gap the entry stays: it counts what was sent without one.
-            if sent.get(origin) + 1 == count {
-                sent.raise(origin, count);
-            }
-        }
-    }
-
-    /// Shows what one of the servers `live` is known to hold: a start finds a whole history to be due at once.
-    fn skip_held(&mut self, room: &Room, live: &BTreeSet<NodeId>) {
-        let history = &room.message_history;
-        let mut held = VectorClock::new();
-        for (_, clock) in self.held.iter().filter(|(node_id, _)| live.contains(*node_id)) {
-            held.merge(clock);
-        }
-        let end = if live.is_empty() { history.len() } else { history.first_beyond(&held) };
-        if end > self.shown {
-            self.shown = end;
-            self.shown_clock = history.clock_before(end);
-        }
-    }
-
-    /// Takes out the acknowledgements that are due, when this server stamps as `mine`.
-    fn take_due_acks(
-        &mut self,
-        room: &Room,
-        live: &BTreeSet<NodeId>,
-        mine: &Incarnation,
-    ) -> Vec<PendingAck> {
-        let mut due = Vec::new();
-        let mut others = Vec::new();
-        while let Some(ack) = self.acks.pop_first() {
-            let (origin, count) = room.stamp_at(ack.place);
-            let synced = self.synced.get(origin) >= count
-                && self.synced_elsewhere(live, origin, count)
-                || is_planted(Planted::AckBeforeSync);
-            if synced && ack.place < self.shown {
-                due.push(ack);
-                continue;
-            }
-            // Its own messages become due in order: the rest of them wait too.
-            let is_own = origin == mine;
-            others.push(ack);
-            if is_own {
-                break;
-            }
-        }
-        self.acks.extend(others);
-        due
-    }
-
-    /// Whether `node_id` is known to hold everything that `room` holds here.
-    pub fn is_covered_by(&self, node_id: &NodeId, room: &Room) -> bool {
-        self.held.get(node_id).is_some_and(|held| held.covers(&room.clock))
-    }
-}
-
-fn covered(
-    clocks: &BTreeMap<NodeId, VectorClock>,
-    live: &BTreeSet<NodeId>,
-    origin: &Incarnation,
-    count: u64,
-) -> bool {
-    clocks.iter().any(|(node_id, clock)| live.contains(node_id) && clock.get(origin) >= count)
-}
-
 /// Stamps, orders and spreads the messages of all rooms of one server.
 #[derive(Debug)]
 pub struct CausalMulticastHandler {
@@ -194,6 +80,8 @@ pub struct CausalMulticastHandler {
     unsynced: VecDeque<Run>,
     /// The message that is being delivered, as JSON.
     json: Vec<u8>,
+    /// The last stamp that was given here, to be changed into the next one: mostly another count will do.
+    stamp: VectorClock,
     /// What is synced and still in memory.
     tail: Tail,
     /// Rooms in which something happened since they were settled last.
@@ -210,6 +98,7 @@ impl CausalMulticastHandler {
             replication: BTreeMap::new(),
             unsynced: VecDeque::new(),
             json: Vec::new(),
+            stamp: VectorClock::new(),
             tail: Tail::new(tail_bytes),
             touched: BTreeSet::new(),
             to_confirm: BTreeSet::new(),
@@ -246,7 +135,7 @@ impl CausalMulticastHandler {
 
     /// Takes out the rooms in which something happened.
     pub fn take_touched(&mut self) -> BTreeSet<String> {
-        std::mem::take(&mut self.touched)
+        mem::take(&mut self.touched)
     }
 
     /// What this server's log held when it started is in `rooms`: no log, no multicast, it is synced.
@@ -258,17 +147,51 @@ impl CausalMulticastHandler {
         }
     }
 
-    /// Stamps `msg`, a client's new message in `room`: the room's next one of this incarnation.
-    pub fn stamp(&mut self, msg: &mut Message, room: &Room) {
-        let incarnation = self.incarnation.clone();
+    /// Stamps a client's new message in `room`, as the next one of this incarnation, and delivers it. `absent` says that it is no repeat.
+    /// Returns its place.
+    pub fn publish(
+        &mut self,
+        msg: &NewChat,
+        absent: Option<Absent>,
+        room: &mut Room,
+        step: &Step,
+    ) -> Option<usize> {
+        let origin = self.incarnation.clone();
+        let count = self.next_stamp(&origin, room);
+        let vector_clock = mem::take(&mut self.stamp);
+        let stamped = StampedChat {
+            message_id: msg.message_id,
+            sender_id: msg.sender_id,
+            room_id: &room.room_id.clone(),
+            content: msg.content,
+            origin: &origin,
+            count,
+            vector_clock: &vector_clock,
+            session: Some(msg.session),
+            timestamp: Some(msg.timestamp),
+        };
+        // One's own next message is always ready: its past is what was delivered here.
+        let place = self.deliver(&stamped, absent, room, step);
+        self.stamp = vector_clock;
+        self.check_queue_recursively(room, (origin, count), step);
+        place
+    }
+
+    /// Makes `self.stamp` that of the next message of `origin`, which is this incarnation, in `room`. Returns its count.
+    fn next_stamp(&mut self, origin: &Incarnation, room: &Room) -> u64 {
+        let count = room.clock.get(origin) + 1;
+        let mut stamp = mem::take(&mut self.stamp);
         let replication = self.replication(&room.room_id);
-        let mut stamp = room.clock.beyond(&replication.last_stamp);
-        let count = room.clock.get(&incarnation) + 1;
-        stamp.raise(&incarnation, count);
-        replication.last_stamp.merge(&room.clock);
-        replication.last_stamp.raise(&incarnation, count);
-        msg.origin = Some(incarnation);
-        msg.vector_clock = Some(stamp);
+        if room.clock.timestamps.iter().any(|(other, n)| *n > replication.last_stamp.get(other)) {
+            stamp = room.clock.beyond(&replication.last_stamp);
+            replication.last_stamp.merge(&room.clock);
+        } else if stamp.timestamps.len() > 1 {
+            stamp = VectorClock::new();
+        }
+        replication.last_stamp.raise(origin, count);
+        stamp.timestamps.insert(origin.clone(), count);
+        self.stamp = stamp;
+        count
     }
 
     /// Takes a stamped message: delivers it and what had waited for it, or holds it back.
@@ -279,7 +202,7 @@ impl CausalMulticastHandler {
         }
         if is_ready(&msg, room) {
             let stamp = (origin.clone(), count);
-            self.deliver_and_multicast(msg, room, step);
+            self.deliver_and_multicast(&msg, room, step);
             self.check_queue_recursively(room, stamp, step);
             return Delivery::Delivered;
         }
@@ -291,20 +214,35 @@ impl CausalMulticastHandler {
 
     /// Delivers a ready message: history, log; to the other replicas when it was stamped here, else it
     /// is to be confirmed to who stamped it.
-    pub(super) fn deliver_and_multicast(&mut self, msg: Message, room: &mut Room, step: &Step) {
-        let msg = Arc::new(msg);
-        self.json.clear();
-        msg.serialize_to(&mut self.json);
-        let Some(place) = room.add_serialised(msg.clone(), &self.json) else { return };
-        let index = step.log.append_json(&msg, &self.json);
-        room.message_history.wrote(index);
-        self.note_unsynced(&room.room_id, index, place, self.json.len());
-        self.touch(&room.room_id);
-        if msg.origin.as_ref() == Some(&self.incarnation) {
-            self.multicast(&msg, room, step.cm);
-        } else if let Some(origin) = &msg.origin {
-            self.to_confirm.insert((room.room_id.clone(), origin.clone()));
+    pub(super) fn deliver_and_multicast(&mut self, msg: &Message, room: &mut Room, step: &Step) {
+        if let Some(chat) = StampedChat::of(msg) {
+            self.deliver(&chat, None, room, step);
         }
+    }
+
+    /// The same for one that may never have been a [`Message`]. Returns its place.
+    fn deliver(
+        &mut self,
+        chat: &StampedChat,
+        absent: Option<Absent>,
+        room: &mut Room,
+        step: &Step,
+    ) -> Option<usize> {
+        let mut json = mem::take(&mut self.json);
+        let place = room.add_written(chat, &chat.write(&mut json), absent);
+        if let Some(place) = place {
+            let index = step.log.append_json(&json);
+            room.message_history.wrote(index);
+            self.note_unsynced(&room.room_id, index, place, json.len());
+            self.touch(&room.room_id);
+            if *chat.origin == self.incarnation {
+                self.multicast(chat, &json, step.cm);
+            } else {
+                self.to_confirm.insert((room.room_id.clone(), chat.origin.clone()));
+            }
+        }
+        self.json = json;
+        place
     }
 
     /// The message at `place` of `room_id`, `bytes` long, was appended to the log as `index`.
@@ -337,7 +275,7 @@ impl CausalMulticastHandler {
                     continue;
                 };
                 if is_ready(&msg, room) {
-                    self.deliver_and_multicast(msg, room, step);
+                    self.deliver_and_multicast(&msg, room, step);
                     delivered.push((origin, count));
                 } else if count > room.clock.get(&origin) {
                     room.hold_back_queue.push(msg, &room.clock);
@@ -346,32 +284,37 @@ impl CausalMulticastHandler {
         }
     }
 
-    /// Sends a stamped message to the other replicas of `room`.
-    pub fn multicast(&mut self, msg: &Message, room: &Room, cm: &dyn Transport) {
-        let Some(replication) = self.replication.get_mut(&room.room_id) else { return };
-        for node_id in replication.replicas.clone() {
-            cm.send_to_node(&node_id, msg);
-            if let Some((origin, count)) = msg.stamp() {
-                replication.note_sent(&node_id, origin, count);
-            }
+    /// Sends a stamped message, `json` in the log, to the other replicas of its room.
+    pub fn multicast(&mut self, msg: &StampedChat, json: &[u8], cm: &dyn Transport) {
+        let Some(replication) = self.replication.get_mut(msg.room_id) else { return };
+        if replication.replicas.is_empty() {
+            return;
         }
+        let frame = Frame::from(json);
+        let replicas = mem::take(&mut replication.replicas);
+        for node_id in &replicas {
+            cm.send_frame_to_node(node_id, &frame);
+            replication.note_sent(node_id, msg.origin, msg.count);
+        }
+        replication.replicas = replicas;
     }
 
-    /// Owes an acknowledgement for the message at `place` of `room`.
-    pub fn owe_ack(&mut self, room_id: &str, ack: PendingAck) {
-        self.replication(room_id).acks.insert(ack);
+    /// Owes acknowledgements for messages of `room_id`.
+    pub fn owe_acks(&mut self, room_id: &str, acks: impl IntoIterator<Item = PendingAck>) {
+        let replication = self.replication(room_id);
+        acks.into_iter().for_each(|ack| replication.owe(ack));
         self.touch(room_id);
     }
 
     /// Owes an acknowledgement on that was due and could not be sent: its session is being shown the past. The room is settled
     /// again when that is over.
     pub(super) fn keep_ack(&mut self, room_id: &str, ack: PendingAck) {
-        self.replication(room_id).acks.insert(ack);
+        self.replication(room_id).owe(ack);
     }
 
     /// How many acknowledgements `session` waits for in `room_id`.
     pub fn owed_acks(&self, room_id: &str) -> usize {
-        self.replication.get(room_id).map_or(0, |replication| replication.acks.len())
+        self.replication.get(room_id).map_or(0, Replication::owed)
     }
 
     /// Takes out the next messages whose records are among those up to `index`.
@@ -424,35 +367,16 @@ impl CausalMulticastHandler {
         }
     }
 
-    /// What is due in `room`, when `live` are the other live servers: messages that enough servers hold,
-    /// acknowledgements of those on enough disks.
+    /// What is due in `room`, when `live` are the other live servers.
     pub fn settle(&mut self, room: &Room, live: &BTreeSet<NodeId>) -> Settled {
-        let Some(replication) = self.replication.get_mut(&room.room_id) else {
-            return Settled::default();
-        };
-        let first = replication.shown;
-        if room.message_history.len() - first > MANY_PLACES {
-            replication.skip_held(room, live);
-        }
-        while replication.shown < room.message_history.len() {
-            let (origin, count) = room.stamp_at(replication.shown);
-            if !replication.held_elsewhere(live, origin, count) {
-                break;
-            }
-            replication.shown_clock.raise(origin, count);
-            replication.shown += 1;
-        }
-        if replication.target.as_ref().is_some_and(|target| room.clock.covers(target)) {
-            replication.target = None;
-            replication.caught_up = true;
-        }
-        let acked = replication.take_due_acks(room, live, &self.incarnation);
-        Settled { shown: first..replication.shown, acked }
+        let replication = self.replication.get_mut(&room.room_id);
+        replication
+            .map_or_else(Settled::default, |known| known.settle(room, live, &self.incarnation))
     }
 
     /// Confirms to the servers that stamped them what was delivered and synced since the last call.
     pub fn send_confirmations(&mut self, rooms: &BTreeMap<String, Room>, me: &NodeId, step: &Step) {
-        for (room_id, origin) in std::mem::take(&mut self.to_confirm) {
+        for (room_id, origin) in mem::take(&mut self.to_confirm) {
             let (Some(room), Some(replication)) =
                 (rooms.get(&room_id), self.replication.get(&room_id))
             else {

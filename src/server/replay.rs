@@ -75,7 +75,7 @@ fn message_at<'a>(
         read.pop_front();
     }
     let first = read.front().filter(|(first, _)| *first == place);
-    first.map(|(_, msg)| Cow::Borrowed(msg)).or_else(|| history.get(place))
+    first.map(|(_, msg)| Cow::Borrowed(msg)).or_else(|| history.get(place).map(Cow::Owned))
 }
 
 impl ServerNode {

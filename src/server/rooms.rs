@@ -14,15 +14,18 @@ use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use super::ServerNode;
-use super::multicast::{Delivery, PendingAck};
+use super::multicast::{Delivery, NewChat};
 use super::planted::{Planted, is_planted};
+use super::replication::PendingAck;
 use super::step::Step;
 use super::time_sync::not_before;
-use crate::domain::{Content, Frame, Message, MessageType, NodeId, Room, VectorClock};
-use crate::network::ConnId;
+use crate::domain::stamped_chat::{push_clock, push_delivered, push_text};
+use crate::domain::{Frame, Message, MessageType, NodeId, Room, StampedChat, VectorClock};
+use crate::network::{ConnId, Frames};
+
+/// For a frame of this length there is room at once, in bytes; most are shorter.
+const FRAME_BYTES: usize = 300;
 
 impl ServerNode {
     /// The servers that keep the messages of `room_id`, as far as they are live.
@@ -128,42 +131,51 @@ impl ServerNode {
         }
     }
 
-    /// Stamps a member's new message and spreads it, with the texts of `msg`; its ACK follows when the promise holds.
-    pub(super) fn publish(
+    /// Stamps a member's new messages, all in one room, and spreads them; their ACKs follow when the promise holds. Takes their
+    /// ids.
+    pub(super) fn publish<'a>(
         &mut self,
         session: &Arc<str>,
-        user: &str,
-        msg: &mut Message,
+        msgs: impl Iterator<Item = &'a mut Message>,
+        room_id: &str,
         step: &Step,
     ) {
-        let Some(conn) = self.clients.get(&**session).map(|client| client.conn) else { return };
-        let Some(room) = self.managed_rooms.get_mut(&msg.room_id) else { return };
+        let Some(client) = self.clients.get(&**session) else { return };
+        let Some(room) = self.managed_rooms.get_mut(room_id) else { return };
         let handler = &mut self.causal_multicast_handler;
-        let message_id = msg.message_id.clone();
-        let place = room.place_of(session, &message_id);
-        let is_new = place.is_none();
-        let place = place.filter(|_| !is_planted(Planted::NoDuplicateCheck));
-        let place = place.unwrap_or_else(|| {
-            let mut stamped = Message::new(MessageType::Chat, user);
-            stamped.message_id = mem::take(&mut msg.message_id);
-            stamped.room_id = mem::take(&mut msg.room_id);
-            stamped.content = mem::take(&mut msg.content);
-            stamped.session = Some(session.to_string());
-            // What its sender had seen must not look later than it.
-            stamped.timestamp = Some(not_before(room.latest_timestamp_ms, step.wall_ms));
-            handler.stamp(&mut stamped, room);
-            // One's own next message is always ready: its past is what was delivered here.
-            let place = room.message_history.len();
-            handler.handle_chat_message(stamped, room, step);
-            place
-        });
-        let ack = PendingAck { place, session: session.clone(), conn, message_id };
-        if !is_new && is_planted(Planted::DuplicateAckedAtOnce) {
-            let room_id = room.room_id.clone();
-            self.send_acks(&[ack], &room_id, step);
-            return;
+        let mut acks = Vec::with_capacity(msgs.size_hint().0);
+        for msg in msgs {
+            let (known, absent) = match room.find(session, &msg.message_id) {
+                Ok(place) => (Some(place), None),
+                Err(absent) => (None, Some(absent)),
+            };
+            let place = known.filter(|_| !is_planted(Planted::NoDuplicateCheck)).or_else(|| {
+                let chat = NewChat {
+                    message_id: &msg.message_id,
+                    sender_id: &client.user,
+                    content: &msg.content,
+                    session,
+                    // What its sender had seen must not look later than it.
+                    timestamp: not_before(room.latest_timestamp_ms, step.wall_ms),
+                };
+                handler.publish(&chat, absent, room, step)
+            });
+            let Some(place) = place else { continue };
+            let (origin, count) = room.stamp_at(place);
+            acks.push(PendingAck {
+                place,
+                origin: origin.clone(),
+                count,
+                session: session.clone(),
+                conn: client.conn,
+                message_id: mem::take(&mut msg.message_id),
+            });
+            if known.is_some() && is_planted(Planted::DuplicateAckedAtOnce) {
+                let ack = acks.pop().into_iter().collect::<Vec<_>>();
+                return self.send_acks(&ack, room_id, step);
+            }
         }
-        handler.owe_ack(&room.room_id, ack);
+        handler.owe_acks(room_id, acks);
     }
 
     /// Shows and acknowledges what became due in the rooms where something happened.
@@ -228,21 +240,27 @@ impl ServerNode {
         let any = is_planted(Planted::AckOnAnyConnection);
         let room = self.managed_rooms.get(room_id);
         let replication = self.causal_multicast_handler.replication_of(room_id);
-        for ack in acks {
-            let client = self.clients.get(&*ack.session);
-            let client = client.filter(|client| any || client.conn == ack.conn);
+        let mut acks: Vec<&PendingAck> = acks.iter().collect();
+        // One client after the other, in the order of their messages: its ACKs leave in one piece.
+        acks.sort_by_key(|ack| ack.conn);
+        for acks in acks.chunk_by(|a, b| (a.conn, &a.session) == (b.conn, &b.session)) {
+            let client = self.clients.get(&*acks[0].session);
+            let client = client.filter(|client| any || client.conn == acks[0].conn);
             let Some(client) = client else { continue };
-            let is_member = room.is_some_and(|room| room.has_client(&ack.session));
+            let is_member = room.is_some_and(|room| room.has_client(&acks[0].session));
             let shown = replication.filter(|_| is_member).map(|known| &known.shown_clock);
             let position = shown.map(|shown| with_gap(shown, client.gaps.get(room_id)));
-            let acked = Acked {
-                message_id: &ack.message_id,
-                message_type: MessageType::Ack,
-                sender_id: self.server_id.as_str(),
-                room_id,
-                position: position.as_deref(),
-            };
-            step.cm.send_to_conn(client.conn, &frame_of(&acked));
+            let rest = ack_after_id(self.server_id.as_str(), room_id, position.as_deref());
+            let longest = acks.iter().map(|ack| ack.message_id.len()).max().unwrap_or_default();
+            let mut frames = Frames::with_capacity(acks.len(), longest + rest.len() + 20);
+            for ack in acks {
+                frames.push(|out| {
+                    out.extend_from_slice(b"{\"message_id\":");
+                    push_text(&ack.message_id, out);
+                    out.extend_from_slice(&rest);
+                });
+            }
+            step.cm.send_to_conns(&[client.conn], frames);
         }
     }
 
@@ -278,22 +296,24 @@ fn show(
     members: &[(ConnId, Option<&VectorClock>)],
     step: &Step,
 ) {
-    let mut frames = Vec::with_capacity(places.len());
+    // Made once, for all: with a hundred members everything else costs less.
+    let mut frames = Frames::with_capacity(places.len(), FRAME_BYTES);
     for place in places {
         count_shown(room, place, &mut position);
         if is_hidden(room, place) {
             continue;
         }
-        let Some(msg) = room.message_history.get(place) else { continue };
-        frames.push(delivered(&msg, &position));
+        let Some((shown, timestamp)) = room.message_history.to_show(place) else { continue };
+        frames.push(|out| push_delivered(shown, timestamp, &position, out));
         for (conn, gap) in members {
             let Some(gap) = gap.filter(|gap| !is_covered(room, place, Some(gap))) else { continue };
-            step.cm.send_to_conn(*conn, &delivered(&msg, &with_gap(&position, Some(gap))));
+            let mut frame = Vec::new();
+            push_delivered(shown, timestamp, &with_gap(&position, Some(gap)), &mut frame);
+            step.cm.send_to_conn(*conn, &frame.into());
         }
     }
-    // Made once, for all: with a hundred members everything else costs less.
     let level = members.iter().filter(|(_, gap)| gap.is_none()).map(|(conn, _)| *conn);
-    step.cm.send_to_conns(&level.collect::<Vec<_>>(), &frames);
+    step.cm.send_to_conns(&level.collect::<Vec<_>>(), frames);
 }
 
 /// The message at `place` is shown, or was under another stamp: `position` counts it.
@@ -329,51 +349,27 @@ fn with_gap<'a>(position: &'a VectorClock, gap: Option<&VectorClock>) -> Cow<'a,
 
 /// A message as members see it: without the session and the stamp, with the position after it.
 pub(super) fn delivered(msg: &Message, position: &VectorClock) -> Frame {
-    let shown = Shown {
-        message_id: &msg.message_id,
-        message_type: MessageType::Chat,
-        sender_id: &msg.sender_id,
-        room_id: &msg.room_id,
-        content: &msg.content,
-        timestamp: msg.timestamp,
-        position,
-    };
-    frame_of(&shown)
-}
-
-fn frame_of(msg: &impl Serialize) -> Frame {
-    // Most fit: a buffer that grows three times costs more than to fill it.
-    let mut frame = Vec::with_capacity(512);
-    // Only string keys and infallible serialisers, as in `Message::serialize`.
-    serde_json::to_writer(&mut frame, msg).expect("a message serialises");
+    let (mut json, mut frame) = (Vec::new(), Vec::new());
+    if let Some(chat) = StampedChat::of(msg) {
+        let written = chat.write(&mut json);
+        push_delivered(&written.json[..written.shown_bytes], msg.timestamp, position, &mut frame);
+    }
     frame.into()
 }
 
-/// The fields of a [`Message`] that members see, borrowed: to copy them into one cost more than to write them.
-#[derive(Serialize)]
-struct Shown<'a> {
-    message_id: &'a str,
-    #[serde(rename = "type")]
-    message_type: MessageType,
-    sender_id: &'a str,
-    room_id: &'a str,
-    #[serde(skip_serializing_if = "Content::is_empty")]
-    content: &'a Content,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timestamp: Option<u64>,
-    position: &'a VectorClock,
-}
-
-/// The fields of a [`Message`] that acknowledges one, borrowed too.
-#[derive(Serialize)]
-struct Acked<'a> {
-    message_id: &'a str,
-    #[serde(rename = "type")]
-    message_type: MessageType,
-    sender_id: &'a str,
-    room_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    position: Option<&'a VectorClock>,
+/// What follows the message id in an acknowledgement: the same for all of a session.
+fn ack_after_id(server_id: &str, room_id: &str, position: Option<&VectorClock>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(FRAME_BYTES);
+    out.extend_from_slice(b",\"type\":\"ACK\",\"sender_id\":");
+    push_text(server_id, &mut out);
+    out.extend_from_slice(b",\"room_id\":");
+    push_text(room_id, &mut out);
+    if let Some(position) = position {
+        out.extend_from_slice(b",\"position\":");
+        push_clock(position, &mut out);
+    }
+    out.push(b'}');
+    out
 }
 
 #[cfg(test)]
@@ -382,15 +378,15 @@ mod tests {
     use crate::domain::content::Position;
 
     #[test]
-    fn what_members_see_is_a_message_without_session_and_stamp() {
-        let mut msg = Message::new(MessageType::Chat, "alice").with_id("a\"1").in_room("lobby");
-        msg.content = Content::Text("hello\n".into());
-        msg.timestamp = Some(7);
+    fn an_acknowledgement_is_written_as_a_message_is() {
         let mut position = VectorClock::new();
         position.raise(&"n1.1-0000".into(), 3);
-        let seen = Message { position: Some(Position::Clock(position.clone())), ..msg.clone() };
-        (msg.session, msg.origin) = (Some("s".into()), Some("n1.1-0000".into()));
-        msg.vector_clock = Some(position.clone());
-        assert_eq!(delivered(&msg, &position), seen.to_frame());
+        for position in [None, Some(position)] {
+            let mut ack = Message::new(MessageType::Ack, "n\"1").with_id("a-1").in_room("lob\nby");
+            ack.position = position.clone().map(Position::Clock);
+            let rest = ack_after_id("n\"1", "lob\nby", position.as_ref());
+            let json = [&b"{\"message_id\":\"a-1\""[..], &rest].concat();
+            assert_eq!(String::from_utf8(json).unwrap(), ack.serialize());
+        }
     }
 }

@@ -25,11 +25,11 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::ServerState;
-use super::connections::{Conn, Hindrance, LocalClient, Role};
+use super::connections::{Conn, LocalClient, Role};
 use super::dials::Dials;
 use super::election::{Election, ElectionKind, ElectionTiming};
 use super::failover::Failover;
-use super::failure_detector::{DetectorTiming, FailureDetector, TimerType};
+use super::failure_detector::{DetectorTiming, FailureDetector};
 use super::metadata::MetadataStore;
 use super::multicast::CausalMulticastHandler;
 use super::ordering::OrderingTiming;
@@ -39,12 +39,12 @@ use super::raft::RaftTiming;
 use super::read_back::ReadBack;
 use super::replay::Replay;
 use super::ring::{RingNeighbor, ServerInfo};
-use super::step::{Flow, Step};
+use super::step::Step;
 use super::time_sync::TimeSync;
 use super::total_order::logins::Admission;
 use super::total_order::{Ordered, Seq, order_of};
 use crate::config::{AckRule, Retain};
-use crate::domain::{Incarnation, Message, MessageType, NodeId, Room, Term, VectorClock};
+use crate::domain::{Incarnation, NodeId, Room, Term, VectorClock};
 use crate::error::RequestError;
 use crate::network::ConnId;
 use crate::storage::{LogEvent, LogIndex};
@@ -326,78 +326,6 @@ impl ServerNode {
         }
     }
 
-    /// Takes one frame that `conn` brought: a message, or what was wrong with it. Of a message that is taken the texts may be gone
-    /// afterwards: they need not be copied then.
-    pub fn process_frame(
-        &mut self,
-        conn: ConnId,
-        frame: &mut Result<Message, RequestError>,
-        step: &Step,
-    ) -> Flow {
-        match frame {
-            Ok(msg) => self.process_texts(conn, msg, step),
-            Err(error) => self.refuse(conn, error, step),
-        }
-    }
-
-    /// Takes a message from `conn`. [`Flow::Wait`] leaves everything as it was: the same message is
-    /// handed in again later.
-    pub fn process_message(&mut self, conn: ConnId, msg: &Message, step: &Step) -> Flow {
-        self.process_texts(conn, &mut msg.clone(), step)
-    }
-
-    fn process_texts(&mut self, conn: ConnId, msg: &mut Message, step: &Step) -> Flow {
-        let Some(trace) = step.cm.trace() else { return self.take_message(conn, msg, step) };
-        trace.received(conn, msg);
-        let flow = self.take_message(conn, msg, step);
-        trace.taken(conn, flow, &self.standing());
-        flow
-    }
-
-    fn take_message(&mut self, conn: ConnId, msg: &mut Message, step: &Step) -> Flow {
-        let Some(known) = self.conns.get_mut(&conn) else { return Flow::Close };
-        let role = known.role.clone();
-        let is_first_of_step = known.heard_at.replace(step.now) != Some(step.now);
-        log_message(conn, &role, msg);
-        let done = match role {
-            Role::New => self.process_first_message(conn, msg, step),
-            Role::Client(session) => {
-                if is_first_of_step {
-                    let timers = &mut self.failure_detector;
-                    timers.reset_timer(&session, TimerType::Client, step.now);
-                }
-                self.process_client_message(conn, &session, msg, step)
-            }
-            Role::Peer(node_id) => {
-                return self.process_peer_message(conn, &node_id, msg, step);
-            }
-        };
-        self.conclude(conn, done, step)
-    }
-
-    /// The first message of a connection tells what it is.
-    fn process_first_message(
-        &mut self,
-        conn: ConnId,
-        msg: &Message,
-        step: &Step,
-    ) -> Result<(), Hindrance> {
-        match msg.message_type {
-            MessageType::Hello => self.handle_hello(conn, msg, step)?,
-            MessageType::ClientJoin => return self.handle_client_join(conn, msg, step),
-            MessageType::Status => self.answer_status(conn, msg, step),
-            MessageType::Member => return self.handle_member_request(conn, msg, step),
-            MessageType::Discovery => self.answer_discovery(conn, msg, step),
-            // The other side of a dialled connection says why it does not want it.
-            MessageType::Error => self.handle_refusal(conn, msg, step),
-            message_type => {
-                let message_id = msg.message_id.clone();
-                return Err(RequestError::JoinFirst { message_id, message_type }.into());
-            }
-        }
-        Ok(())
-    }
-
     /// What the log has to say, each event in a step of its own. The ring looks at
     /// [`Storage::fault`](crate::storage::Storage::fault) itself.
     pub fn on_log_event(&mut self, event: LogEvent) {
@@ -511,20 +439,6 @@ impl ServerNode {
         let live = self.servers.iter().filter(|(_, info)| info.is_live());
         live.map(|(node_id, _)| node_id.clone()).collect()
     }
-}
-
-/// One line a message at debug; those that come all the time at trace.
-fn log_message(conn: ConnId, role: &Role, msg: &Message) {
-    let often = matches!(msg.message_type, MessageType::Heartbeat | MessageType::Ack);
-    let level = if often { log::Level::Trace } else { log::Level::Debug };
-    if !log::log_enabled!(level) {
-        return;
-    }
-    let who = match role {
-        Role::Peer(node_id) => node_id.to_string(),
-        Role::New | Role::Client(_) => conn.to_string(),
-    };
-    log::log!(level, "{who}: {} {} {}", msg.message_type, msg.room_id, msg.message_id);
 }
 
 /// Host and port of `host:port`; port 0 when there is none.

@@ -12,7 +12,6 @@
 //!
 //! Source: the SYNC of class-diagram.txt; anti-entropy after Demers and others (1987).
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -221,7 +220,7 @@ impl ServerNode {
         let mut bytes = 0;
         let was_read = |place: usize| {
             let at = read.binary_search_by_key(&place, |(place, _)| *place).ok()?;
-            Some(Cow::Borrowed(&read[at].1))
+            Some(read[at].1.clone())
         };
         for place in &places {
             let Some(msg) = history.get(*place).or_else(|| was_read(*place)) else { break };
@@ -233,7 +232,7 @@ impl ServerNode {
             }
             let (origin, count) = room.stamp_at(*place);
             replication.note_sent(to, origin, count);
-            messages.push(msg.into_owned());
+            messages.push(msg);
         }
         if messages.is_empty() {
             let released = places.into_iter().filter(|place| history.get(*place).is_none());

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-use super::multicast::Replication;
+use super::replication::Replication;
 use crate::domain::Room;
 use crate::storage::LogIndex;
 

@@ -82,7 +82,10 @@ impl Wires {
 
 impl Transport for Wires {
     fn send_to_node(&self, node_id: &NodeId, msg: &Message) {
-        self.push(Effect::ToNode(node_id.clone(), msg.to_frame()));
+        self.send_frame_to_node(node_id, &msg.to_frame());
+    }
+    fn send_frame_to_node(&self, node_id: &NodeId, frame: &Frame) {
+        self.push(Effect::ToNode(node_id.clone(), frame.clone()));
     }
     fn broadcast_to_all(&self, msg: &Message) {
         self.push(Effect::ToAll(msg.to_frame()));
@@ -294,7 +297,11 @@ fn still_works(tasks: &RefCell<VecDeque<(LogIndex, Task)>>, rng: &mut fastrand::
 
 impl Storage for Disk {
     fn append(&self, msg: &Message) -> LogIndex {
-        self.records.borrow_mut().push(msg.to_frame());
+        self.append_json(&msg.to_frame())
+    }
+
+    fn append_json(&self, json: &[u8]) -> LogIndex {
+        self.records.borrow_mut().push(json.into());
         self.appended()
     }
 

@@ -410,7 +410,7 @@ impl Storage for FileLog {
         self.append_line(|lines| record::encode(msg, lines))
     }
 
-    fn append_json(&self, _msg: &Message, json: &[u8]) -> LogIndex {
+    fn append_json(&self, json: &[u8]) -> LogIndex {
         self.append_line(|lines| record::encode_json(json, lines))
     }
 

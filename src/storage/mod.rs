@@ -111,8 +111,9 @@ pub trait Storage: Debug {
     fn append(&self, msg: &Message) -> LogIndex;
 
     /// [`append`](Self::append) of a message that is serialised already, as `json`.
-    fn append_json(&self, msg: &Message, _json: &[u8]) -> LogIndex {
-        self.append(msg)
+    fn append_json(&self, json: &[u8]) -> LogIndex {
+        // Only what was a message is handed in.
+        self.append(&Message::decode(json).expect("a serialised message"))
     }
 
     /// Why the log cannot be written now (a full disk), in the operating system's words; `None` when it

@@ -16,11 +16,15 @@ pub struct Traced<'a> {
 
 impl Transport for Traced<'_> {
     fn send_to_node(&self, node_id: &NodeId, msg: &Message) {
+        self.send_frame_to_node(node_id, &msg.to_frame());
+    }
+
+    fn send_frame_to_node(&self, node_id: &NodeId, frame: &Frame) {
         // Without a connection the message is lost; it was not sent.
         let Some(conn) = self.tracer.link_to(node_id) else {
-            return self.cm.send_to_node(node_id, msg);
+            return self.cm.send_frame_to_node(node_id, frame);
         };
-        let frame = self.tracer.named(vec![Who::Server(node_id.clone())], &msg.to_frame());
+        let frame = self.tracer.named(vec![Who::Server(node_id.clone())], frame);
         self.cm.send_to_conn(conn, &frame);
     }
 

@@ -1,5 +1,7 @@
+use std::sync::Arc;
+
 use super::*;
-use crate::domain::MessageType;
+use crate::domain::{MessageType, StampedChat};
 
 /// A CHAT `id` of session `s`, the `count`-th of `origin`.
 fn chat(origin: &str, count: u64, id: &str) -> Arc<Message> {
@@ -19,8 +21,8 @@ fn clock(entries: &[(&str, u64)]) -> VectorClock {
 }
 
 fn push(history: &mut History, msg: Arc<Message>) -> Option<usize> {
-    let json = msg.to_frame();
-    history.push(msg, &json)
+    let mut json = Vec::new();
+    history.push(&StampedChat::of(&msg)?.write(&mut json))
 }
 
 /// a1=1 b1=2 a2=3 b2=1 (a repeat) b3=4 a3=5, in records 10, 20, …

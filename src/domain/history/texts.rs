@@ -17,13 +17,15 @@ const PIECE_BYTES: usize = 64 * 1024;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Texts {
     pieces: VecDeque<Piece>,
-    /// How many of the first piece are released.
+    /// How many there ever were, and how many of these are released.
+    pushed: usize,
     released: usize,
-    len: usize,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Piece {
+    /// Which of all that there ever were is its first text.
+    first: usize,
     bytes: Vec<u8>,
     /// Where each text ends in `bytes`.
     ends: Vec<usize>,
@@ -40,7 +42,7 @@ impl Piece {
 impl Texts {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.pushed - self.released
     }
 
     /// Appends `text`.
@@ -49,34 +51,34 @@ impl Texts {
             // What was needed before will be needed again; a room where little is said begins small.
             let is_first = self.pieces.is_empty();
             let capacity = if is_first { text.len() } else { PIECE_BYTES + text.len() };
-            self.pieces.push_back(Piece { bytes: Vec::with_capacity(capacity), ends: Vec::new() });
+            let bytes = Vec::with_capacity(capacity);
+            self.pieces.push_back(Piece { first: self.pushed, bytes, ends: Vec::new() });
         }
         if let Some(piece) = self.pieces.back_mut() {
             piece.bytes.extend_from_slice(text);
             piece.ends.push(piece.bytes.len());
-            self.len += 1;
+            self.pushed += 1;
         }
     }
 
     /// The text `index`, counted from the first that is not released.
     pub(super) fn get(&self, index: usize) -> Option<&[u8]> {
-        let mut index = index + self.released;
-        for piece in &self.pieces {
-            if index < piece.ends.len() {
-                return piece.get(index);
-            }
-            index -= piece.ends.len();
-        }
-        None
+        let index = index + self.released;
+        let after = match self.pieces.back() {
+            // The newest are asked for all the time.
+            Some(last) if last.first <= index => self.pieces.len(),
+            _ => self.pieces.partition_point(|piece| piece.first <= index),
+        };
+        let piece = self.pieces.get(after.checked_sub(1)?)?;
+        piece.get(index - piece.first)
     }
 
     /// Lets the first `count` go, or all.
     pub(super) fn release(&mut self, count: usize) {
-        let count = count.min(self.len);
-        self.len -= count;
-        self.released += count;
-        while let Some(piece) = self.pieces.front().filter(|p| p.ends.len() <= self.released) {
-            self.released -= piece.ends.len();
+        self.released += count.min(self.len());
+        while let Some(piece) = self.pieces.front()
+            && piece.first + piece.ends.len() <= self.released
+        {
             self.pieces.pop_front();
         }
     }

@@ -2,6 +2,7 @@ use std::io::Read;
 use std::net::TcpListener;
 
 use super::*;
+use crate::domain::Frame;
 use crate::domain::content::ErrorContent;
 use crate::domain::{Message, MessageType};
 use crate::network::framing::{Decoder, FRAME_BYTES_MAX};

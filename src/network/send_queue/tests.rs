@@ -1,5 +1,6 @@
 use super::*;
-use crate::network::framing::Blocks;
+use crate::domain::Frame;
+use crate::network::frames::{Blocks, Frames};
 
 /// A frame of `bytes` bytes on the wire that tells it from its neighbours.
 fn frame(number: usize, bytes: usize) -> Frame {
@@ -7,7 +8,9 @@ fn frame(number: usize, bytes: usize) -> Frame {
 }
 
 fn block(frames: &[Frame]) -> Arc<Block> {
-    Arc::clone(Blocks::of(frames).framed(Framing::Lines))
+    let mut all = Frames::default();
+    frames.iter().for_each(|frame| all.push(|out| out.extend_from_slice(frame)));
+    Arc::clone(Blocks::of(all).framed(Framing::Lines))
 }
 
 /// A queue that is told everything twice: in pieces, and as the plain frames that are to come out.

@@ -415,14 +415,16 @@ impl Shell {
         let mut taken = 0;
         loop {
             let flow = self.step(|node, step| {
-                while let Some(frame) = batch.get_mut(taken) {
-                    if !self.pass_to_election(node, conn.id(), frame) {
-                        match node.process_frame(conn.id(), frame, step) {
-                            Flow::Done => {}
-                            other => return other,
-                        }
+                while let Some(frame) = batch.get(taken) {
+                    if self.pass_to_election(node, conn.id(), frame) {
+                        taken += 1;
+                        continue;
                     }
-                    taken += 1;
+                    let (count, flow) = node.process_next(conn.id(), &mut batch[taken..], step);
+                    if flow != Flow::Done {
+                        return flow;
+                    }
+                    taken += count;
                 }
                 Flow::Done
             });

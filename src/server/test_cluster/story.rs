@@ -38,7 +38,7 @@ impl TestCluster {
             let (held, waiting) = before.get(room_id).cloned().unwrap_or_default();
             let history = &room.message_history;
             for msg in (held..history.len()).filter_map(|place| history.get(place)) {
-                story.push(Event::Held(id.clone(), msg.into_owned()));
+                story.push(Event::Held(id.clone(), msg));
             }
             for msg in room.hold_back_queue.iter().filter(|msg| !waiting.contains(msg)) {
                 story.push(Event::HeldBack(id.clone(), msg.clone()));

@@ -100,8 +100,8 @@ fn a_frame_that_could_not_be_read_closes_the_connection_when_its_error_says_so()
         (RequestError::UnknownType { message_id: "m".into(), name: "X".into() }, false),
         (RequestError::InvalidJson { reason: "x".into() }, true),
     ] {
-        let frame = Err(error.clone());
-        cluster.step(&alice.0, |node, step| node.process_frame(alice.1, &mut frame.clone(), step));
+        let mut frame = [Err(error.clone())];
+        cluster.step(&alice.0, |node, step| node.process_next(alice.1, &mut frame, step));
         assert_eq!(got(&mut cluster, &alice), [format!("ERROR {}", error.code())]);
         assert_eq!(cluster.is_closed(&alice), closed);
     }

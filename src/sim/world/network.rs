@@ -139,15 +139,21 @@ impl World {
             }
             let host = link.ends[side].host;
             let id = conn_id(conn, side);
+            let is_frame = |read: &mut Read| read.is_some();
+            let next = || batch.pop_front_if(is_frame).flatten();
+            let mut frames: Vec<_> = std::iter::from_fn(next).collect();
+            let mut taken = 0;
             let flow = self.step(host, |node, step| {
-                while let Some(Some(frame)) = batch.front_mut() {
-                    match node.process_frame(id, frame, step) {
-                        Flow::Done => drop(batch.pop_front()),
-                        other => return other,
+                while taken < frames.len() {
+                    let (count, flow) = node.process_next(id, &mut frames[taken..], step);
+                    if flow != Flow::Done {
+                        return flow;
                     }
+                    taken += count;
                 }
                 Flow::Done
             });
+            frames.drain(taken..).rev().for_each(|frame| batch.push_front(Some(frame)));
             match flow {
                 None => return,
                 Some(Flow::Done) => {
