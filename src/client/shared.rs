@@ -156,8 +156,8 @@ impl Inner {
             }
         };
         // A frame that makes no sense ends the connection when it must; otherwise the next one may be better.
-        for msg in batch.iter().filter_map(|item| item.as_ref().ok()) {
-            self.receive_message(conn, msg)?;
+        for msg in batch.iter().filter_map(|frame| frame.to_message().ok()) {
+            self.receive_message(conn, &msg)?;
         }
         conn.flush();
         ControlFlow::Continue(())

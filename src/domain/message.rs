@@ -21,7 +21,6 @@ use serde_json::value::RawValue;
 
 use super::content::Position;
 use super::ids::{Incarnation, Term};
-use super::plain_chat;
 use super::request_error::RequestError;
 use super::vector_clock::VectorClock;
 
@@ -399,9 +398,6 @@ impl Message {
 
     /// Reads one frame. An error names the fault: not JSON, an unknown type, a missing or malformed field.
     pub fn decode(frame: &[u8]) -> Result<Self, RequestError> {
-        if let Some(chat) = plain_chat::decode(frame) {
-            return Ok(chat);
-        }
         serde_json::from_slice(frame).map_err(|error| diagnose(frame, &error))
     }
 

@@ -10,8 +10,8 @@
 pub mod ids;
 pub mod vector_clock;
 
+pub mod chat;
 pub mod message;
-mod plain_chat;
 
 pub mod content;
 pub mod raft_content;
@@ -27,6 +27,7 @@ pub mod room;
 pub mod stamped_chat;
 pub mod stored_chat;
 
+pub use chat::Chat;
 pub use history::{Absent, History, Outline};
 pub use hold_back::HoldBackQueue;
 pub use ids::{Incarnation, NodeId, Term};

@@ -24,6 +24,7 @@ use std::time::Duration;
 use log::{Level, debug, log_enabled, trace};
 use parking_lot::Mutex;
 
+use super::batch::Batch;
 use super::flusher::Flusher;
 use super::frames::{Blocks, Frames};
 use super::framing::Framing;
@@ -32,7 +33,6 @@ use super::tcp_connection::{ConnectionSettings, TCPConnection};
 use super::transport::{ConnId, Network, Transport};
 use crate::domain::message::without_secrets;
 use crate::domain::{Frame, Message, NodeId};
-use crate::error::RequestError;
 use crate::threads::Threads;
 
 /// How long dialling one address may take.
@@ -63,8 +63,8 @@ struct News {
 #[derive(Debug)]
 pub enum Received {
     /// All frames that one read completed, in order; never empty. After an error that
-    /// [closes](RequestError::closes), always the last item, the connection is closed: queue the reply now.
-    Batch(Vec<Result<Message, RequestError>>),
+    /// [closes](crate::error::RequestError::closes), always the last item, the connection is closed: queue the reply now.
+    Batch(Batch),
     /// The last call: nothing more will come, and nothing can be sent.
     Closed {
         /// Why, in words for the log.
@@ -438,8 +438,7 @@ fn read_until_end(
             Ok(batch) => batch,
             Err(error) => return error.to_string(),
         };
-        let fault = batch.last().and_then(|item| item.as_ref().err());
-        let fault = fault.filter(|error| error.closes()).map(ToString::to_string);
+        let fault = batch.closing_fault().map(ToString::to_string);
         trace_batch(conn, &batch);
         let flow = callback(Received::Batch(batch));
         if let Some(fault) = fault {
@@ -451,10 +450,11 @@ fn read_until_end(
     }
 }
 
-fn trace_batch(conn: &TCPConnection, batch: &[Result<Message, RequestError>]) {
+fn trace_batch(conn: &TCPConnection, batch: &Batch) {
     if log_enabled!(Level::Trace) {
-        for item in batch {
-            let text = item.as_ref().map_or_else(ToString::to_string, Message::serialize);
+        for frame in batch.iter() {
+            let msg = frame.to_message();
+            let text = msg.as_ref().map_or_else(ToString::to_string, Message::serialize);
             trace!("{} from {}: {}", conn.id(), conn.peer(), without_secrets(&text));
         }
     }

@@ -13,6 +13,7 @@
 //! [`Decoder::space`] and says how much with [`Decoder::filled`]. The buffer grows while reads fill it and for a frame
 //! that needs it, never before the bytes of that frame are there. A decoder [at rest](Decoder::is_at_rest) has none.
 
+use super::batch::Batch;
 use crate::domain::Message;
 use crate::error::RequestError;
 
@@ -67,7 +68,10 @@ impl Framing {
                 out.extend_from_slice(body);
                 // Contents pass through as their sender wrote them, with line breaks between tokens perhaps. Inside
                 // a JSON string a line break is escaped, so a bare one means no more than a space.
-                out[start..].iter_mut().filter(|c| **c == b'\n').for_each(|c| *c = b' ');
+                for byte in &mut out[start..] {
+                    // Written whether it changes or not: so the processor takes many at once.
+                    *byte = if *byte == b'\n' { b' ' } else { *byte };
+                }
                 out.push(b'\n');
             }
             Self::LengthPrefixed => {
@@ -221,16 +225,31 @@ impl Decoder {
     /// The next message, or what is wrong with it; `None` until more bytes come. After an error that
     /// [closes](RequestError::closes) it is always `None`.
     pub fn next_message(&mut self) -> Option<Result<Message, RequestError>> {
-        if self.failed {
-            self.consume(self.buffered());
-            return None;
-        }
-        let item = self.next_frame()?;
+        let item = self.next_frame(Message::decode)?.and_then(|decoded| decoded);
         self.failed = item.as_ref().is_err_and(RequestError::closes);
         Some(item)
     }
 
-    fn next_frame(&mut self) -> Option<Result<Message, RequestError>> {
+    /// [`next_message`](Self::next_message), appended to `batch`. False when there is none.
+    pub fn next_into(&mut self, batch: &mut Batch) -> bool {
+        match self.next_frame(|frame| batch.decode(frame)) {
+            None => return false,
+            Some(Ok(())) => {}
+            Some(Err(error)) => batch.push(Err(error)),
+        }
+        self.failed = batch.closing_fault().is_some();
+        true
+    }
+
+    /// What `decode` makes of the next frame, or why there will be none.
+    fn next_frame<T>(
+        &mut self,
+        decode: impl FnOnce(&[u8]) -> T,
+    ) -> Option<Result<T, RequestError>> {
+        if self.failed {
+            self.consume(self.buffered());
+            return None;
+        }
         let first_byte = *self.buffer[self.start..self.end].first()?;
         let framing = match self.framing.map_or_else(|| Framing::from_first_byte(first_byte), Ok) {
             Ok(framing) => framing,
@@ -238,12 +257,12 @@ impl Decoder {
         };
         self.framing = Some(framing);
         match framing {
-            Framing::Lines => self.next_line(),
-            Framing::LengthPrefixed => self.next_prefixed(),
+            Framing::Lines => self.next_line(decode),
+            Framing::LengthPrefixed => self.next_prefixed(decode),
         }
     }
 
-    fn next_line(&mut self) -> Option<Result<Message, RequestError>> {
+    fn next_line<T>(&mut self, decode: impl FnOnce(&[u8]) -> T) -> Option<Result<T, RequestError>> {
         if self.scanned == 0 {
             let pending = &self.buffer[self.start..self.end];
             let blank = pending.iter().take_while(|c| c.is_ascii_whitespace()).count();
@@ -260,21 +279,24 @@ impl Decoder {
             self.scanned = pending.len();
             return None;
         };
-        let item = Message::decode(line);
+        let item = decode(line);
         self.consume(self.scanned + at + 1);
-        Some(item)
+        Some(Ok(item))
     }
 
-    fn next_prefixed(&mut self) -> Option<Result<Message, RequestError>> {
+    fn next_prefixed<T>(
+        &mut self,
+        decode: impl FnOnce(&[u8]) -> T,
+    ) -> Option<Result<T, RequestError>> {
         let (prefix, rest) =
             self.buffer[self.start..self.end].split_first_chunk::<PREFIX_BYTES>()?;
         let length = u32::from_be_bytes(*prefix) as usize;
         if length > self.bytes_max {
             return Some(Err(self.too_long(length)));
         }
-        let item = Message::decode(rest.get(..length)?);
+        let item = decode(rest.get(..length)?);
         self.consume(PREFIX_BYTES + length);
-        Some(item)
+        Some(Ok(item))
     }
 
     fn too_long(&self, bytes: usize) -> RequestError {

@@ -7,7 +7,8 @@
 //!    reader thread: socket ──▶ framing ──▶ Message ──▶ callback
 //! ```
 //!
-//! Reading order: [`transport`] (what the algorithms see), [`framing`], [`frames`], [`tcp_connection`],
+//! Reading order: [`transport`] (what the algorithms see), [`framing`], [`frames`], [`batch`],
+//! [`tcp_connection`],
 //! [`send_queue`], [`outgoing`], [`flusher`], [`connection_manager`], [`listener`], [`udp_handler`]; beside them [`sntp`]
 //! and [`health_check`], which send no messages.
 
@@ -16,6 +17,8 @@ pub mod transport;
 pub mod framing;
 
 pub mod frames;
+
+pub mod batch;
 
 pub mod tcp_connection;
 
@@ -35,6 +38,7 @@ pub mod sntp;
 
 pub mod health_check;
 
+pub use batch::{Batch, Inbound};
 pub use connection_manager::{ConnectionManager, Received};
 pub use frames::Frames;
 pub use listener::{accept_loop, bind_listener, wake_listener};

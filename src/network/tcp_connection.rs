@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::batch::Batch;
 use super::frames::Blocks;
 use super::framing::{Decoder, Framing, SMALL_READ_BYTES};
 use super::outgoing::{Outgoing, Overflow, is_timeout};
@@ -235,21 +236,21 @@ impl TCPConnection {
     }
 
     /// Waits until at least one frame is whole and gives all the frames that are. Empty when the other side closed.
-    pub fn receive_batch(&self) -> io::Result<Vec<Result<Message, RequestError>>> {
+    pub fn receive_batch(&self) -> io::Result<Batch> {
         self.with_decoder(|decoder| {
+            let mut batch = Batch::default();
             loop {
                 let before = decoder.buffered();
-                if let Some(first) = decoder.next_message() {
+                if decoder.next_into(&mut batch) {
                     let rest = decoder.buffered();
                     // The others are about as long. A list that grows was the dearest of all that is allocated.
                     let others = rest / (before - rest).max(1);
-                    let mut batch = Vec::with_capacity(1 + others.min(BATCH_MAX));
-                    batch.push(first);
-                    batch.extend(std::iter::from_fn(|| decoder.next_message()));
+                    batch.reserve(others.min(BATCH_MAX), rest);
+                    while decoder.next_into(&mut batch) {}
                     return Ok(batch);
                 }
                 if !self.fill(decoder)? {
-                    return Ok(Vec::new());
+                    return Ok(batch);
                 }
             }
         })?

@@ -4,17 +4,16 @@
 //! in again later; so each handler checks everything first and acts last.
 
 use std::collections::BTreeMap;
-use std::mem;
 use std::sync::Arc;
 
 use super::ServerNode;
 use super::connections::{Hindrance, LocalClient, Role};
 use super::failure_detector::TimerType;
 use super::peers::parse;
-use super::step::{Inbound, Step};
+use super::step::Step;
 use crate::domain::content::{ClientJoin, JoinRoom, Joined, Position, Welcome};
 use crate::domain::ids::name_fault;
-use crate::domain::{Content, Message, MessageType, NodeId, VectorClock};
+use crate::domain::{Chat, Message, MessageType, NodeId, VectorClock};
 use crate::error::RequestError;
 use crate::network::ConnId;
 
@@ -92,18 +91,16 @@ impl ServerNode {
         }
     }
 
-    /// A message of a client that has joined. `others` are CHATs that follow one in the same room; see
-    /// [`process_next`](Self::process_next).
+    /// A message of a client that has joined.
     pub(super) fn process_client_message(
         &mut self,
         conn: ConnId,
         session: &Arc<str>,
-        msg: &mut Message,
-        others: &mut [Inbound],
+        msg: &Message,
         step: &Step,
     ) -> Result<(), Hindrance> {
         match msg.message_type {
-            MessageType::Chat => self.handle_chat(session, msg, others, step)?,
+            MessageType::Chat => self.handle_chat(session, msg, step)?,
             MessageType::JoinRoom => self.handle_join_room(conn, session, msg, step)?,
             MessageType::LeaveRoom => self.handle_leave_room(conn, session, msg, step)?,
             MessageType::ClientLeave => {
@@ -133,41 +130,50 @@ impl ServerNode {
         Ok(())
     }
 
-    /// CHAT: checked, then stamped and spread. What is checked of `msg` holds for the `others` too.
+    /// CHAT: checked, then stamped and spread.
     fn handle_chat(
         &mut self,
         session: &Arc<str>,
-        msg: &mut Message,
-        others: &mut [Inbound],
+        msg: &Message,
         step: &Step,
     ) -> Result<(), Hindrance> {
-        if msg.message_id.is_empty() {
-            return Err(missing(msg, "message_id").into());
-        }
-        if !matches!(msg.content, Content::Text(_)) {
-            return Err(missing(msg, "content").into());
-        }
-        self.past_must_be_shown(session, msg)?;
-        if !self.is_member_here(session, &msg.room_id) {
-            check_name(msg, "room name", &msg.room_id)?;
-            let (message_id, room_id) = (msg.message_id.clone(), msg.room_id.clone());
-            return Err(RequestError::NotAMember { message_id, room_id }.into());
-        }
-        if let Some(reason) = step.log.fault() {
-            let message_id = msg.message_id.clone();
-            return Err(RequestError::StorageFull { message_id, reason }.into());
-        }
-        if self.causal_multicast_handler.owed_acks(&msg.room_id) >= OUTSTANDING_MAX {
-            return Err(self.not_ready(msg, "too many messages wait for their acknowledgement"));
-        }
+        let Some(chat) = Chat::of(msg) else {
+            let field = if msg.message_id.is_empty() { "message_id" } else { "content" };
+            return Err(missing(msg, field).into());
+        };
+        self.may_say(session, &chat, step)?;
         if self.ordered.is_some() {
             let client = self.clients.get(&**session);
             let Some(user) = client.map(|client| client.user.clone()) else { return Ok(()) };
             return self.publish_ordered(session, &user, msg, step);
         }
-        let room_id = mem::take(&mut msg.room_id);
-        let msgs = std::iter::once(msg).chain(others.iter_mut().flatten());
-        self.publish(session, msgs, &room_id, step);
+        self.publish(session, chat.room_id, std::iter::once(chat), step);
+        Ok(())
+    }
+
+    /// Whether `session` may say something in the room of `chat` now, as `chat` or others.
+    pub(super) fn may_say(
+        &mut self,
+        session: &Arc<str>,
+        chat: &Chat,
+        step: &Step,
+    ) -> Result<(), Hindrance> {
+        if self.is_replaying(session, chat.room_id) {
+            self.past_must_be_shown(session, &chat.to_message())?;
+        }
+        if !self.is_member_here(session, chat.room_id) {
+            check_name(&chat.to_message(), "room name", chat.room_id)?;
+            let (message_id, room_id) = (chat.message_id.into(), chat.room_id.into());
+            return Err(RequestError::NotAMember { message_id, room_id }.into());
+        }
+        if let Some(reason) = step.log.fault() {
+            let message_id = chat.message_id.into();
+            return Err(RequestError::StorageFull { message_id, reason }.into());
+        }
+        if self.causal_multicast_handler.owed_acks(chat.room_id) >= OUTSTANDING_MAX {
+            let reason = "too many messages wait for their acknowledgement";
+            return Err(self.not_ready(&chat.to_message(), reason));
+        }
         Ok(())
     }
 

@@ -6,103 +6,98 @@
 //! ```
 //!
 //! Under load one read brings dozens of CHATs for one room. What has to be asked of the client and of the room is asked once
-//! for all of them.
+//! for all of them, and no [`Message`] is made of any.
 
 use super::ServerNode;
 use super::connections::{Hindrance, Role};
 use super::failure_detector::TimerType;
-use super::step::{Flow, Inbound, Step};
-use crate::domain::{Content, Message, MessageType};
+use super::step::{Flow, Step};
+use crate::domain::{Chat, Message, MessageType};
 use crate::error::RequestError;
-use crate::network::ConnId;
+use crate::network::{Batch, ConnId, Inbound};
 
 impl ServerNode {
-    /// Takes the first of the frames that `conn` brought, and with it the CHATs that follow it in the same room. Of what is taken
-    /// the texts may be gone afterwards: they need not be copied then.
+    /// Takes the frame `first` of those that `conn` brought, and with it the CHATs that follow it in the same room.
     ///
     /// Returns how many were taken. [`Flow::Wait`] leaves everything as it was: the same frames are handed in again later.
     pub fn process_next(
         &mut self,
         conn: ConnId,
-        frames: &mut [Inbound],
+        batch: &Batch,
+        first: usize,
         step: &Step,
     ) -> (usize, Flow) {
-        let others = self.others_like_first(frames, step);
-        let Some((first, rest)) = frames.split_first_mut() else { return (0, Flow::Done) };
-        match first {
-            Ok(msg) => self.process_texts(conn, msg, &mut rest[..others], step),
-            Err(error) => (1, self.refuse(conn, error, step)),
+        match batch.get(first) {
+            None => (0, Flow::Done),
+            Some(Inbound::Chat(chat)) => {
+                // In one order each of them is passed on alone; who follows what happens wants to see each.
+                let is_watched = step.cm.trace().is_some() || log::log_enabled!(log::Level::Debug);
+                if is_watched || self.ordered.is_some() {
+                    return (1, self.process_message(conn, &chat.to_message(), step));
+                }
+                let in_room = |other: &Chat| other.room_id == chat.room_id;
+                self.take_chats(conn, batch.chats(first).take_while(in_room), step)
+            }
+            Some(Inbound::Message(msg)) => (1, self.process_message(conn, msg, step)),
+            Some(Inbound::Fault(error)) => (1, self.refuse(conn, error, step)),
         }
-    }
-
-    /// How many CHATs follow the first one of `frames`, in the same room, which nothing but their texts tells apart.
-    fn others_like_first(&self, frames: &[Inbound], step: &Step) -> usize {
-        let Some(Ok(first)) = frames.first() else { return 0 };
-        // In one order each of them is passed on alone; who follows what happens wants to see each.
-        let is_watched = step.cm.trace().is_some() || log::log_enabled!(log::Level::Debug);
-        if first.message_type != MessageType::Chat || self.ordered.is_some() || is_watched {
-            return 0;
-        }
-        let is_like_first = |frame: &&Inbound| {
-            frame.as_ref().is_ok_and(|msg| {
-                msg.message_type == MessageType::Chat
-                    && msg.room_id == first.room_id
-                    && !msg.message_id.is_empty()
-                    && matches!(msg.content, Content::Text(_))
-            })
-        };
-        frames[1..].iter().take_while(is_like_first).count()
     }
 
     /// Takes a message from `conn`. [`Flow::Wait`] leaves everything as it was: the same message is
     /// handed in again later.
     pub fn process_message(&mut self, conn: ConnId, msg: &Message, step: &Step) -> Flow {
-        self.process_texts(conn, &mut msg.clone(), &mut [], step).1
-    }
-
-    fn process_texts(
-        &mut self,
-        conn: ConnId,
-        msg: &mut Message,
-        others: &mut [Inbound],
-        step: &Step,
-    ) -> (usize, Flow) {
-        let Some(trace) = step.cm.trace() else {
-            return self.take_message(conn, msg, others, step);
-        };
+        let Some(trace) = step.cm.trace() else { return self.take_message(conn, msg, step) };
         trace.received(conn, msg);
-        let (count, flow) = self.take_message(conn, msg, others, step);
+        let flow = self.take_message(conn, msg, step);
         trace.taken(conn, flow, &self.standing());
-        (count, flow)
+        flow
     }
 
-    fn take_message(
-        &mut self,
-        conn: ConnId,
-        msg: &mut Message,
-        others: &mut [Inbound],
-        step: &Step,
-    ) -> (usize, Flow) {
-        let Some(known) = self.conns.get_mut(&conn) else { return (0, Flow::Close) };
-        let role = known.role.clone();
-        let is_first_of_step = known.heard_at.replace(step.now) != Some(step.now);
+    fn take_message(&mut self, conn: ConnId, msg: &Message, step: &Step) -> Flow {
+        let Some(role) = self.hear(conn, step) else { return Flow::Close };
         log_message(conn, &role, msg);
         let done = match role {
             Role::New => self.process_first_message(conn, msg, step),
-            Role::Client(session) => {
-                if is_first_of_step {
-                    let timers = &mut self.failure_detector;
-                    timers.reset_timer(&session, TimerType::Client, step.now);
-                }
-                self.process_client_message(conn, &session, msg, others, step)
-            }
+            Role::Client(session) => self.process_client_message(conn, &session, msg, step),
             Role::Peer(node_id) => {
-                return (1, self.process_peer_message(conn, &node_id, msg, step));
+                return self.process_peer_message(conn, &node_id, msg, step);
             }
         };
-        // What hinders the first may not hinder the others: each is told.
-        let count = if done.is_ok() { 1 + others.len() } else { 1 };
+        self.conclude(conn, done, step)
+    }
+
+    /// Takes CHATs in one room. What hinders the first may not hinder the others: then it is taken alone, and each is told.
+    fn take_chats<'a>(
+        &mut self,
+        conn: ConnId,
+        mut chats: impl Iterator<Item = Chat<'a>> + Clone,
+        step: &Step,
+    ) -> (usize, Flow) {
+        let role = self.hear(conn, step);
+        let (Some(role), Some(first)) = (role, chats.clone().next()) else {
+            return (0, Flow::Close);
+        };
+        let Role::Client(session) = role else {
+            return (1, self.take_message(conn, &first.to_message(), step));
+        };
+        let done = self.may_say(&session, &first, step);
+        let count = match &done {
+            Ok(()) => self.publish(&session, first.room_id, &mut chats, step),
+            Err(_) => 1,
+        };
         (count, self.conclude(conn, done, step))
+    }
+
+    /// Notes that `conn` has said something, and tells what it is.
+    fn hear(&mut self, conn: ConnId, step: &Step) -> Option<Role> {
+        let known = self.conns.get_mut(&conn)?;
+        let role = known.role.clone();
+        if known.heard_at.replace(step.now) != Some(step.now)
+            && let Role::Client(session) = &role
+        {
+            self.failure_detector.reset_timer(session, TimerType::Client, step.now);
+        }
+        Some(role)
     }
 
     /// The first message of a connection tells what it is.

@@ -33,30 +33,15 @@ use super::replication::{PendingAck, Replication, Settled};
 use super::step::Step;
 use super::tail::{Run, Tail};
 use crate::domain::content::Held;
+use crate::domain::stamped_chat::Said;
 use crate::domain::{
-    Absent, Content, Frame, Incarnation, Message, MessageType, NodeId, Room, StampedChat,
-    VectorClock,
+    Absent, Chat, Frame, Incarnation, Message, MessageType, NodeId, Room, StampedChat, VectorClock,
 };
 use crate::network::Transport;
 use crate::storage::LogIndex;
 
 /// Messages that one room holds back at most. More are dropped; SYNC brings them again.
 pub const HOLD_BACK_MAX: usize = 10_000;
-
-/// A member's new message, to be stamped.
-#[derive(Clone, Copy, Debug)]
-pub struct NewChat<'a> {
-    /// Its id.
-    pub message_id: &'a str,
-    /// The user.
-    pub sender_id: &'a str,
-    /// The text.
-    pub content: &'a Content,
-    /// The session that sent it.
-    pub session: &'a str,
-    /// When it is stamped, in milliseconds since 1970.
-    pub timestamp: u64,
-}
 
 /// What became of a stamped message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,11 +132,13 @@ impl CausalMulticastHandler {
         }
     }
 
-    /// Stamps a client's new message in `room`, as the next one of this incarnation, and delivers it. `absent` says that it is no repeat.
-    /// Returns its place.
+    /// Stamps a new message of `session` in `room`, at `timestamp` in milliseconds since 1970, as the next one of this incarnation, and
+    /// delivers it. `absent` says that it is no repeat. Returns its place.
     pub fn publish(
         &mut self,
-        msg: &NewChat,
+        msg: &Chat,
+        session: &str,
+        timestamp: u64,
         absent: Option<Absent>,
         room: &mut Room,
         step: &Step,
@@ -162,13 +149,13 @@ impl CausalMulticastHandler {
         let stamped = StampedChat {
             message_id: msg.message_id,
             sender_id: msg.sender_id,
-            room_id: &room.room_id.clone(),
-            content: msg.content,
+            room_id: msg.room_id,
+            content: Said::Text(msg.text),
             origin: &origin,
             count,
             vector_clock: &vector_clock,
-            session: Some(msg.session),
-            timestamp: Some(msg.timestamp),
+            session: Some(session),
+            timestamp: Some(timestamp),
         };
         // One's own next message is always ready: its past is what was delivered here.
         let place = self.deliver(&stamped, absent, room, step);

@@ -10,18 +10,17 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::ServerNode;
-use super::multicast::{Delivery, NewChat};
+use super::multicast::Delivery;
 use super::planted::{Planted, is_planted};
 use super::replication::PendingAck;
 use super::step::Step;
 use super::time_sync::not_before;
 use crate::domain::stamped_chat::{push_clock, push_delivered, push_text};
-use crate::domain::{Frame, Message, MessageType, NodeId, Room, StampedChat, VectorClock};
+use crate::domain::{Chat, Frame, Message, MessageType, NodeId, Room, StampedChat, VectorClock};
 use crate::network::{ConnId, Frames};
 
 /// For a frame of this length there is room at once, in bytes; most are shorter.
@@ -131,51 +130,53 @@ impl ServerNode {
         }
     }
 
-    /// Stamps a member's new messages, all in one room, and spreads them; their ACKs follow when the promise holds. Takes their
-    /// ids.
+    /// Stamps a member's new messages in `room_id` and spreads them; their ACKs follow when the promise holds. Returns how many
+    /// they are.
     pub(super) fn publish<'a>(
         &mut self,
         session: &Arc<str>,
-        msgs: impl Iterator<Item = &'a mut Message>,
         room_id: &str,
+        chats: impl Iterator<Item = Chat<'a>>,
         step: &Step,
-    ) {
-        let Some(client) = self.clients.get(&**session) else { return };
-        let Some(room) = self.managed_rooms.get_mut(room_id) else { return };
+    ) -> usize {
+        let client = self.clients.get(&**session);
+        let (Some(client), Some(room)) = (client, self.managed_rooms.get_mut(room_id)) else {
+            return chats.count();
+        };
         let handler = &mut self.causal_multicast_handler;
-        let mut acks = Vec::with_capacity(msgs.size_hint().0);
-        for msg in msgs {
-            let (known, absent) = match room.find(session, &msg.message_id) {
+        let (mut acks, mut at_once) = (Vec::new(), Vec::new());
+        let mut count = 0;
+        for chat in chats {
+            count += 1;
+            let (known, absent) = match room.find(session, chat.message_id) {
                 Ok(place) => (Some(place), None),
                 Err(absent) => (None, Some(absent)),
             };
             let place = known.filter(|_| !is_planted(Planted::NoDuplicateCheck)).or_else(|| {
-                let chat = NewChat {
-                    message_id: &msg.message_id,
-                    sender_id: &client.user,
-                    content: &msg.content,
-                    session,
-                    // What its sender had seen must not look later than it.
-                    timestamp: not_before(room.latest_timestamp_ms, step.wall_ms),
-                };
-                handler.publish(&chat, absent, room, step)
+                // What its sender had seen must not look later than it.
+                let timestamp = not_before(room.latest_timestamp_ms, step.wall_ms);
+                let said = Chat { sender_id: &client.user, room_id, ..chat };
+                handler.publish(&said, session, timestamp, absent, room, step)
             });
             let Some(place) = place else { continue };
             let (origin, count) = room.stamp_at(place);
-            acks.push(PendingAck {
+            let due = if known.is_some() && is_planted(Planted::DuplicateAckedAtOnce) {
+                &mut at_once
+            } else {
+                &mut acks
+            };
+            due.push(PendingAck {
                 place,
                 origin: origin.clone(),
                 count,
                 session: session.clone(),
                 conn: client.conn,
-                message_id: mem::take(&mut msg.message_id),
+                message_id: chat.message_id.into(),
             });
-            if known.is_some() && is_planted(Planted::DuplicateAckedAtOnce) {
-                let ack = acks.pop().into_iter().collect::<Vec<_>>();
-                return self.send_acks(&ack, room_id, step);
-            }
         }
         handler.owe_acks(room_id, acks);
+        self.send_acks(&at_once, room_id, step);
+        count
     }
 
     /// Shows and acknowledges what became due in the rooms where something happened.

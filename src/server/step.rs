@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use crate::domain::Message;
-use crate::error::RequestError;
 use crate::network::Network;
 use crate::storage::{LogEvent, Storage};
 
@@ -29,9 +27,6 @@ impl Step<'_> {
         }
     }
 }
-
-/// A frame that a connection brought: a message, or what was wrong with it.
-pub type Inbound = Result<Message, RequestError>;
 
 /// What becomes of a frame that a connection brought, and of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

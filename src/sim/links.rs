@@ -11,8 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::agenda::{Host, Micros};
-use crate::domain::{Frame, Message};
-use crate::error::RequestError;
+use crate::domain::Frame;
 use crate::network::ConnId;
 
 /// What travels on a connection.
@@ -25,7 +24,7 @@ pub(super) enum Packet {
 }
 
 /// What a reader has read: a frame, or (`None`) the end.
-pub(super) type Read = Option<Result<Message, RequestError>>;
+pub(super) type Read = Option<Frame>;
 
 /// One end of a connection.
 #[derive(Debug, Default)]

@@ -1,15 +1,16 @@
 //! Which message has this key? A hash table that holds places alone.
 //!
 //! ```text
-//!   hash of (session, message id) ──▶ shard ──▶ slot  │ c7 · 7 │ – │ 1e · 3 │ 52 · 12 │ – │    at most 4 of 5 are taken
-//!                                                           tag ┘    └ its hash stands in the list of hashes, at 3
+//!   hash of (session, message id) ──▶ shard ──▶ bucket  │ tags  c7 1e 52 –  …  │ places  7  3  12  –  … │    64 bytes, 12 slots
+//!                                                          └ one byte of the hash   └ its hash stands in the list of hashes, at 7
 //! ```
 //!
-//! A tag is one byte of the hash: without it each step of a search would look into the list of hashes, somewhere in memory. It took
-//! 13 such steps for a key that is not there, and most are not; now it takes a fifth of one.
+//! Most keys are not there, and the next thing is to enter them. Each look somewhere else in memory costs as much as to write the whole
+//! message down; so there is one: a bucket is what the processor fetches at once, and without the tags each place in it would have
+//! to be looked up in the list of hashes. A full bucket spills into the next one.
 //!
-//! 5 bytes a slot, so 6 to 10 bytes a message, besides the 8 bytes of its hash. A shard grows by itself: with ten million
-//! messages that moves some 40,000 places, and not all of them.
+//! 64 bytes for 12 slots of which at most 4 of 5 are taken: 7 to 10 bytes a message, besides the 8 bytes of its hash. A shard grows by
+//! itself: with ten million messages that moves some 40,000 places, and not all of them.
 
 /// The tag of a free slot.
 const FREE: u8 = 0;
@@ -17,6 +18,8 @@ const FREE: u8 = 0;
 const UNSHARDED_MAX: usize = 16_384;
 /// How many shards a large table has.
 const SHARDS: usize = 256;
+/// So many slots fit 64 bytes.
+const BUCKET_SLOTS: usize = 12;
 
 /// A hash table of places; see the module.
 #[derive(Clone, Debug, Default)]
@@ -28,9 +31,28 @@ pub(super) struct Keys {
 
 #[derive(Clone, Debug, Default)]
 struct Shard {
-    tags: Vec<u8>,
-    places: Vec<u32>,
+    buckets: Vec<Bucket>,
     taken: usize,
+}
+
+/// Slots that are filled from the first on.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
+struct Bucket {
+    tags: [u8; BUCKET_SLOTS],
+    places: [u32; BUCKET_SLOTS],
+}
+
+impl Bucket {
+    fn is_full(&self) -> bool {
+        self.tags[BUCKET_SLOTS - 1] != FREE
+    }
+
+    /// The places that are in it, with their tags.
+    fn taken(&self) -> impl Iterator<Item = (u8, u32)> {
+        let slots = self.tags.iter().copied().zip(self.places);
+        slots.take_while(|(tag, _)| *tag != FREE)
+    }
 }
 
 impl Keys {
@@ -47,17 +69,19 @@ impl Keys {
         is_it: impl Fn(usize) -> bool,
     ) -> Option<usize> {
         let shard = self.shards.get(shard_of(hash, self.shards.len()))?;
-        let (tag, mut at) = (tag_of(hash), shard.first_slot(hash));
+        let (tag, mut at) = (tag_of(hash), shard.first_bucket(hash));
         loop {
-            let found = *shard.tags.get(at)?;
-            if found == FREE {
+            let bucket = shard.buckets.get(at)?;
+            for (found, place) in bucket.taken() {
+                let place = place as usize;
+                if found == tag && hashes[place] == hash && is_it(place) {
+                    return Some(place);
+                }
+            }
+            if !bucket.is_full() {
                 return None;
             }
-            let place = shard.places[at] as usize;
-            if found == tag && hashes[place] == hash && is_it(place) {
-                return Some(place);
-            }
-            at = shard.next_slot(at);
+            at = shard.next_bucket(at);
         }
     }
 
@@ -65,8 +89,8 @@ impl Keys {
     pub(super) fn reserve(&mut self, count: usize) {
         if self.len == 0 && count > UNSHARDED_MAX {
             // Three of four slots: the shards are not filled evenly.
-            let slots = count / SHARDS * 4 / 3 + 8;
-            self.shards = (0..SHARDS).map(|_| Shard::of(slots)).collect();
+            let buckets = (count / SHARDS * 4 / 3).div_ceil(BUCKET_SLOTS) + 1;
+            self.shards = (0..SHARDS).map(|_| Shard::of(buckets)).collect();
         }
     }
 
@@ -101,27 +125,30 @@ fn tag_of(hash: u64) -> u8 {
 }
 
 impl Shard {
-    fn of(slots: usize) -> Self {
-        Self { tags: vec![FREE; slots], places: vec![0; slots], taken: 0 }
+    fn of(buckets: usize) -> Self {
+        Self { buckets: vec![Bucket::default(); buckets], taken: 0 }
     }
 
-    fn first_slot(&self, hash: u64) -> usize {
+    fn slots(&self) -> usize {
+        self.buckets.len() * BUCKET_SLOTS
+    }
+
+    fn first_bucket(&self, hash: u64) -> usize {
         // As if the low half were a fraction of the table: no division, and any size will do.
-        ((u64::from(hash as u32) * self.tags.len() as u64) >> u32::BITS) as usize
+        ((u64::from(hash as u32) * self.buckets.len() as u64) >> u32::BITS) as usize
     }
 
-    fn next_slot(&self, at: usize) -> usize {
-        if at + 1 == self.tags.len() { 0 } else { at + 1 }
+    fn next_bucket(&self, at: usize) -> usize {
+        if at + 1 == self.buckets.len() { 0 } else { at + 1 }
     }
 
     fn places(&self) -> impl Iterator<Item = u32> {
-        let slots = self.tags.iter().zip(&self.places);
-        slots.filter(|(tag, _)| **tag != FREE).map(|(_, place)| *place)
+        self.buckets.iter().flat_map(|bucket| bucket.taken().map(|(_, place)| place))
     }
 
     fn insert(&mut self, place: u32, hashes: &[u64]) {
-        if self.taken * 5 >= self.tags.len() * 4 {
-            let larger = Self::of((self.tags.len() * 3 / 2).max(8));
+        if self.taken * 5 >= self.slots() * 4 {
+            let larger = Self::of((self.buckets.len() * 3).div_ceil(2).max(1));
             let before = std::mem::replace(self, larger);
             before.places().for_each(|place| self.put(place, hashes));
         }
@@ -131,11 +158,13 @@ impl Shard {
     /// Takes the next free slot. There is one: at most 4 of 5 are taken.
     fn put(&mut self, place: u32, hashes: &[u64]) {
         let hash = hashes[place as usize];
-        let mut at = self.first_slot(hash);
-        while self.tags[at] != FREE {
-            at = self.next_slot(at);
+        let mut at = self.first_bucket(hash);
+        while self.buckets[at].is_full() {
+            at = self.next_bucket(at);
         }
-        (self.tags[at], self.places[at]) = (tag_of(hash), place);
+        let bucket = &mut self.buckets[at];
+        let slot = bucket.taken().count();
+        (bucket.tags[slot], bucket.places[slot]) = (tag_of(hash), place);
         self.taken += 1;
     }
 }
@@ -158,7 +187,7 @@ mod tests {
         for (place, hash) in hashes.iter().enumerate() {
             assert_eq!(keys.find(*hash, &hashes, |_| true), Some(place));
         }
-        let slots: usize = keys.shards.iter().map(|shard| shard.tags.len()).sum();
+        let slots: usize = keys.shards.iter().map(Shard::slots).sum();
         assert!(slots < 2 * hashes.len(), "{slots}");
     }
 
@@ -168,9 +197,9 @@ mod tests {
         let hashes: Vec<u64> = (0..100_000).map(|_| rng.u64(..)).collect();
         let mut keys = Keys::default();
         keys.reserve(hashes.len());
-        let before = keys.shards[7].tags.len();
+        let before = keys.shards[7].slots();
         (0..100_000).for_each(|place| keys.insert(place, &hashes));
-        assert_eq!((keys.shards[7].tags.len(), keys.len()), (before, hashes.len()));
+        assert_eq!((keys.shards[7].slots(), keys.len()), (before, hashes.len()));
         assert_eq!(keys.find(hashes[99_999], &hashes, |_| true), Some(99_999));
     }
 

@@ -9,7 +9,9 @@ fn frame(number: usize, bytes: usize) -> Frame {
 
 fn block(frames: &[Frame]) -> Arc<Block> {
     let mut all = Frames::default();
-    frames.iter().for_each(|frame| all.push(|out| out.extend_from_slice(frame)));
+    for frame in frames {
+        all.push(|out| out.extend_from_slice(frame));
+    }
     Arc::clone(Blocks::of(all).framed(Framing::Lines))
 }
 

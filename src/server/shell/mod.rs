@@ -39,12 +39,12 @@ use parking_lot::{Condvar, Mutex};
 use super::server_node::ServerNode;
 use super::step::{Flow, Step};
 use crate::domain::{Message, MessageType};
-use crate::error::{RequestError, StartError};
+use crate::error::StartError;
 use crate::logging::NodeLabel;
 use crate::network::connection_manager::Received;
 use crate::network::listener::{accept_loop, wake_listener};
 use crate::network::tcp_connection::ConnectionSettings;
-use crate::network::{ConnId, ConnectionManager, TCPConnection, UDPHandler};
+use crate::network::{Batch, ConnId, ConnectionManager, Inbound, TCPConnection, UDPHandler};
 use crate::storage::{FileLog, LogEvent};
 use crate::threads::Threads;
 use crate::trace::TraceFile;
@@ -395,7 +395,7 @@ impl Shell {
         received: Received,
     ) -> ControlFlow<()> {
         let flow = match received {
-            Received::Batch(mut batch) => self.take_batch(conn, &mut batch),
+            Received::Batch(batch) => self.take_batch(conn, &batch),
             Received::Closed { reason } => {
                 self.step(|node, step| node.handle_closed(conn.id(), &reason, step));
                 ControlFlow::Break(())
@@ -407,20 +407,16 @@ impl Shell {
 
     /// Hands the frames of one read to the node under one lock. A frame that has to wait stops the reader
     /// here, without the lock, until the node resumes it.
-    fn take_batch(
-        &self,
-        conn: &TCPConnection,
-        batch: &mut [Result<Message, RequestError>],
-    ) -> ControlFlow<()> {
+    fn take_batch(&self, conn: &TCPConnection, batch: &Batch) -> ControlFlow<()> {
         let mut taken = 0;
         loop {
             let flow = self.step(|node, step| {
                 while let Some(frame) = batch.get(taken) {
-                    if self.pass_to_election(node, conn.id(), frame) {
+                    if self.pass_to_election(node, conn.id(), &frame) {
                         taken += 1;
                         continue;
                     }
-                    let (count, flow) = node.process_next(conn.id(), &mut batch[taken..], step);
+                    let (count, flow) = node.process_next(conn.id(), batch, taken, step);
                     if flow != Flow::Done {
                         return flow;
                     }
@@ -443,15 +439,10 @@ impl Shell {
     }
 
     /// What a server says about an election goes to the election thread. A full queue loses it.
-    fn pass_to_election(
-        &self,
-        node: &ServerNode,
-        conn: ConnId,
-        frame: &Result<Message, RequestError>,
-    ) -> bool {
+    fn pass_to_election(&self, node: &ServerNode, conn: ConnId, frame: &Inbound) -> bool {
         match frame {
-            Ok(msg) if is_of_election(msg.message_type) && node.is_peer(conn) => {
-                let _ = self.elections.try_send((conn, msg.clone()));
+            Inbound::Message(msg) if is_of_election(msg.message_type) && node.is_peer(conn) => {
+                let _ = self.elections.try_send((conn, (*msg).clone()));
                 true
             }
             _ => false,

@@ -100,8 +100,9 @@ fn a_frame_that_could_not_be_read_closes_the_connection_when_its_error_says_so()
         (RequestError::UnknownType { message_id: "m".into(), name: "X".into() }, false),
         (RequestError::InvalidJson { reason: "x".into() }, true),
     ] {
-        let mut frame = [Err(error.clone())];
-        cluster.step(&alice.0, |node, step| node.process_next(alice.1, &mut frame, step));
+        let mut batch = crate::network::Batch::default();
+        batch.push(Err(error.clone()));
+        cluster.step(&alice.0, |node, step| node.process_next(alice.1, &batch, 0, step));
         assert_eq!(got(&mut cluster, &alice), [format!("ERROR {}", error.code())]);
         assert_eq!(cluster.is_closed(&alice), closed);
     }

@@ -9,7 +9,7 @@ use super::super::person::Line;
 use super::super::plan::chance;
 use super::World;
 use crate::domain::{Frame, Message};
-use crate::network::ConnId;
+use crate::network::{Batch, ConnId};
 use crate::server::Flow;
 use crate::trace::event::Kind;
 
@@ -99,7 +99,7 @@ impl World {
             self.tell_frame(from, "->", to, frame);
         }
         if self.is_server(to) {
-            let frames = batch.iter().map(|frame| Some(Message::decode(frame)));
+            let frames = batch.into_iter().map(Some);
             self.server_reads(conn, side, frames.chain(ended.then_some(None)).collect());
             return;
         }
@@ -139,13 +139,12 @@ impl World {
             }
             let host = link.ends[side].host;
             let id = conn_id(conn, side);
-            let is_frame = |read: &mut Read| read.is_some();
-            let next = || batch.pop_front_if(is_frame).flatten();
-            let mut frames: Vec<_> = std::iter::from_fn(next).collect();
+            let mut frames = Batch::default();
+            batch.iter().map_while(Option::as_ref).for_each(|frame| frames.decode(frame));
             let mut taken = 0;
             let flow = self.step(host, |node, step| {
                 while taken < frames.len() {
-                    let (count, flow) = node.process_next(id, &mut frames[taken..], step);
+                    let (count, flow) = node.process_next(id, &frames, taken, step);
                     if flow != Flow::Done {
                         return flow;
                     }
@@ -153,7 +152,7 @@ impl World {
                 }
                 Flow::Done
             });
-            frames.drain(taken..).rev().for_each(|frame| batch.push_front(Some(frame)));
+            batch.drain(..taken);
             match flow {
                 None => return,
                 Some(Flow::Done) => {
