@@ -16,22 +16,18 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use log::{Level, debug, log_enabled, trace};
 use parking_lot::Mutex;
 
-use super::batch::Batch;
 use super::flusher::Flusher;
 use super::frames::{Blocks, Frames};
 use super::framing::Framing;
 use super::outgoing::Overflow;
 use super::tcp_connection::{ConnectionSettings, TCPConnection};
 use super::transport::{ConnId, Network, Transport};
-use crate::domain::message::without_secrets;
 use crate::domain::{Frame, Message, NodeId};
 use crate::threads::Threads;
 
@@ -59,24 +55,11 @@ struct News {
     waiting: Vec<Arc<TCPConnection>>,
 }
 
-/// What a reader thread tells its callback.
-#[derive(Debug)]
-pub enum Received {
-    /// All frames that one read completed, in order; never empty. After an error that
-    /// [closes](crate::error::RequestError::closes), always the last item, the connection is closed: queue the reply now.
-    Batch(Batch),
-    /// The last call: nothing more will come, and nothing can be sent.
-    Closed {
-        /// Why, in words for the log.
-        reason: String,
-    },
-}
-
 /// All connections of one program.
 #[derive(Debug)]
 pub struct ConnectionManager {
     settings: ConnectionSettings,
-    threads: Threads,
+    pub(super) threads: Threads,
     next_id: AtomicU64,
     /// Every connection until its reader has ended. Under this lock are locked, in this order, the flusher's list and the
     /// queue of a connection. The locks below are leaves: nothing else is locked under them.
@@ -149,39 +132,6 @@ impl ConnectionManager {
     /// is gone already.
     pub fn wrap_socket(&self, socket: TcpStream) -> io::Result<Arc<TCPConnection>> {
         self.register(socket, None)
-    }
-
-    /// Starts a thread `reader-<peer>` that does [`read_connection`](Self::read_connection). Fails, and closes the
-    /// connection, when the system has no room for another thread; `callback` is not called then.
-    pub fn listen_to_connection(
-        self: &Arc<Self>,
-        conn: &Arc<TCPConnection>,
-        callback: impl FnMut(Received) -> ControlFlow<()> + Send + 'static,
-    ) -> io::Result<()> {
-        let (manager, reader) = (Arc::clone(self), Arc::clone(conn));
-        let body = move || manager.read_connection(&reader, callback);
-        let started = self.threads.spawn(&format!("reader-{}", conn.peer()), body);
-        if started.is_err() {
-            conn.close();
-            self.forget(conn.id());
-        }
-        started
-    }
-
-    /// Reads `conn` on this thread until it ends, the callback breaks off, or something comes that cannot be
-    /// understood. Then it is unbound, the callback is told [`Received::Closed`], what is queued is sent, and it is closed and
-    /// forgotten.
-    pub fn read_connection(
-        &self,
-        conn: &Arc<TCPConnection>,
-        mut callback: impl FnMut(Received) -> ControlFlow<()>,
-    ) {
-        let reason = read_until_end(conn, &mut callback);
-        self.unbind(conn.id());
-        debug!("{} ({}) ends: {reason}", conn.id(), conn.peer());
-        let _ = callback(Received::Closed { reason });
-        conn.finish();
-        self.forget(conn.id());
     }
 
     /// Drops what is known of a connection. [`read_connection`](Self::read_connection) does it at its end.
@@ -277,7 +227,7 @@ impl ConnectionManager {
     }
 
     /// Takes `conn` out of the map that it is bound in, unless another connection has its place by now.
-    fn unbind(&self, conn: ConnId) {
+    pub(super) fn unbind(&self, conn: ConnId) {
         let binding = self.bindings.lock().remove(&conn);
         match binding {
             Some(Binding::Peer(node_id)) => {
@@ -419,44 +369,6 @@ impl Network for ConnectionManager {
 
     fn send_udp(&self, msg: &Message, to: Option<SocketAddr>) {
         self.datagrams.lock().push((msg.clone(), to));
-    }
-}
-
-/// Hands batches to `callback` until the connection ends, and says why it did.
-fn read_until_end(
-    conn: &TCPConnection,
-    callback: &mut impl FnMut(Received) -> ControlFlow<()>,
-) -> String {
-    loop {
-        let received = conn.receive_batch();
-        if conn.is_closing() {
-            // Whoever closed it has done with it; what came last is nobody's.
-            return "closed by this side".into();
-        }
-        let batch = match received {
-            Ok(batch) if batch.is_empty() => return "closed by the other side".into(),
-            Ok(batch) => batch,
-            Err(error) => return error.to_string(),
-        };
-        let fault = batch.closing_fault().map(ToString::to_string);
-        trace_batch(conn, &batch);
-        let flow = callback(Received::Batch(batch));
-        if let Some(fault) = fault {
-            return fault;
-        }
-        if flow.is_break() {
-            return "closed by this side".into();
-        }
-    }
-}
-
-fn trace_batch(conn: &TCPConnection, batch: &Batch) {
-    if log_enabled!(Level::Trace) {
-        for frame in batch.iter() {
-            let msg = frame.to_message();
-            let text = msg.as_ref().map_or_else(ToString::to_string, Message::serialize);
-            trace!("{} from {}: {}", conn.id(), conn.peer(), without_secrets(&text));
-        }
     }
 }
 

@@ -9,7 +9,8 @@
 //!
 //! Reading order: [`transport`] (what the algorithms see), [`framing`], [`frames`], [`batch`],
 //! [`tcp_connection`],
-//! [`send_queue`], [`outgoing`], [`flusher`], [`connection_manager`], [`listener`], [`udp_handler`]; beside them [`sntp`]
+//! [`send_queue`], [`outgoing`], [`flusher`], [`connection_manager`], [`readers`],
+//! [`listener`], [`udp_handler`]; beside them [`sntp`]
 //! and [`health_check`], which send no messages.
 
 pub mod transport;
@@ -30,6 +31,8 @@ mod flusher;
 
 pub mod connection_manager;
 
+pub mod readers;
+
 pub mod listener;
 
 pub mod udp_handler;
@@ -39,9 +42,10 @@ pub mod sntp;
 pub mod health_check;
 
 pub use batch::{Batch, Inbound};
-pub use connection_manager::{ConnectionManager, Received};
+pub use connection_manager::ConnectionManager;
 pub use frames::Frames;
 pub use listener::{accept_loop, bind_listener, wake_listener};
+pub use readers::Received;
 pub use tcp_connection::{ConnectionSettings, TCPConnection};
 pub use transport::{ConnId, Network, Transport};
 pub use udp_handler::UDPHandler;

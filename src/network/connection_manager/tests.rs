@@ -2,8 +2,11 @@ use std::io::{Read, Write};
 
 use crossbeam_channel::{Receiver, unbounded};
 
+use std::ops::ControlFlow;
+
 use super::*;
 use crate::domain::MessageType;
+use crate::network::Received;
 use crate::network::bind_listener;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -323,5 +326,35 @@ fn much_news_waits_for_its_flush_and_nothing_overtakes_it() {
     assert_eq!(conn.waiting(), 0);
     manager.close_all();
     assert_eq!(ids_until_the_end(&far), ["1", "2", "3"]);
+    server.stop();
+}
+
+#[test]
+fn a_connection_at_rest_is_read_on_by_another_thread_and_nothing_is_lost() {
+    let server = server();
+    let (conn, mut far) = server.accept();
+    let (tell, told) = unbounded();
+    let callback = move |received| {
+        let _ = tell.send((std::thread::current().id(), received));
+        ControlFlow::Continue(())
+    };
+    server.manager.listen_to_connection(&conn, callback).unwrap();
+    let first_thread = |bytes: &[u8], far: &mut TcpStream| {
+        far.write_all(bytes).unwrap();
+        let (thread, received) = told.recv_timeout(LONG).unwrap();
+        assert!(matches!(received, Received::Batch(batch) if batch.len() == 1));
+        thread
+    };
+    let greeted = first_thread(b"{\"type\":\"STATUS\"}\n{\"type\":", &mut far);
+    // The timeout goes with the first thread.
+    while conn.socket().read_timeout().unwrap().is_some() {
+        std::thread::yield_now();
+    }
+    let rested = first_thread(b"\"STATUS\"}\n", &mut far);
+    assert_ne!(greeted, rested);
+    assert_eq!(first_thread(b"{\"type\":\"STATUS\"}\n", &mut far), rested);
+    drop(far);
+    let (thread, received) = told.recv_timeout(LONG).unwrap();
+    assert!(matches!(received, Received::Closed { .. }) && thread == rested);
     server.stop();
 }

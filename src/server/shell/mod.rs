@@ -41,7 +41,7 @@ use super::step::{Flow, Step};
 use crate::domain::{Message, MessageType};
 use crate::error::StartError;
 use crate::logging::NodeLabel;
-use crate::network::connection_manager::Received;
+use crate::network::Received;
 use crate::network::listener::{accept_loop, wake_listener};
 use crate::network::tcp_connection::ConnectionSettings;
 use crate::network::{Batch, ConnId, ConnectionManager, Inbound, TCPConnection, UDPHandler};
