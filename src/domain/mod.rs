@@ -25,10 +25,10 @@ pub mod room;
 
 pub mod stored_chat;
 
-pub use history::{History, Outline};
+pub use history::{History, Outline, Outlines};
 pub use hold_back::HoldBackQueue;
 pub use ids::{Incarnation, NodeId, Term};
 pub use message::{Content, Frame, Message, MessageType};
 pub use room::Room;
-pub use stored_chat::StoredChat;
+pub use stored_chat::{StoredChat, StoredChats};
 pub use vector_clock::VectorClock;
