@@ -20,8 +20,8 @@
 //!
 //! With ten million messages in one room (2.8 GB of log) a server takes 200 MiB, and its start 13 s of processor time.
 //!
-//! Leaves out: an index on disk. The columns are made anew at each start, from the whole log and by one thread, since each checksum
-//! is looked at; and they grow with the history. After a start no message is in memory until one is said.
+//! Leaves out: an index on disk. The columns are made anew at each start, from the whole log, since each checksum
+//! is looked at: by all processors, but the table of keys, which one thread fills. And they grow with the history. After a start no message is in memory until one is said.
 //! The designs `sequencer` and `raft` keep theirs elsewhere, all of them in memory.
 
 use std::borrow::Cow;

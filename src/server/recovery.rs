@@ -32,7 +32,9 @@ impl ServerNode {
 
     /// Takes the messages of a part of the log as [`recover`](Self::recover) takes each.
     pub fn recover_messages(&mut self, part: Vec<Message>) {
-        part.into_iter().for_each(|msg| self.recover(msg));
+        for msg in part {
+            self.recover(msg);
+        }
     }
 
     /// [`recover_messages`](Self::recover_messages) in the design `ring`, which wants no texts.

@@ -59,7 +59,9 @@ fn a_log_may_be_cut_anywhere() {
     let mut long = chat(11);
     long.content = "x".repeat(3 * MORE_BYTES).as_str().into();
     let mut lines = Vec::new();
-    [chat(10), long, chat(12)].iter().for_each(|chat| record::encode(chat, &mut lines));
+    for chat in [chat(10), long, chat(12)] {
+        record::encode(&chat, &mut lines);
+    }
     fs::write(segment_path(folder.path(), 4), &lines).unwrap();
     fs::write(segment_path(folder.path(), 5), "").unwrap();
     let all = expect_the_same(folder.path(), &[60, 108, 400, 20_000, BLOCK_BYTES]);

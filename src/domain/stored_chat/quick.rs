@@ -11,6 +11,11 @@
 //! It never says what is wrong with a record: whatever it does not know is left to the full parser, which may know it, or
 //! find the fault and name it. So it may accept only what that one accepts, and must find the same in it.
 
+#![allow(
+    clippy::option_option,
+    reason = "what is unusual, and a field that is left out, are two things"
+)]
+
 use std::borrow::Cow;
 
 use super::{Stamp, StoredChat, Text};
@@ -135,9 +140,9 @@ fn special(text: &[u8]) -> Option<usize> {
 fn specials(bytes: u64) -> u64 {
     // A byte borrows from the one above it, and gets its highest bit, only when it is less than what is subtracted.
     let below = |bytes: u64, limit: u8| bytes.wrapping_sub(ONES * u64::from(limit)) & !bytes;
-    let is_not = |byte: u8| bytes ^ ONES * u64::from(byte);
+    let is_not = |byte: u8| bytes ^ (ONES * u64::from(byte));
     let found = below(bytes, b' ') | below(is_not(b'"'), 1) | below(is_not(b'\\'), 1);
-    found & ONES << 7
+    found & (ONES << 7)
 }
 
 #[cfg(test)]
