@@ -1,8 +1,8 @@
 //! Threads that are named, joined, and whose panic is not lost.
 //!
-//! [`Threads::spawn`] is the only way in which this crate starts a thread. A panic is caught and reported
-//! with the thread's name; the owner then stops everything and exits non-zero, rather than going on as
-//! half a program. The stop signal is a channel on which nothing is ever sent: dropping its sender is
+//! [`Threads::spawn`] is the only way in which this crate starts a thread that outlives the call; those of
+//! [`read_ahead`](crate::storage::read_ahead) do not. A panic is caught and reported with the thread's name; the owner
+//! then stops everything and exits non-zero, rather than going on as half a program. The stop signal is a channel on which nothing is ever sent: dropping its sender is
 //! the signal, and every blocking wait selects on it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

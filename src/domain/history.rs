@@ -20,8 +20,9 @@
 //!
 //! With ten million messages in one room (2.8 GB of log) a server takes 200 MiB, and its start 13 s of processor time.
 //!
-//! Leaves out: an index on disk. The columns are made anew at each start, from the whole log and by one thread, since each checksum
-//! is looked at; and they grow with the history. After a start no message is in memory until one is said.
+//! Leaves out: an index on disk. The columns are made anew at each start, from the whole log, since each checksum is looked
+//! at: by all processors, but for the table of keys, which one thread fills. And they grow with the history. After a start no message is
+//! in memory until one is said.
 //! The designs `sequencer` and `raft` keep theirs elsewhere, all of them in memory.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -30,6 +31,7 @@ use std::ops::Range;
 
 use ascending::Ascending;
 use keys::Keys;
+pub use outlines::Outlines;
 use texts::Texts;
 
 use super::ids::Incarnation;
@@ -39,6 +41,7 @@ use super::vector_clock::VectorClock;
 
 mod ascending;
 mod keys;
+mod outlines;
 mod texts;
 
 /// The hash of a message that has no key.
@@ -177,7 +180,8 @@ impl History {
 
     fn push_found(&mut self, chat: &WrittenChat, hash: u64, first: Option<usize>) -> Option<usize> {
         self.index();
-        let place = self.append(chat.outline, hash)?;
+        let number = self.number_of(chat.outline.origin)?;
+        let place = self.append(number, chat.outline.count, hash)?;
         self.enter(place, first);
         self.tail.push(chat.json);
         let (count, timestamp, shown_bytes) =
@@ -186,13 +190,23 @@ impl History {
         Some(place)
     }
 
-    /// Appends a message of the log that is to be read back when it is wanted. `None` as for [`push`](Self::push). It is found by
-    /// its key after [`index`](Self::index).
-    pub fn push_outline(&mut self, outline: Outline) -> Option<usize> {
-        let place = self.append(outline, hash_of_key(outline.key))?;
+    /// Appends messages of the log that are to be read back when they are wanted; their part of the log stands behind `before`
+    /// records. What is not the next one of its origin is left out. They are found by their keys after [`index`](Self::index).
+    /// Returns the latest timestamp of those that were taken, in milliseconds since 1970; 0 when there is none.
+    pub fn push_outlines(&mut self, outlines: &Outlines, before: u64) -> u64 {
         self.tail.release(self.tail.len());
         self.fresh.clear();
-        Some(place)
+        let numbers: Vec<Option<u16>> =
+            outlines.origins.iter().map(|origin| self.number_of(origin.as_str())).collect();
+        let mut latest_ms = 0;
+        for row in &outlines.rows {
+            let Some(number) = numbers[row.origin as usize] else { continue };
+            if self.append(number, row.count, row.hash).is_some() {
+                self.wrote(before + u64::from(row.record));
+                latest_ms = row.timestamp_ms.max(latest_ms);
+            }
+        }
+        latest_ms
     }
 
     /// Enters what was pushed without a message into the table of keys. All at once: a table that has its size at once, and
@@ -230,10 +244,8 @@ impl History {
         self.unindexed = place + 1;
     }
 
-    /// Appends to the columns.
-    fn append(&mut self, outline: Outline, hash: u64) -> Option<usize> {
-        let Outline { origin, count, .. } = outline;
-        let number = self.number_of(origin)?;
+    /// Appends the `count`-th message of the origin with this number to the columns.
+    fn append(&mut self, number: u16, count: u64, hash: u64) -> Option<usize> {
         let place = self.len();
         let places = self.by_origin.get_mut(usize::from(number))?;
         // A place that fits no slot of the table would need a terabyte of log before.
@@ -244,6 +256,12 @@ impl History {
         self.origins.push(number);
         self.hashes.push(hash);
         Some(place)
+    }
+
+    /// How many messages of `origin` were delivered.
+    pub fn count_of(&self, origin: &Incarnation) -> u64 {
+        let number = self.numbers.get(origin);
+        number.map_or(0, |number| self.by_origin[usize::from(*number)].len() as u64)
     }
 
     /// The number of `origin`, a new one if need be. `None` when there are too many: a clock with so many entries would fit no

@@ -28,11 +28,11 @@ pub mod stamped_chat;
 pub mod stored_chat;
 
 pub use chat::Chat;
-pub use history::{Absent, History, Outline};
+pub use history::{Absent, History, Outline, Outlines};
 pub use hold_back::HoldBackQueue;
 pub use ids::{Incarnation, NodeId, Term};
 pub use message::{Content, Frame, Message, MessageType};
 pub use room::Room;
 pub use stamped_chat::{StampedChat, WrittenChat};
-pub use stored_chat::StoredChat;
+pub use stored_chat::{StoredChat, StoredChats};
 pub use vector_clock::VectorClock;

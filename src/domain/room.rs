@@ -16,7 +16,7 @@
 
 use std::sync::Arc;
 
-use super::history::{Absent, History, Outline};
+use super::history::{Absent, History, Outlines};
 use super::hold_back::HoldBackQueue;
 use super::ids::{Incarnation, NodeId};
 use super::message::Message;
@@ -97,18 +97,14 @@ impl Room {
         Some(place)
     }
 
-    /// Delivers what the log held as record `record`: as [`add_message`](Self::add_message), but the
-    /// message itself stays on disk, and is found by its key after [`recovered`](Self::recovered).
-    pub fn recover(&mut self, outline: Outline, timestamp: Option<u64>, record: u64) {
-        if self.message_history.push_outline(outline).is_none() {
-            return;
+    /// Delivers what a part of the log held, behind `before` records: as [`add_message`](Self::add_message), but the
+    /// messages themselves stay on disk, and are found by their keys after [`recovered`](Self::recovered).
+    pub fn recover(&mut self, outlines: &Outlines, before: u64) {
+        let latest_ms = self.message_history.push_outlines(outlines, before);
+        for origin in outlines.origins() {
+            self.clock.raise(origin, self.message_history.count_of(origin));
         }
-        self.message_history.wrote(record);
-        match self.clock.timestamps.get_mut(outline.origin) {
-            Some(entry) => *entry = outline.count,
-            None => self.clock.raise(&outline.origin.into(), outline.count),
-        }
-        self.latest_timestamp_ms = self.latest_timestamp_ms.max(timestamp.unwrap_or_default());
+        self.latest_timestamp_ms = self.latest_timestamp_ms.max(latest_ms);
     }
 
     /// Everything that the log held was handed to [`recover`](Self::recover).

@@ -1,12 +1,15 @@
 //! What a server of the design `ring` must know of each CHAT in its log when it starts: all but its text.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::history::Outline;
+use super::history::{Outline, Outlines};
 use super::message::Message;
+
+mod quick;
 
 /// A CHAT of the log, read without making a [`Message`] of it: a start reads millions, and asks for no text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -75,6 +78,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for Stamp<'a> {
 impl<'a> StoredChat<'a> {
     /// Reads a record of the log. The error says what is wrong with it.
     pub fn decode(record: &'a [u8]) -> Result<Self, String> {
+        match quick::read(record) {
+            Some(chat) => Ok(chat),
+            None => Self::decode_unusual(record),
+        }
+    }
+
+    /// [`decode`](Self::decode) of any JSON.
+    fn decode_unusual(record: &'a [u8]) -> Result<Self, String> {
         serde_json::from_slice(record).map_err(|error| error.to_string())
     }
 
@@ -104,8 +115,41 @@ impl<'a> StoredChat<'a> {
     }
 }
 
+/// What the rooms' histories keep of the CHATs in a part of the log.
+#[derive(Clone, Debug, Default)]
+pub struct StoredChats {
+    records: u32,
+    rooms: BTreeMap<String, Outlines>,
+}
+
+impl StoredChats {
+    /// Appends the next record of the part.
+    pub fn push(&mut self, chat: &StoredChat) {
+        self.records += 1;
+        let room = match self.rooms.get_mut(&*chat.room_id) {
+            Some(room) => room,
+            None => self.rooms.entry(chat.room_id.to_string()).or_default(),
+        };
+        if let Some(outline) = chat.outline() {
+            room.push(outline, chat.timestamp, self.records);
+        }
+    }
+
+    /// How many records there are, those that are not stamped included.
+    pub fn records(&self) -> u64 {
+        self.records.into()
+    }
+
+    /// The rooms that they name, and what was stamped in them.
+    pub fn rooms(&self) -> impl Iterator<Item = (&str, &Outlines)> {
+        self.rooms.iter().map(|(room_id, outlines)| (room_id.as_str(), outlines))
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::domain::{MessageType, VectorClock};
 
@@ -129,6 +173,105 @@ mod tests {
             assert_eq!((&*stored.room_id, stored.timestamp), (&*msg.room_id, msg.timestamp));
             assert_eq!(stored.outline(), Outline::of(&msg));
             assert_eq!(StoredChat::of(&msg).outline(), Outline::of(&msg));
+        }
+    }
+
+    /// What `record` says, quickly read or not: the outline, the room and the time, or the fault.
+    fn said(chat: Result<StoredChat, String>) -> Result<String, String> {
+        chat.map(|chat| format!("{:?} {} {:?}", chat.outline(), chat.room_id, chat.timestamp))
+    }
+
+    #[test]
+    fn a_record_as_it_is_written_is_read_quickly() {
+        let mut plain = chat("m1");
+        plain.room_id = "lobby".into();
+        plain.session = Some("s".into());
+        let line = plain.serialize().replacen('{', "{\"crc\":\"89abcdef\",", 1);
+        let quick = quick::read(line.as_bytes());
+        assert!(quick.is_some(), "{line}");
+        assert_eq!(quick.and_then(|chat| chat.outline().map(|outline| outline.count)), Some(7));
+        for (from, to) in [
+            ("he\\\"llo", "he\\u006clo"),
+            ("lobby", "lob\\u0062y"),
+            ("\"room_id\":", "\"room_id\": "),
+            ("\"timestamp\":9", "\"timestamp\":09"),
+            ("\"timestamp\":9", "\"timestamp\":9.5"),
+            ("\"timestamp\":9", "\"timestamp\":99999999999999999999"),
+            ("\"timestamp\":9", "\"timestamp\":null"),
+            ("\"timestamp\":9", "\"timestamp\":9,\"timestamp\":9"),
+            ("\"timestamp\":9}", "\"timestamp\":9} "),
+            ("\"timestamp\":9}", "\"timestamp\":9,}"),
+            ("\"origin\"", "\"origins\""),
+            ("{\"n1.1-00ff\":7", "{\"n1.1-00ff\":-7"),
+        ] {
+            let unusual = line.replacen(from, to, 1);
+            assert_ne!(line, unusual);
+            assert_eq!(quick::read(unusual.as_bytes()), None, "{unusual}");
+        }
+    }
+
+    /// Fields as they are written.
+    const USUAL: &[&str] = &[
+        "\"message_id\":\"a-1\"",
+        "\"type\":\"CHAT\"",
+        "\"sender_id\":\"al\\\\ice\"",
+        "\"room_id\":\"grün\"",
+        "\"content\":\"a \\\"b\\\" \\n ç\"",
+        "\"origin\":\"n1.1-00ff\"",
+        "\"vector_clock\":{\"n2.1-00ff\":3,\"n1.1-00ff\":7,\"n1.1-00ff\":8}",
+        "\"session\":\"s\"",
+        "\"timestamp\":1750000000000",
+    ];
+
+    /// What the quick way has to leave alone, or to be careful with.
+    const UNUSUAL: &[&str] = &[
+        "",
+        "\"ro\\u006fm_id\":\"x\"",
+        "\"session\":null",
+        "\"vector_clock\":{}",
+        "\"vector_clock\":{\"n2.1-00ff\":3}",
+        "\"vector_clock\":{\"n1.1-00ff\":-7}",
+        "\"timestamp\":18446744073709551615",
+        "\"timestamp\":00",
+        "\"timestamp\":1e3",
+        "\"content\":\"\\u00e4\"",
+        "\"content\":\"\\u00\"",
+        "\"content\":\"\\q\"",
+        "\"content\":\"\t\"",
+        "\"content\":{\"a\":[1]}",
+        "\"seq\":1",
+        "\"room_id\":\"lobby\"",
+    ];
+
+    proptest! {
+        #[test]
+        fn the_quick_way_finds_what_the_full_parser_finds(
+            fields in proptest::sample::subsequence(USUAL, 0..=USUAL.len()),
+            swapped in proptest::option::weighted(0.3, any::<[prop::sample::Index; 2]>()),
+            unusual in proptest::option::weighted(0.3, (any::<prop::sample::Index>(), proptest::sample::select(UNUSUAL))),
+            cut in proptest::option::weighted(0.2, any::<prop::sample::Index>()),
+            other in proptest::option::weighted(0.3, any::<(prop::sample::Index, u8)>()),
+        ) {
+            let mut fields = [&["\"crc\":\"89abcdef\""], &fields[..]].concat();
+            if let Some([one, other]) = swapped {
+                let count = fields.len();
+                fields.swap(one.index(count), other.index(count));
+            }
+            if let Some((at, field)) = unusual {
+                let count = fields.len();
+                fields.insert(at.index(count + 1), field);
+            }
+            let mut record = format!("{{{}}}", fields.join(",")).into_bytes();
+            if let Some(cut) = cut {
+                record.truncate(cut.index(record.len()) + 1);
+            }
+            if let Some((at, byte)) = other {
+                let at = at.index(record.len());
+                record[at] = byte;
+            }
+            if let Some(quick) = quick::read(&record) {
+                prop_assert_eq!(said(Ok(quick)), said(StoredChat::decode_unusual(&record)));
+            }
         }
     }
 

@@ -1,15 +1,22 @@
 //! What a server takes from its disk before it is started.
 //!
 //! ```text
-//!   recover_snapshot ──▶ recover_line, recover_line, … in the order of the log ──▶ recovered: may it start?
+//!   recover_snapshot ──▶ recover_chats or recover_messages, part after part of the log ──▶ recovered: may it start?
 //! ```
 
 use std::sync::Arc;
 
 use super::ServerNode;
 use super::total_order::{Seq, snapshot_unreadable};
-use crate::domain::{Message, Room, StoredChat};
-use crate::storage::Line;
+use crate::domain::{Message, Room, StoredChat, StoredChats};
+use crate::storage::{Line, Part};
+
+/// What the design `ring` wants of a part of the log.
+impl Part for StoredChats {
+    fn read(&mut self, line: &Line) -> Result<(), String> {
+        line.stored_chat().map(|chat| self.push(&chat))
+    }
+}
 
 impl ServerNode {
     /// Takes a message that the log held, in the order of the log, before the server is started.
@@ -18,28 +25,29 @@ impl ServerNode {
             ordered.order.recover(msg);
             return;
         }
-        self.recover_chat(&StoredChat::of(&msg));
+        let mut chats = StoredChats::default();
+        chats.push(&StoredChat::of(&msg));
+        self.recover_chats(chats);
     }
 
-    /// Takes a line of the log as [`recover`](Self::recover) takes its message.
-    pub fn recover_line(&mut self, line: &Line) -> Result<(), String> {
-        if self.ordered.is_some() {
-            self.recover(line.message()?);
-        } else {
-            self.recover_chat(&line.stored_chat()?);
+    /// Takes the messages of a part of the log as [`recover`](Self::recover) takes each.
+    pub fn recover_messages(&mut self, part: Vec<Message>) {
+        for msg in part {
+            self.recover(msg);
         }
-        Ok(())
     }
 
-    fn recover_chat(&mut self, chat: &StoredChat) {
-        self.recovered += 1;
-        let room_id = &*chat.room_id;
-        if !self.managed_rooms.contains_key(room_id) {
-            self.managed_rooms.insert(room_id.into(), Room::new(room_id));
+    /// [`recover_messages`](Self::recover_messages) in the design `ring`, which wants no texts.
+    pub fn recover_chats(&mut self, part: StoredChats) {
+        for (room_id, outlines) in part.rooms() {
+            if !self.managed_rooms.contains_key(room_id) {
+                self.managed_rooms.insert(room_id.into(), Room::new(room_id));
+            }
+            if let Some(room) = self.managed_rooms.get_mut(room_id) {
+                room.recover(outlines, self.recovered);
+            }
         }
-        if let (Some(room), Some(outline)) = (self.managed_rooms.get_mut(room_id), chat.outline()) {
-            room.recover(outline, chat.timestamp, self.recovered);
-        }
+        self.recovered += part.records();
     }
 
     /// Takes the newest snapshot beside the log, as it was saved, before the log.

@@ -5,15 +5,20 @@
 //!                          └ sent already    └ to be sent            the session is a live member
 //! ```
 //!
-//! A joining session is shown the past before anything new. A long one goes out in portions that fit one
-//! step and the connection's queue, or the client would be cut off as slow before it had a chance to read. Until it has all
+//! A joining session is shown the past before anything new. A long one goes out in portions that fit
+//! the connection's queue, or the client would be cut off as slow before it had a chance to read. Until it has all
 //! of it the session's own messages wait.
+//!
+//! All sessions together get one [`Portion`] a step, in turn: whoever waits for the node's lock waits for half a millisecond, and
+//! not for the past of everyone who joins. When the portion is used up the shell steps again at once, and lets others in between.
 //!
 //! A session that entered with a *gap* has been shown messages that this server lacks. They may come later, by SYNC, and
 //! are new to everyone here but that session. So what it had been shown is remembered until all of that can be shown here:
 //! no message is shown to it of which any stamp is covered, and its positions never fall behind.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 
 use super::ServerNode;
 use super::read_back::{READ_MESSAGES, ReadMessages, Reader};
@@ -21,9 +26,67 @@ use super::rooms::{count_shown, delivered, is_covered, is_hidden};
 use super::step::Step;
 use crate::domain::{History, Message, Room, VectorClock};
 
-/// How many messages one session is sent in one step: the server has others to serve meanwhile, and its own
-/// heartbeats to send. With a tick every 50 ms these are 40,000 a second.
-const PORTION_MESSAGES: usize = 2000;
+/// How many messages of the past are looked at in one step. One takes about 2 µs.
+const STEP_MESSAGES: usize = 256;
+/// How long their frames may be together, in bytes; the last one may exceed it.
+const STEP_BYTES: usize = 256 * 1024;
+
+/// What may still be sent of the past in one step.
+#[derive(Debug)]
+pub(super) struct Portion {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Portion {
+    pub(super) fn of_a_step() -> Self {
+        Self { messages: STEP_MESSAGES, bytes: STEP_BYTES }
+    }
+
+    /// Whether the rest is for another step.
+    pub(super) fn is_used(&self) -> bool {
+        self.messages == 0 || self.bytes == 0
+    }
+
+    /// A message was looked at.
+    pub(super) fn take_message(&mut self) {
+        self.messages = self.messages.saturating_sub(1);
+    }
+
+    /// It was sent in a frame of so many bytes.
+    pub(super) fn take_bytes(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+/// A session, and the room whose past it is shown.
+pub(super) type ReplayKey = (String, String);
+
+/// Whose turn it is to be shown the past.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    last: ReplayKey,
+    /// The last portion was used up, so that there may be more to send.
+    is_due: bool,
+}
+
+impl Turns {
+    /// Takes the replay behind the one that was taken last.
+    pub(super) fn take<T>(
+        &mut self,
+        replays: &mut BTreeMap<ReplayKey, T>,
+    ) -> Option<(ReplayKey, T)> {
+        let behind = replays.range((Excluded(&self.last), Unbounded)).next();
+        let (key, _) = behind.or_else(|| replays.first_key_value())?;
+        self.last = key.clone();
+        replays.remove_entry(&self.last)
+    }
+
+    /// A step has sent what it could of `replays`, and `portion` is left.
+    pub(super) fn end<T>(&mut self, replays: &BTreeMap<ReplayKey, T>, portion: &Portion) {
+        self.is_due = portion.is_used() && !replays.is_empty();
+    }
+}
 
 /// What a session is still to be shown of a room's past.
 #[derive(Clone, Debug)]
@@ -164,28 +227,42 @@ impl ServerNode {
         }
     }
 
-    /// Sends what fits of all replays.
+    /// Whether another step could send more of the past at once.
+    pub fn has_past_to_send(&self) -> bool {
+        self.replay_turns.is_due
+    }
+
+    /// Sends what fits into one step, each replay in turn.
     pub(super) fn pump_replays(&mut self, step: &Step) {
-        if self.replays.is_empty() {
-            return;
-        }
-        for (key, mut replay) in std::mem::take(&mut self.replays) {
-            if !self.pump(&key.0, &key.1, &mut replay, step) {
+        let mut portion = Portion::of_a_step();
+        for _ in 0..self.replays.len() {
+            if portion.is_used() {
+                break;
+            }
+            let Some((key, mut replay)) = self.replay_turns.take(&mut self.replays) else { break };
+            if !self.pump(&key.0, &key.1, &mut replay, &mut portion, step) {
                 self.replays.insert(key, replay);
             }
         }
+        self.replay_turns.end(&self.replays, &portion);
     }
 
     /// Sends what fits of one replay. True when it is over.
-    fn pump(&mut self, session: &str, room_id: &str, replay: &mut Replay, step: &Step) -> bool {
+    fn pump(
+        &mut self,
+        session: &str,
+        room_id: &str,
+        replay: &mut Replay,
+        portion: &mut Portion,
+        step: &Step,
+    ) -> bool {
         let shown =
             self.causal_multicast_handler.replication_of(room_id).map_or(0, |known| known.shown);
         let Some(room) = self.managed_rooms.get_mut(room_id) else { return true };
         let Some(client) = self.clients.get(session) else { return true };
         let mut spare = step.cm.spare_bytes(client.conn);
-        let end = shown.min(replay.next + PORTION_MESSAGES);
         let mut read = std::mem::take(&mut replay.read);
-        while replay.next < end && spare > 0 {
+        while replay.next < shown && spare > 0 && !portion.is_used() {
             let place = replay.next;
             let skips = replay.skips(room, place);
             let msg = message_at(&mut read, &room.message_history, place);
@@ -200,12 +277,14 @@ impl ServerNode {
                 break;
             }
             replay.next += 1;
+            portion.take_message();
             count_shown(room, place, &mut replay.position);
             let Some(msg) = msg.filter(|_| !skips) else { continue };
             let mut position = replay.position.clone();
             position.merge(&replay.base);
             let frame = delivered(&msg, &position);
             spare = spare.saturating_sub(frame.len());
+            portion.take_bytes(frame.len());
             step.cm.send_to_conn(client.conn, &frame);
         }
         replay.read = read;
@@ -219,3 +298,7 @@ impl ServerNode {
         true
     }
 }
+
+#[cfg(test)]
+#[path = "replay_tests.rs"]
+mod tests;

@@ -37,7 +37,7 @@ use super::presence::Presence;
 use super::pulse::Pulse;
 use super::raft::RaftTiming;
 use super::read_back::ReadBack;
-use super::replay::Replay;
+use super::replay::{Replay, ReplayKey, Turns};
 use super::ring::{RingNeighbor, ServerInfo};
 use super::step::Step;
 use super::time_sync::TimeSync;
@@ -171,7 +171,9 @@ pub struct ServerNode {
     /// When replicas are compared next.
     pub(super) anti_entropy_at: Instant,
     /// Sessions that are still being shown the past of a room.
-    pub(super) replays: BTreeMap<(String, String), Replay>,
+    pub(super) replays: BTreeMap<ReplayKey, Replay>,
+    /// Which of these is next, in each design.
+    pub(super) replay_turns: Turns,
     /// Old messages that were asked of the log.
     pub(super) read_back: ReadBack,
     /// How many records the log held at the start, as far as they were handed in.
@@ -229,6 +231,7 @@ impl ServerNode {
             holding: BTreeMap::new(),
             anti_entropy_at: now,
             replays: BTreeMap::new(),
+            replay_turns: Turns::default(),
             read_back: ReadBack::default(),
             recovered: 0,
             discovery_at: None,

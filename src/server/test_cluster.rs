@@ -232,6 +232,9 @@ impl TestCluster {
         let step = Step { now, wall_ms, cm: net, log };
         let result = body(node, &step);
         node.settle(&step);
+        while node.has_past_to_send() {
+            node.settle(&step);
+        }
         let sent = net.take();
         self.note_rooms(id, &before);
         for sent in sent {

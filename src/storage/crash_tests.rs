@@ -8,6 +8,7 @@ use super::crash_disk::{CrashDisk, Keeps};
 use super::file_log::tests::{chat, chats, contents, fill, reopen, small};
 use super::snapshot::{self, Snapshot};
 use super::{FileLog, LogEvent, LogIndex, LogOptions, OnDamage, Storage, segment};
+use crate::domain::Message;
 
 /// What the server was told before the crash.
 #[derive(Debug, Default)]
@@ -49,7 +50,8 @@ fn copy(folder: &Path) -> tempfile::TempDir {
 /// Goes on to 25 records, with three snapshots, and forgets three times.
 fn live(disk: &Arc<CrashDisk>, folder: &Path) -> Told {
     let (log, _) =
-        FileLog::open_on(disk.clone(), folder, small(), OnDamage::Refuse, |_| Ok(())).unwrap();
+        FileLog::open_on(disk.clone(), folder, small(), OnDamage::Refuse, |_: Vec<Message>| ())
+            .unwrap();
     for seq in 11..=25 {
         assert_eq!(log.append(&chat(seq)), seq);
         if SNAPSHOTS.contains(&seq) {
@@ -82,9 +84,8 @@ fn check(folder: &Path, told: &Told, context: &str) {
         Ok((_, read, _)) => read,
         Err(error) => panic!("{context}: {error}"),
     };
-    let number = |message: &crate::domain::Message| {
-        message.message_id.trim_start_matches("a-").parse::<u64>().unwrap()
-    };
+    let number =
+        |message: &Message| message.message_id.trim_start_matches("a-").parse::<u64>().unwrap();
     let (first, last) = (number(&read[0]), number(read.last().unwrap()));
     assert_eq!(read, chats(first..=last), "{context}");
     assert!(last >= told.synced, "{context}: {last} is not {told:?}");

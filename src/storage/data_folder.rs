@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{FileLog, Line, LogOptions, OnDamage, Recovery, segment};
+use super::{FileLog, LogOptions, OnDamage, Part, Recovery, segment};
 use crate::domain::{Incarnation, NodeId};
 use crate::error::StartError;
 
@@ -136,20 +136,20 @@ impl DataFolder {
         }
     }
 
-    /// Opens the log, and recovers it into what `make` makes of this folder: each record goes to `visit`, in the order of
-    /// writing, the nth one has index n.
+    /// Opens the log, and recovers it into what `make` makes of this folder: its records go to `take`, in the order of
+    /// writing, part by part; the nth one has index n.
     ///
     /// With [`OnDamage::SetAside`] a damaged log starts all the same: a warning names the file and the line, what stands
     /// before it is kept, the rest is set aside. The folder has another [`disk_id`](Self::disk_id) then, so that
     /// the server counts as wiped; `make` is called again, since the id is for it to tell. A log that is gone altogether
     /// is the same, without anything to set aside. A disk that cannot be read is an error, not damage.
-    pub fn open_log<T>(
+    pub fn open_log<T, P: Part>(
         &mut self,
         options: &LogOptions,
         on_damage: OnDamage,
         rng: &mut fastrand::Rng,
         make: impl Fn(&Self) -> T,
-        visit: impl Fn(&mut T, &Line) -> Result<(), String>,
+        take: impl Fn(&mut T, P),
     ) -> Result<(FileLog, T, Recovery), StartError> {
         let path = self.log_path();
         if self.starts() > 1 && self.has_no_log() {
@@ -157,8 +157,8 @@ impl DataFolder {
             self.new_disk_id(rng)?;
         }
         let mut made = make(self);
-        let opened = FileLog::open_lines(&path, options.clone(), OnDamage::Refuse, |line| {
-            visit(&mut made, line)
+        let opened = FileLog::open_parts(&path, options.clone(), OnDamage::Refuse, |part| {
+            take(&mut made, part);
         });
         let (log, recovery) = match opened {
             Err(StartError::DamagedLog { path: file, line, reason })
@@ -168,8 +168,8 @@ impl DataFolder {
                 // First: a crash from here on must not leave a repaired log under the old disk id.
                 self.new_disk_id(rng)?;
                 made = make(self);
-                FileLog::open_lines(&path, options.clone(), on_damage, |line| {
-                    visit(&mut made, line)
+                FileLog::open_parts(&path, options.clone(), on_damage, |part| {
+                    take(&mut made, part);
                 })?
             }
             other => other?,

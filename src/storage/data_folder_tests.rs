@@ -128,11 +128,9 @@ fn start(
     let mut rng = fastrand::Rng::new();
     let mut folder = DataFolder::open(folder, &"n1".into(), "c", "raft", &mut rng)?;
     let make = |folder: &DataFolder| (Vec::new(), folder.disk_id().to_string());
-    let visit = |made: &mut (Vec<Message>, String), line: &Line| {
-        line.message().map(|message| made.0.push(message))
-    };
+    let take = |made: &mut (Vec<Message>, String), mut part: Vec<Message>| made.0.append(&mut part);
     let (_, (read, disk_id), recovery) =
-        folder.open_log(&small(), on_damage, &mut rng, make, visit)?;
+        folder.open_log(&small(), on_damage, &mut rng, make, take)?;
     assert_eq!(disk_id, folder.disk_id(), "what was made knows the disk id that holds");
     Ok((read, disk_id, recovery))
 }

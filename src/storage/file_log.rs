@@ -32,10 +32,11 @@ use parking_lot::{Condvar, Mutex};
 use super::log_queue::{Batch, Queue, Task};
 use super::log_reader::ReadQueue;
 use super::places::Places;
+use super::read_ahead::Reading;
 use super::recovery::{self, OnDamage, Recovery};
 use super::segment::{self, Disk, SystemDisk, Tail, WriteError};
 use super::snapshot::{self, Saving};
-use super::{Line, LogEvent, LogIndex, MakeSnapshot, Storage, record};
+use super::{LogEvent, LogIndex, MakeSnapshot, Part, Storage, record};
 use crate::domain::Message;
 use crate::error::StartError;
 
@@ -48,6 +49,8 @@ pub struct LogOptions {
     pub batch_bytes: usize,
     /// How long to wait between two tries to write to a full disk.
     pub retry_interval: Duration,
+    /// How it is read when it is opened.
+    pub reading: Reading,
 }
 
 impl Default for LogOptions {
@@ -57,6 +60,7 @@ impl Default for LogOptions {
             // Some 50 ms on a slow disk: an ACK never waits long behind a burst.
             batch_bytes: 8 << 20,
             retry_interval: Duration::from_millis(500),
+            reading: Reading::here(),
         }
     }
 }
@@ -105,30 +109,32 @@ impl FileLog {
         on_damage: OnDamage,
         mut visit: impl FnMut(Message),
     ) -> Result<(Self, Recovery), StartError> {
-        Self::open_lines(folder, options, on_damage, |line| line.message().map(&mut visit))
+        let take = |messages: Vec<Message>| messages.into_iter().for_each(&mut visit);
+        Self::open_parts(folder, options, on_damage, take)
     }
 
-    /// [`open`](Self::open) for who does not want whole messages. What `visit` refuses is damage, as what fails its checksum is.
-    pub fn open_lines(
+    /// [`open`](Self::open) for who does not want whole messages, or not one by one. What a [`Part`] refuses is damage, as
+    /// what fails its checksum is.
+    pub fn open_parts<P: Part>(
         folder: &Path,
         options: LogOptions,
         on_damage: OnDamage,
-        visit: impl FnMut(&Line) -> Result<(), String>,
+        take: impl FnMut(P),
     ) -> Result<(Self, Recovery), StartError> {
-        Self::open_on(Arc::new(SystemDisk), folder, options, on_damage, visit)
+        Self::open_on(Arc::new(SystemDisk), folder, options, on_damage, take)
     }
 
-    /// [`open_lines`](Self::open_lines) on another disk.
-    pub(super) fn open_on(
+    /// [`open_parts`](Self::open_parts) on another disk.
+    pub(super) fn open_on<P: Part>(
         disk: Arc<dyn Disk>,
         folder: &Path,
         options: LogOptions,
         on_damage: OnDamage,
-        mut visit: impl FnMut(&Line) -> Result<(), String>,
+        mut take: impl FnMut(P),
     ) -> Result<(Self, Recovery), StartError> {
         segment::create_folder(folder)
             .map_err(|error| recovery::unusable(folder, "create", error))?;
-        let (recovery, places) = recovery::recover(folder, on_damage, &mut visit)?;
+        let (recovery, places) = recovery::recover(folder, on_damage, options.reading, &mut take)?;
         let number = recovery.tail();
         let tail = Tail::open(disk.clone(), folder, number, options.segment_bytes);
         let tail = tail.map_err(|error| {

@@ -25,9 +25,14 @@ pub(in crate::storage) fn chats(numbers: impl IntoIterator<Item = u64>) -> Vec<M
     numbers.into_iter().map(chat).collect()
 }
 
-/// Segments of a few records, one record a batch.
+/// Segments of a few records, one record a batch; read by several threads, in blocks that are shorter than some lines.
 pub(in crate::storage) fn small() -> LogOptions {
-    LogOptions { segment_bytes: 500, batch_bytes: 1, retry_interval: Duration::from_millis(1) }
+    LogOptions {
+        segment_bytes: 500,
+        batch_bytes: 1,
+        retry_interval: Duration::from_millis(1),
+        reading: Reading { workers: 3, block_bytes: 100 },
+    }
 }
 
 pub(in crate::storage) fn segment_path(folder: &Path, number: u64) -> PathBuf {
@@ -121,7 +126,8 @@ impl Running {
         let folder = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = disk.clone();
         let (log, _) =
-            FileLog::open_on(disk, folder.path(), options, OnDamage::Refuse, |_| Ok(())).unwrap();
+            FileLog::open_on(disk, folder.path(), options, OnDamage::Refuse, |_: Vec<Message>| ())
+                .unwrap();
         let log = Arc::new(log);
         let (events_in, events) = unbounded();
         let (ended_in, ended) = unbounded();
@@ -340,7 +346,8 @@ fn what_was_queued_before_is_durable_before_anything_is_forgotten() {
     let disk = Arc::new(BadDisk { fails_sync: true, ..BadDisk::default() });
     let folder = filled();
     let (log, _) =
-        FileLog::open_on(disk, folder.path(), small(), OnDamage::Refuse, |_| Ok(())).unwrap();
+        FileLog::open_on(disk, folder.path(), small(), OnDamage::Refuse, |_: Vec<Message>| ())
+            .unwrap();
     log.append(&chat(11));
     log.forget_before(11);
     log.close();

@@ -3,8 +3,8 @@
 //! Must not know: what the messages mean. It appends lines, syncs them, reads them back, and removes the oldest
 //! files when it is told that nobody needs them. Beside the log it keeps snapshots, as bytes.
 //!
-//! Reading order: [`record`] (a line), [`segment`] (a file), [`recovery`] (what a crash leaves), [`places`]
-//! (where each record stands), [`snapshot`] (state instead of history), [`file_log`] (the log and its writer),
+//! Reading order: [`record`] (a line), [`segment`] (a file), [`block`] (a part of one, read), [`read_ahead`] (by several
+//! threads), [`recovery`] (what a crash leaves), [`places`] (where each record stands), [`snapshot`] (state instead of history), [`file_log`] (the log and its writer),
 //! [`log_reader`] (reading back), [`memory_log`] (without a disk), [`data_folder`] (everything under `--data`).
 
 use std::fmt::Debug;
@@ -16,6 +16,9 @@ pub mod record;
 pub use record::Line;
 
 pub mod segment;
+
+pub mod block;
+pub mod read_ahead;
 
 pub mod recovery;
 
@@ -45,10 +48,27 @@ pub use recovery::{OnDamage, Recovery};
 /// Makes the bytes of a snapshot, when and where that disturbs nobody.
 pub type MakeSnapshot = Box<dyn FnOnce() -> Arc<[u8]> + Send>;
 
+/// What is wanted of the records in a part of the log, at a start.
+///
+/// Parts are read by several threads, in any order, and then taken by one, in the order of the log. So a part says what its records
+/// say, and nothing that depends on those before it.
+pub trait Part: Default + Send {
+    /// Appends what is wanted of `line`, the next record. The error says what is wrong with it; the part is as before then, and
+    /// the log counts as damaged there.
+    fn read(&mut self, line: &Line) -> Result<(), String>;
+}
+
+/// All of it.
+impl Part for Vec<Message> {
+    fn read(&mut self, line: &Line) -> Result<(), String> {
+        line.message().map(|message| self.push(message))
+    }
+}
+
 /// Counts records, from 1; a record is durable when the log has synced up to its index.
 ///
-/// It holds for one life of the process. At a start the log numbers anew what it finds: the nth record handed
-/// to `visit` has index n, and the first one appended has the index after them.
+/// It holds for one life of the process. At a start the log numbers anew what it finds: the nth record that is
+/// taken has index n, and the first one appended has the index after them.
 pub type LogIndex = u64;
 
 /// What the log has to say, some time after it was asked. Handed to the node in a step of its own, never from

@@ -28,9 +28,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::LogIndex;
+use super::block::{End, Scan};
 use super::places::{Place, Places};
-use super::segment::{self, End, Scan, Visit};
+use super::read_ahead::{Blocks, Reading};
+use super::{LogIndex, Part, segment};
 use crate::error::StartError;
 
 /// What to do with a damaged log.
@@ -92,20 +93,37 @@ struct Damage {
     reason: String,
 }
 
-/// Reads the log in `folder`, hands its records to `visit` in order, and cuts off a torn tail. Damage
+/// Reads the log in `folder`, hands its records to `take` in order, part by part, and cuts off a torn tail. Damage
 /// is an error, or is repaired when `on_damage` says so. Returns where the records stand, besides.
-pub(super) fn recover(
+pub(super) fn recover<P: Part>(
     folder: &Path,
     on_damage: OnDamage,
-    visit: Visit,
+    reading: Reading,
+    take: &mut dyn FnMut(P),
 ) -> Result<(Recovery, Places), StartError> {
     let (first, numbers) =
         remove_forgotten(folder).map_err(|error| unusable(folder, "tidy", error))?;
     let mut recovery = Recovery { first_segment: first, ..Recovery::default() };
     let mut places = Places::default();
-    let treat = |damage, recovery, places| {
-        Ok((settle(folder, &numbers, damage, on_damage, recovery)?, places))
-    };
+    let damage = reading.ahead(folder, &numbers, |blocks| {
+        take_segments(folder, &numbers, blocks, &mut recovery, &mut places, take)
+    })?;
+    if let Some(damage) = damage {
+        recovery = settle(folder, &numbers, damage, on_damage, recovery)?;
+    }
+    Ok((recovery, places))
+}
+
+/// Takes the segments `numbers`, up to the end of the log or the first damage, which it returns.
+fn take_segments<P: Part>(
+    folder: &Path,
+    numbers: &[u64],
+    blocks: &mut Blocks<P>,
+    recovery: &mut Recovery,
+    places: &mut Places,
+    take: &mut dyn FnMut(P),
+) -> Result<Option<Damage>, StartError> {
+    let first = recovery.first_segment;
     // A log that was said to begin somewhere has at least that segment.
     let has_none = first > 1 && numbers.is_empty();
     let expected = numbers.iter().copied().chain(has_none.then_some(0));
@@ -113,18 +131,16 @@ pub(super) fn recover(
         let path = folder.join(segment::file_name(number));
         if found != number {
             let reason = "the file is missing".into();
-            let damage = Damage { number, good_bytes: None, line: 1, reason };
-            return treat(damage, recovery, places);
+            return Ok(Some(Damage { number, good_bytes: None, line: 1, reason }));
         }
-        let scan = segment::read(&path, visit).map_err(|error| unusable(&path, "read", error))?;
-        note_places(&mut places, number, &scan, recovery.records + 1);
-        recovery.records += scan.records;
+        let taken = take_segment(number, blocks, recovery, places, take)
+            .map_err(|error| unusable(&path, "read", error))?;
         recovery.segments += 1;
         let is_last = numbers.last() == Some(&number);
-        let reason = match scan.end {
+        let reason = match taken.end {
             End::Whole => continue,
             End::Torn { bytes } if is_last => {
-                cut(&path, scan.good_bytes).map_err(|error| unusable(&path, "cut", error))?;
+                cut(&path, taken.good_bytes).map_err(|error| unusable(&path, "cut", error))?;
                 log::warn!("{}: cut off {bytes} bytes of an unfinished last line", path.display());
                 recovery.torn_bytes = bytes;
                 continue;
@@ -132,11 +148,41 @@ pub(super) fn recover(
             End::Torn { .. } => "it has no end, and a later segment follows".into(),
             End::Damaged { reason } => reason,
         };
-        let line = scan.records + 1;
-        let damage = Damage { number, good_bytes: Some(scan.good_bytes), line, reason };
-        return treat(damage, recovery, places);
+        let line = taken.records + 1;
+        return Ok(Some(Damage { number, good_bytes: Some(taken.good_bytes), line, reason }));
     }
-    Ok((recovery, places))
+    Ok(None)
+}
+
+/// What was taken of a segment, up to its end or the first fault.
+struct Taken {
+    records: u64,
+    good_bytes: u64,
+    end: End,
+}
+
+/// Takes the blocks of segment `number`, which are the next ones.
+fn take_segment<P: Part>(
+    number: u64,
+    blocks: &mut Blocks<P>,
+    recovery: &mut Recovery,
+    places: &mut Places,
+    take: &mut dyn FnMut(P),
+) -> io::Result<Taken> {
+    let mut taken = Taken { records: 0, good_bytes: 0, end: End::Whole };
+    while let Some((is_last, scan)) = blocks.take_next() {
+        let scan = scan?;
+        note_places(places, number, &scan, recovery.records + 1);
+        recovery.records += scan.records;
+        taken.records += scan.records;
+        taken.good_bytes += scan.good_bytes;
+        take(scan.part);
+        if is_last || scan.end != End::Whole {
+            taken.end = scan.end;
+            break;
+        }
+    }
+    Ok(taken)
 }
 
 /// Removes the segments that a crash has left of those that were forgotten. Returns with which segment the log
@@ -155,8 +201,8 @@ fn remove_forgotten(folder: &Path) -> io::Result<(u64, Vec<u64>)> {
     Ok((first, kept))
 }
 
-/// Notes where the records of segment `number` stand, of which the first has index `first`.
-fn note_places(places: &mut Places, number: u64, scan: &Scan, first: LogIndex) {
+/// Notes where the records of the next block of segment `number` stand, of which the first has index `first`.
+fn note_places<P>(places: &mut Places, number: u64, scan: &Scan<P>, first: LogIndex) {
     let shift = |place: &Place| Place { index: place.index + first, ..*place };
     let marks: Vec<Place> = scan.places.iter().map(shift).collect();
     places.extend(number, &marks, first + scan.records, scan.good_bytes);

@@ -15,12 +15,9 @@
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use super::places::Place;
-use super::record::Line;
 
 /// The name of segment `number`, such as `00000001.jsonl`.
 pub fn file_name(number: u64) -> String {
@@ -90,70 +87,6 @@ pub fn link_aside(path: &Path) -> io::Result<PathBuf> {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => count += 1,
             Err(error) => return Err(error),
         }
-    }
-}
-
-/// How the reading of a segment ended.
-#[derive(Debug, PartialEq, Eq)]
-pub enum End {
-    /// After a complete line, or in an empty file.
-    Whole,
-    /// In the middle of a line.
-    Torn {
-        /// How much of that line there is, in bytes.
-        bytes: u64,
-    },
-    /// At a complete line that is not as it was written.
-    Damaged {
-        /// What is wrong with it.
-        reason: String,
-    },
-}
-
-/// What [`read`] found.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Scan {
-    /// How many records are sound, counted from the beginning.
-    pub records: u64,
-    /// How long they are together, in bytes.
-    pub good_bytes: u64,
-    /// Where some of them begin, the first one included; indices count from 0 here.
-    pub places: Vec<Place>,
-    /// What came after them.
-    pub end: End,
-}
-
-/// What takes the records of a segment; the error says what is wrong with one.
-pub type Visit<'a> = &'a mut dyn FnMut(&Line) -> Result<(), String>;
-
-/// Reads the segment at `path` up to its end or the first fault, and hands each record to `visit`. That it
-/// cannot be read is an error, not a fault of what is written there.
-pub fn read(path: &Path, visit: Visit) -> io::Result<Scan> {
-    let mut file = BufReader::with_capacity(256 * 1024, File::open(path)?);
-    let mut scan = Scan { records: 0, good_bytes: 0, places: Vec::new(), end: End::Whole };
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        file.read_until(b'\n', &mut line)?;
-        match line.split_last() {
-            None => return Ok(scan),
-            Some((b'\n', text)) => {
-                if let Err(reason) = Line::check(text).and_then(|line| visit(&line)) {
-                    scan.end = End::Damaged { reason };
-                    return Ok(scan);
-                }
-            }
-            Some(_) => {
-                scan.end = End::Torn { bytes: line.len() as u64 };
-                return Ok(scan);
-            }
-        }
-        let place = Place { index: scan.records, offset: scan.good_bytes };
-        if scan.places.last().is_none_or(|last| last.is_far_from(&place)) {
-            scan.places.push(place);
-        }
-        scan.records += 1;
-        scan.good_bytes += line.len() as u64;
     }
 }
 

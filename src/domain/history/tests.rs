@@ -68,18 +68,30 @@ fn what_is_released_is_still_known() {
 #[test]
 fn what_the_log_held_needs_no_message() {
     let whole = history();
-    let mut history = History::default();
-    for (place, msg) in whole.iter().enumerate() {
-        let outline = Outline::of(&msg).unwrap();
-        assert_eq!(history.push_outline(outline), Some(place));
-        assert_eq!(history.push_outline(outline), None);
+    // Parts of the log end anywhere. What stands there twice is taken once.
+    for cut in 0..6 {
+        let mut history = History::default();
+        let mut parts = [Outlines::default(), Outlines::default()];
+        for (place, msg) in whole.iter().enumerate() {
+            let (part, first) = if place < cut { (0, 0) } else { (1, cut) };
+            let (outline, record) = (Outline::of(&msg).unwrap(), (place - first) as u32 * 10 + 10);
+            parts[part].push(outline, Some(place as u64), record);
+            parts[part].push(outline, Some(99), record + 1);
+        }
+        assert_eq!(history.push_outlines(&parts[0], 0), (cut as u64).saturating_sub(1));
+        assert_eq!(history.push_outlines(&parts[1], cut as u64 * 10), 5);
+        history.index();
+        assert_eq!((history.len(), history.iter().count(), history.shown_count()), (6, 0, 5));
+        for place in 0..6 {
+            assert_eq!(history.stamp_at(place), whole.stamp_at(place));
+            assert_eq!(history.record_of(place), whole.record_of(place));
+            assert_eq!(history.is_repeat(place), place == 3);
+        }
+        assert_eq!(history.place_of("s", "4"), Some(4));
+        assert_eq!((history.count_of(&"b".into()), history.count_of(&"c".into())), (3, 0));
+        assert_eq!(push(&mut history, chat("a", 4, "6")), Some(6));
+        assert_eq!(history.first_in_memory(), 6);
     }
-    history.index();
-    assert_eq!((history.len(), history.iter().count(), history.shown_count()), (6, 0, 5));
-    assert!(history.is_repeat(3));
-    assert_eq!(history.place_of("s", "4"), Some(4));
-    assert_eq!(push(&mut history, chat("a", 4, "6")), Some(6));
-    assert_eq!(history.first_in_memory(), 6);
 }
 
 #[test]

@@ -52,6 +52,7 @@ use tracing::Tracing;
 
 mod hasher;
 mod health_check;
+mod past;
 mod run;
 mod time_sync;
 mod tracing;
@@ -111,6 +112,8 @@ struct Shell {
     elections: Sender<(ConnId, Message)>,
     /// Wakes a hasher. A full one loses nothing: then all of them are awake, and look again.
     hashers: Sender<()>,
+    /// Wakes `past-sender`; nothing is lost when it is full.
+    past: Sender<()>,
     /// Why the node has to end: the first reason counts.
     failures: (Sender<String>, Receiver<String>),
     label: NodeLabel,
@@ -129,6 +132,7 @@ impl ServerNode {
         let log_threads = Threads::new(self.server_id.as_str());
         let (elections, election_queue) = bounded(ELECTION_QUEUE);
         let (hashers, hash_wakes) = bounded(hasher::count());
+        let (past, past_wakes) = bounded(1);
         let heartbeat_interval = self.config.timing.detector.heartbeat_interval;
         let trace = outside.trace.map(|file| Tracing::start(&self.config, file, &log_threads));
         let trace = trace.transpose().map_err(|error| no_thread(&error))?;
@@ -141,6 +145,7 @@ impl ServerNode {
             threads: threads.clone(),
             elections,
             hashers,
+            past,
             failures: bounded(1),
             label: outside.label,
             trace,
@@ -148,7 +153,8 @@ impl ServerNode {
         let running = RunningServer { shell, threads, log_threads, address };
         let started = running
             .spawn_threads(outside.listener, election_queue, heartbeat_interval)
-            .and_then(|()| hasher::spawn(&running.shell, &hash_wakes));
+            .and_then(|()| hasher::spawn(&running.shell, &hash_wakes))
+            .and_then(|()| past::spawn(&running.shell, past_wakes));
         if let Err(error) = started {
             running.stop();
             return Err(no_thread(&error));
@@ -293,9 +299,13 @@ impl Shell {
         }
         let fatal = node.fatal().map(str::to_string);
         let hashes = node.has_hash_job();
+        let has_past = node.has_past_to_send();
         drop(node);
         if hashes {
             let _ = self.hashers.try_send(());
+        }
+        if has_past {
+            let _ = self.past.try_send(());
         }
         self.stepped.notify_all();
         if let Some(reason) = fatal {

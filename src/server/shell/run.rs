@@ -96,9 +96,11 @@ impl Made {
         };
         let options = LogOptions { segment_bytes: config.segment_bytes, ..LogOptions::default() };
         // Where a majority has whatever counts, a damaged log is fetched again; the ring's operator has to say so.
-        let repairs = config.repair || config.design.has_one_order();
+        let has_one_order = config.design.has_one_order();
+        let repairs = config.repair || has_one_order;
         let on_damage = if repairs { OnDamage::SetAside } else { OnDamage::Refuse };
-        let how = Opening { options, on_damage, can_repair: config.bootstrap_expect > 1 };
+        let can_repair = config.bootstrap_expect > 1;
+        let how = Opening { options, on_damage, can_repair, has_one_order };
         let (log, node) = how.open(&mut folder, &mut rng, make_node)?;
         let mut connections = ConnectionSettings::new(config.id.as_str());
         connections.frame_bytes_max = config.frame_bytes_max;
@@ -117,6 +119,8 @@ struct Opening {
     on_damage: OnDamage,
     /// Whether other servers have what is missing here.
     can_repair: bool,
+    /// Whether the server wants whole messages.
+    has_one_order: bool,
 }
 
 impl Opening {
@@ -166,8 +170,12 @@ impl Opening {
             }
             node
         };
-        let (log, node, recovery) =
-            folder.open_log(&self.options, self.on_damage, rng, make, ServerNode::recover_line)?;
+        let (options, on_damage) = (&self.options, self.on_damage);
+        let (log, node, recovery) = if self.has_one_order {
+            folder.open_log(options, on_damage, rng, make, ServerNode::recover_messages)?
+        } else {
+            folder.open_log(options, on_damage, rng, make, ServerNode::recover_chats)?
+        };
         log::info!("{recovery}");
         Ok((log, node))
     }

@@ -21,6 +21,7 @@ use crate::server::ServerNode;
 use crate::server::clients::{HISTORY_DEFAULT, invalid};
 use crate::server::connections::Hindrance;
 use crate::server::peers::parse;
+use crate::server::replay::Portion;
 use crate::server::step::Step;
 
 /// How long the messages of one page of history are together, in bytes: small beside a frame.
@@ -157,17 +158,24 @@ impl ServerNode {
         first.map_or(ordered.storage.applied(), |place| place.seq() - 1)
     }
 
-    /// Sends sessions that are shown the past of a room as much of it as they can take.
+    /// Sends sessions that are shown the past of a room as much of it as they can take, and fits into one step.
     pub(super) fn pump_ordered_replays(&mut self, step: &Step) {
-        let Some(ordered) = &mut self.ordered else { return };
-        for ((session, room_id), mut replay) in std::mem::take(&mut ordered.replays) {
-            let Some(client) = self.clients.get(&session) else { continue };
+        let count = self.ordered.as_ref().map_or(0, |ordered| ordered.replays.len());
+        let mut portion = Portion::of_a_step();
+        for _ in 0..count {
+            if portion.is_used() {
+                break;
+            }
             let Some(ordered) = &mut self.ordered else { return };
+            let taken = self.replay_turns.take(&mut ordered.replays);
+            let Some(((session, room_id), mut replay)) = taken else { break };
+            let Some(client) = self.clients.get(&session) else { continue };
             let places = ordered.storage.places(&room_id);
             let mut spare = step.cm.spare_bytes(client.conn);
-            while replay.next < places.len() && spare > 0 {
+            while replay.next < places.len() && spare > 0 && !portion.is_used() {
                 let place = &places[replay.next];
                 replay.next += 1;
+                portion.take_message();
                 if !replay.tells(place) {
                     continue;
                 }
@@ -175,6 +183,7 @@ impl ServerNode {
                     continue;
                 };
                 spare = spare.saturating_sub(frame.len());
+                portion.take_bytes(frame.len());
                 step.cm.send_to_conn(client.conn, &frame);
             }
             if replay.next < places.len() {
@@ -184,6 +193,9 @@ impl ServerNode {
             // The session's own messages may have waited for this.
             step.cm.resume(client.conn);
             self.create_room(&room_id).add_client(&session);
+        }
+        if let Some(ordered) = &self.ordered {
+            self.replay_turns.end(&ordered.replays, &portion);
         }
     }
 

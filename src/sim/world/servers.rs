@@ -48,6 +48,9 @@ impl World {
         };
         let result = body(&mut running.node, &step);
         running.node.settle(&step);
+        while running.node.has_past_to_send() {
+            running.node.settle(&step);
+        }
         if let Some(tracer) = &running.tracer {
             tracer.end(&running.node.standing());
         }
