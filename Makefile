@@ -31,7 +31,7 @@ SERVER_OPTIONS = --design '$(DESIGN)' --discovery-port '$(DISCOVERY)' $(OPTIONS)
 SERVER = exec $(PROGRAM) server --peers '$(ADDRESSES)' $(SERVER_OPTIONS)
 
 .PHONY: help demo cluster node1 node2 node3 client status explain build test sim planted scale elections soak torture
-.PHONY: bench test-simulated test-others compare compare-ack deploy-test deploy-check lint docs clean
+.PHONY: bench growth test-simulated test-others compare compare-ack deploy-test deploy-check lint docs clean
 
 help: ## print this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
@@ -110,6 +110,10 @@ torture: ## break real servers of each design for FOR=60s, by a random seed
 bench: ## how fast servers are, and what the machine could do; WORKLOADS=writes is only that
 	@cargo build --release --quiet --locked
 	@exec $${CARGO_TARGET_DIR:-target}/release/roundtable bench $(WORKLOADS) --design '$(DESIGN)'
+
+growth: ## measure how cost grows, for some five minutes, and renew the guide's tables and picture of it
+	@cargo build --release --quiet --locked
+	@exec $${CARGO_TARGET_DIR:-target}/release/roundtable bench growth --design '$(DESIGN)' --into src/guide
 
 compare: ## measure the three designs under the same load and faults: a table, and a picture in SVG=compare.svg
 	@cargo build --release --quiet --locked

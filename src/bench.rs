@@ -41,8 +41,10 @@
 //! Leaves out: networks. All is loopback unless the servers that `--connect` names are elsewhere; then the bare figures are still of this
 //! machine. In their logs the rooms `bench-…` stay.
 //!
+//! `roundtable bench growth` measures with the same clients what a unit costs as one thing grows: [`growth`].
+//!
 //! Reading order: [`speech`] (bytes), [`poller`], [`links`] (connections), [`gather`] (they join), [`load`] (they talk), [`chat`],
-//! [`idle`], [`failover`], [`bare`], [`gauge`] (what it costs), [`figures`].
+//! [`idle`], [`failover`], [`bare`], [`gauge`] (what it costs), [`figures`], [`growth`].
 
 use std::fmt;
 use std::time::Duration;
@@ -60,6 +62,7 @@ mod failover;
 pub mod figures;
 mod gather;
 mod gauge;
+pub mod growth;
 mod idle;
 mod links;
 mod load;
@@ -67,6 +70,7 @@ mod poller;
 mod speech;
 mod target;
 mod watch;
+mod words;
 
 use figures::Figures;
 use watch::{Halt, Watch};
@@ -97,6 +101,17 @@ impl Workload {
     pub const ALL: [Self; 5] =
         [Self::FanOut, Self::Latency, Self::Writes, Self::Idle, Self::Failover];
 
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FanOut => "fan-out",
+            Self::Latency => "latency",
+            Self::Writes => "writes",
+            Self::Idle => "idle",
+            Self::Failover => "failover",
+        }
+    }
+
     /// How many servers it has unless told otherwise.
     pub fn nodes(self) -> usize {
         match self {
@@ -118,13 +133,7 @@ impl Workload {
 
 impl fmt::Display for Workload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::FanOut => "fan-out",
-            Self::Latency => "latency",
-            Self::Writes => "writes",
-            Self::Idle => "idle",
-            Self::Failover => "failover",
-        })
+        f.pad(self.name())
     }
 }
 
@@ -188,8 +197,8 @@ pub struct BenchSettings {
 /// How far it is.
 #[derive(Clone, Debug)]
 pub struct Progress {
-    /// What is measured.
-    pub workload: Workload,
+    /// What is measured, in a word.
+    pub what: &'static str,
     /// What is done for that.
     pub step: String,
     /// How much of the step is done, from 0 to 1.
@@ -207,7 +216,7 @@ pub fn run(
 ) -> Result<Option<Vec<Figures>>, StartError> {
     let mut all = Vec::new();
     for workload in &settings.workloads {
-        match measure(*workload, settings, &mut Watch::new(*workload, stop, tell)) {
+        match measure(*workload, settings, &mut Watch::new(workload.name(), stop, tell)) {
             Ok(rows) => all.extend(rows),
             Err(Halt::Stopped) => return Ok(None),
             Err(Halt::Failed(StartError::Other(reason))) => {

@@ -53,6 +53,20 @@ page!(
         "```"
     ],
     "raft",
+    "growth"
+);
+page!(
+    growth,
+    [
+        include_str!("guide/growth.md"),
+        include_str!("guide/growth.svg"),
+        "",
+        include_str!("guide/growth-seen.md"),
+        "```text",
+        include_str!("guide/growth.txt"),
+        "```"
+    ],
+    "elections",
     "scenarios"
 );
 page!(
@@ -77,7 +91,7 @@ page!(
         "",
         include_str!("guide/scenarios-differ.md")
     ],
-    "elections",
+    "growth",
     "trace"
 );
 page!(trace, [include_str!("guide/trace.md")], "scenarios", "exercises");

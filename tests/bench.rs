@@ -111,6 +111,33 @@ fn failover_reads_what_was_acknowledged() {
 }
 
 #[test]
+fn growth_tells_what_a_unit_costs() {
+    let folder = tempfile::tempdir().unwrap();
+    let into = folder.path().to_str().unwrap();
+    let axes = "rooms,servers,history";
+    let args = ["growth", "--quick", "--only", axes, "--into", into, "--format", "json"];
+    let output = bench(&args);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaint}");
+    let all: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let names: Vec<&Value> =
+        all["axes"].as_array().unwrap().iter().map(|axis| &axis["axis"]).collect();
+    assert_eq!(names, ["rooms", "servers", "history"]);
+    let last = |axis: usize| all["axes"][axis]["rows"].as_array().unwrap().last().unwrap();
+    assert_eq!(last(0)["rooms"], 100.0);
+    assert_measured(last(0), &["messages_per_second", "cpu_us_per_delivery"]);
+    assert_eq!(last(1)["servers"], 3.0);
+    let between = ["frames_per_message_and_other_server", "bytes_per_message_and_other_server"];
+    assert_measured(last(1), &between);
+    assert_eq!(last(2)["history"], 10_000.0);
+    assert_measured(last(2), &["ready_ms", "resident_mib", "join_ms", "cpu_us_per_new_message"]);
+    let tables = std::fs::read_to_string(folder.path().join("growth.txt")).unwrap();
+    assert!(tables.contains("DELIVERY  GROWTH") && tables.contains(" ×"), "{tables}");
+    let picture = std::fs::read_to_string(folder.path().join("growth.svg")).unwrap();
+    assert!(picture.starts_with("<svg") && picture.contains("\nservers\n"));
+}
+
+#[test]
 fn servers_that_run_are_measured_where_they_are() {
     let cluster = Cluster::start(3, &["--design", "sequencer"]);
     let pids: Vec<String> = cluster.servers.iter().map(|server| server.pid().to_string()).collect();
@@ -146,6 +173,8 @@ fn what_cannot_be_measured_is_said() {
     let table = [
         (&["--design", "paxos"][..], 2, "ring, sequencer, raft"),
         (&["dance"], 2, "fan-out"),
+        (&["growth", "--only", "hair"], 2, "members"),
+        (&["growth", "--into", "no/such/folder"], 1, "cannot write no/such/folder/growth.txt"),
         (&["--for", "soon"], 2, "is no time"),
         (&["failover", "--connect", &nobody], 2, "are not killed"),
         (&["failover", "--nodes", "1"], 2, "more --nodes"),

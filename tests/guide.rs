@@ -151,5 +151,5 @@ fn the_pages_follow_one_another() {
         assert!(place > last, "{name} stands elsewhere in the reading order");
         last = place;
     }
-    assert_eq!(pages.len(), 11);
+    assert_eq!(pages.len(), 12);
 }

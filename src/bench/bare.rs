@@ -280,13 +280,13 @@ mod tests {
             links.wait(PATIENCE, enter).unwrap();
         }
         let template = Template::new("a", 0, 100);
-        links.say(0, |out| (0..50).for_each(|number| template.put(number, out)));
+        links.say(0, |out| (0..50).for_each(|number| template.put(number, number, out)));
         links.flush(0);
         // What it says last goes to itself alone, and comes after everything that could come.
         let mut last = false;
         while (heard[0] < 50 || heard[1] < 50 || !last) && Instant::now() < end {
             if heard[0] == 50 && heard[1] == 50 && !links.is_blocked(2) {
-                links.say(2, |out| Template::new("b", 9, 20).put(0, out));
+                links.say(2, |out| Template::new("b", 9, 20).put(0, 0, out));
                 links.flush(2);
             }
             let hear = |place: usize, _, said: Heard| match said {

@@ -21,6 +21,7 @@ pub(super) const OTHER_FILES: u64 = 64;
 pub(super) fn fan_out(settings: &BenchSettings, watch: &mut Watch) -> Result<Figures, Halt> {
     let plan = Plan {
         rooms: settings.rooms,
+        groups: settings.rooms,
         members: settings.members.unwrap_or(100),
         senders: settings.senders,
         pace: Pace::Window(settings.window),
@@ -28,6 +29,7 @@ pub(super) fn fan_out(settings: &BenchSettings, watch: &mut Watch) -> Result<Fig
         acknowledged: true,
         text_bytes: settings.text_bytes,
         lasts: settings.lasts,
+        messages_max: None,
     };
     let shape = format!(
         "{} × {}, {} talk, window {}",
@@ -41,6 +43,7 @@ pub(super) fn latency(settings: &BenchSettings, watch: &mut Watch) -> Result<Fig
     let members = settings.members.unwrap_or(10);
     let plan = Plan {
         rooms: settings.rooms,
+        groups: settings.rooms,
         members,
         senders: settings.senders,
         pace: Pace::Rate(settings.rate),
@@ -48,6 +51,7 @@ pub(super) fn latency(settings: &BenchSettings, watch: &mut Watch) -> Result<Fig
         acknowledged: true,
         text_bytes: settings.text_bytes,
         lasts: settings.lasts,
+        messages_max: None,
     };
     let shape = format!("{} × {members}, {} a second", plan.rooms, settings.rate);
     talk(settings, Workload::Latency, plan, shape, watch)
@@ -65,7 +69,7 @@ fn talk(
     // The bare loop has both ends of each connection here.
     raise_open_files(2 * (plan.rooms * plan.members) as u64 + OTHER_FILES)?;
     let mut target = Target::prepare(settings, workload, watch)?;
-    let outcome = measure(&mut target, "", plan, watch)?;
+    let outcome = measure(&mut target, plan, watch)?;
     let mut figures = Figures::of_outcome(workload, shape, &target, &outcome);
     drop(target);
     // As many bytes for each delivery as the servers needed, acknowledgements included.
@@ -91,19 +95,14 @@ pub(super) enum Share {
     OfTime,
 }
 
-fn measure(
-    target: &mut Target,
-    what: &str,
-    plan: Plan,
-    watch: &mut Watch,
-) -> Result<Outcome, Halt> {
+fn measure(target: &mut Target, plan: Plan, watch: &mut Watch) -> Result<Outcome, Halt> {
     let rooms = target.rooms(plan.rooms);
     let seats = seats(&rooms, plan.members, &target.addresses);
     let gauge = target.gauge()?;
     let mut links = Links::new()?;
-    watch.begin(format!("{what}clients join"))?;
+    watch.begin("clients join")?;
     gather(&mut links, &seats, watch)?;
-    watch.begin(format!("{what}they talk"))?;
+    watch.begin("they talk")?;
     load::run(&mut links, &rooms, plan, &gauge, watch)
 }
 
@@ -178,6 +177,7 @@ fn write(
 ) -> Result<Figures, Halt> {
     let plan = Plan {
         rooms: clients,
+        groups: clients,
         members: 1,
         senders: 1,
         pace: Pace::Window(window),
@@ -185,8 +185,10 @@ fn write(
         acknowledged: true,
         text_bytes: settings.text_bytes,
         lasts: settings.lasts,
+        messages_max: None,
     };
     let shape = format!("{clients} × window {window}");
-    let outcome = measure(target, &format!("{shape}: "), plan, watch)?;
+    watch.about(&shape);
+    let outcome = measure(target, plan, watch)?;
     Ok(Figures::of_outcome(Workload::Writes, shape, target, &outcome))
 }

@@ -17,14 +17,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::figures::{Figures, Times, new_histogram};
-use super::gather::{Seat, gather, reason};
+use super::gather::{Key, Seat, gather, read, reason};
 use super::links::Links;
-use super::speech::{Heard, Template, put_joins};
+use super::speech::{Heard, Template};
 use super::target::Target;
 use super::watch::{Halt, PATIENCE, Watch};
 use super::{BenchSettings, Workload};
-use crate::domain::Message;
-use crate::domain::content::Joined;
 use crate::local_cluster::LocalCluster;
 use crate::torture::rest;
 
@@ -38,9 +36,6 @@ const LIMIT_NS: u64 = 60_000_000_000;
 const REST_NS: u64 = 10_000_000_000;
 /// How long the servers may take to be one again.
 const REST_LIMIT: Duration = Duration::from_secs(60);
-
-/// A message: its sender and its number.
-type Key = (usize, u32);
 
 /// Kills leaders.
 pub(super) fn failover(settings: &BenchSettings, watch: &mut Watch) -> Result<Figures, Halt> {
@@ -76,7 +71,8 @@ pub(super) fn failover(settings: &BenchSettings, watch: &mut Watch) -> Result<Fi
         let mut seen = Vec::new();
         for room in &rooms {
             let user = format!("{room}-reader{server}");
-            seen.append(&mut read(&Seat { address: *address, user, room: room.clone() }, watch)?);
+            let seat = Seat { address: *address, user, room: room.clone() };
+            seen.append(&mut read(&seat, u32::MAX, watch)?.seen);
         }
         let all: BTreeSet<Key> = seen.iter().copied().collect();
         figures.twice += (seen.len() - all.len()) as u64;
@@ -244,7 +240,7 @@ impl Round {
         {
             let number = writer.said_at.len() as u32;
             writer.said_at.push(now);
-            self.links.say(place, |out| writer.template.put(number, out));
+            self.links.say(place, |out| writer.template.put(number, number, out));
             self.links.flush(place);
         }
     }
@@ -273,38 +269,4 @@ impl Round {
         })?;
         failure.take().map_or(Ok(()), |failure| Err(Halt::failed(failure)))
     }
-}
-
-/// Everything that was ever said in the room of `seat`, as its server shows it.
-fn read(seat: &Seat, watch: &mut Watch) -> Result<Vec<Key>, Halt> {
-    let mut links = Links::new()?;
-    let cannot = |error| Halt::failed(format!("cannot connect to {}: {error}", seat.address));
-    let place = links.open(seat.address).map_err(cannot)?;
-    links.say(place, |out| put_joins(&seat.user, &seat.room, u32::MAX, out));
-    links.flush(place);
-    let (mut seen, mut announced, mut failure) = (Vec::new(), None, None);
-    let end = links.now() + LIMIT_NS;
-    while announced.is_none_or(|count| seen.len() < count) {
-        if links.now() > end {
-            return Err(Halt::failed(format!("{} does not show what was said", seat.address)));
-        }
-        links.wait(PATIENCE, |_, _, heard| match heard {
-            Heard::Delivery { sender, number } => seen.push((sender, number)),
-            Heard::Entered(body) => {
-                let content = Message::decode(body).ok().and_then(|msg| msg.content.parse().ok());
-                announced = content.map(|joined: Joined| joined.history as usize);
-            }
-            Heard::Refused(body) => failure = Some(reason(body)),
-            Heard::Gone => failure = Some("it closed the connection".into()),
-            _ => {}
-        })?;
-        if let Some(failure) = failure.take() {
-            return Err(Halt::failed(format!(
-                "{} does not show what was said: {failure}",
-                seat.address
-            )));
-        }
-        watch.go_on(1.0, String::new)?;
-    }
-    Ok(seen)
 }

@@ -10,11 +10,14 @@ use super::chat::Share;
 use super::gauge::Spent;
 use super::load::Outcome;
 use super::target::Target;
+use super::words::{aligned, bytes, duration, grouped, or_dash, percent};
 
 /// The longest time that is told apart from longer ones: five minutes, in nanoseconds.
 const TIME_MAX_NS: u64 = 300_000_000_000;
 /// Times are exact to so many digits.
 const DIGITS: u8 = 3;
+/// The first columns of the tables are names.
+const NAMES: usize = 2;
 /// More CPU than this spent by others, in cores, and the figures cannot be trusted.
 const OTHERS_CORES_MAX: f64 = 0.15;
 /// A message that is said so much after its time is worth a word, in microseconds.
@@ -281,7 +284,7 @@ pub fn table(all: &[Figures]) -> String {
         speed.extend(figures.bare.as_ref().map(|bare| bare_cells(bare, figures.workload)));
         price.push(price_cells(figures));
     }
-    let mut text = format!("{}\n{}", aligned(&speed), aligned(&price));
+    let mut text = format!("{}\n{}", aligned(&speed, NAMES), aligned(&price, NAMES));
     for figures in all {
         for note in figures.notes.iter().chain(&figures.warnings()) {
             let _ = writeln!(text, "{} {}: {note}", figures.workload, figures.shape);
@@ -330,78 +333,6 @@ fn price_cells(figures: &Figures) -> Vec<String> {
         or_dash(figures.load_cores.map(percent)),
         or_dash(figures.others_cores.map(percent)),
     ]
-}
-
-fn or_dash(cell: Option<String>) -> String {
-    cell.unwrap_or_else(|| "-".into())
-}
-
-/// Rows under each other, each column as wide as its widest cell: names to the left, figures to the right.
-fn aligned(rows: &[Vec<String>]) -> String {
-    const NAMES: usize = 2;
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| {
-        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
-            if column < NAMES { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-        });
-        let line = cells.collect::<Vec<_>>().join("  ");
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    text
-}
-
-/// `850 µs`, `1.25 ms`, `3.20 s`; `-` for none.
-fn duration(micros: f64) -> String {
-    match micros {
-        0.0 => "-".into(),
-        0.0..10.0 => format!("{micros:.1} µs"),
-        10.0..1e3 => format!("{micros:.0} µs"),
-        1e3..1e4 => format!("{:.2} ms", micros / 1e3),
-        1e4..1e5 => format!("{:.1} ms", micros / 1e3),
-        1e5..1e6 => format!("{:.0} ms", micros / 1e3),
-        _ => format!("{:.2} s", micros / 1e6),
-    }
-}
-
-/// `1,234,567`, without a fraction.
-fn grouped(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// `57 %`; `0.4 %` where that says more.
-fn percent(share: f64) -> String {
-    let share = share * 100.0;
-    if share < 9.95 { format!("{share:.1} %") } else { format!("{share:.0} %") }
-}
-
-/// `850 B`, `1.2 KiB`, `340 MiB`.
-fn bytes(count: f64) -> String {
-    let mut count = count;
-    let mut unit = "B";
-    for larger in ["KiB", "MiB", "GiB"] {
-        if count < 1024.0 {
-            break;
-        }
-        (count, unit) = (count / 1024.0, larger);
-    }
-    if count < 10.0 && unit != "B" {
-        format!("{count:.1} {unit}")
-    } else {
-        format!("{count:.0} {unit}")
-    }
 }
 
 #[cfg(test)]
@@ -481,29 +412,6 @@ mod tests {
             ["used up to 30 % of a core", "used 95 % of a core", "7.50 ms late", "2 messages were"]
         {
             assert!(text.contains(wanted), "{wanted}\n{text}");
-        }
-    }
-
-    #[test]
-    fn figures_are_short_for_people() {
-        let table = [
-            (duration(0.0), "-"),
-            (duration(4.25), "4.2 µs"),
-            (duration(850.0), "850 µs"),
-            (duration(1250.0), "1.25 ms"),
-            (duration(255_000.0), "255 ms"),
-            (duration(3_200_000.0), "3.20 s"),
-            (grouped(0.4), "0"),
-            (grouped(999.0), "999"),
-            (grouped(1_234_567.0), "1,234,567"),
-            (percent(0.004), "0.4 %"),
-            (percent(1.234), "123 %"),
-            (bytes(850.0), "850 B"),
-            (bytes(1228.8), "1.2 KiB"),
-            (bytes(340.0 * 1024.0 * 1024.0), "340 MiB"),
-        ];
-        for (text, wanted) in table {
-            assert_eq!(text, wanted);
         }
     }
 }

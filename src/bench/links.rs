@@ -232,7 +232,7 @@ mod tests {
         let (mut links, mut server) = pair();
         let mut bytes = Vec::new();
         let template = Template::new("r", 1, 20);
-        (0..3).for_each(|number| template.put(number, &mut bytes));
+        (0..3).for_each(|number| template.put(number, number, &mut bytes));
         let heard: Vec<String> =
             (0..3).map(|number| format!("{:?}", Heard::Delivery { sender: 1, number })).collect();
         server.set_nodelay(true).unwrap();

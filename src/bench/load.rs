@@ -10,6 +10,9 @@
 //! With a rate, times count from the moment when a message *should* have been said: if the servers, or this program,
 //! stand still for 100 ms, the hundred messages of that time are late, and are counted as late.
 //!
+//! People talk in groups. Mostly a group is a room; a group that has several rooms is in all of them, on the same connections, and
+//! who talks does so in each of them in turn ([`book`]).
+//!
 //! Each member expects each sender's next number: a number that is skipped is a lost message, one that comes again is
 //! shown twice. What has not come when nothing has come for [`DRAIN_LIMIT_NS`] is lost, too.
 
@@ -17,12 +20,14 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::figures::new_histogram;
-use super::gather::reason;
 use super::gauge::{Gauge, Spent, thread_cpu};
 use super::links::Links;
-use super::speech::{Heard, Template};
+use super::speech::Template;
 use super::watch::{Halt, PATIENCE, Watch};
+
+mod book;
+
+use book::Book;
 
 /// How long nothing may come until what is missing counts as lost, in nanoseconds.
 const DRAIN_LIMIT_NS: u64 = 10_000_000_000;
@@ -56,7 +61,9 @@ pub(super) enum Finish {
 pub(super) struct Plan {
     /// How many rooms.
     pub(super) rooms: usize,
-    /// How many members in each.
+    /// How many groups of members; group `g` is in the rooms `g`, `g + groups`, … As many as rooms unless these are shared out.
+    pub(super) groups: usize,
+    /// How many members in each group, and so in each room.
     pub(super) members: usize,
     /// How many of these talk.
     pub(super) senders: usize,
@@ -70,6 +77,15 @@ pub(super) struct Plan {
     pub(super) text_bytes: usize,
     /// How long is measured.
     pub(super) lasts: Duration,
+    /// It ends earlier when so many messages were said, the warm-up's included.
+    pub(super) messages_max: Option<u64>,
+}
+
+impl Plan {
+    /// In how many rooms each group is.
+    fn turns(&self) -> u32 {
+        (self.rooms / self.groups) as u32
+    }
 }
 
 /// What was measured.
@@ -99,11 +115,13 @@ pub(super) struct Outcome {
     pub(super) spent: Spent,
     /// What they have in memory at the end of it.
     pub(super) resident_kib: Option<u64>,
+    /// How many messages were said, the warm-up's included.
+    pub(super) said: u64,
     /// How long a message is as it is said.
     pub(super) said_bytes: usize,
 }
 
-/// Runs `plan` with the clients of `links`, which are in their rooms: first all members of the first room, then those of
+/// Runs `plan` with the clients of `links`, which are in their rooms: first all members of the first group, then those of
 /// the next; the first members of each talk.
 pub(super) fn run(
     links: &mut Links,
@@ -120,6 +138,7 @@ pub(super) fn run(
     gauge.ask();
     let (own_before, bytes_before) = (thread_cpu(), links.bytes_read());
     talk.go_on_until(talk.book.until, "", links, watch)?;
+    talk.book.until = talk.book.until.min(links.now().max(talk.book.from + 1));
     let own_cpu = thread_cpu() - own_before;
     let bytes = links.bytes_read() - bytes_before;
     let before = gauge.take();
@@ -128,7 +147,7 @@ pub(super) fn run(
     let after = gauge.take();
     let seconds = (talk.book.until - talk.book.from) as f64 / 1e9;
     let spent = before.zip(after).map(|(before, after)| after.since(&before));
-    let (lost, unanswered) = talk.missing();
+    let (lost, unanswered) = talk.book.missing(&talk.said);
     Ok(Outcome {
         seconds,
         count: talk.book.count,
@@ -136,6 +155,7 @@ pub(super) fn run(
         lost: talk.book.lost + lost,
         twice: talk.book.twice,
         unanswered,
+        said: talk.said_in_all,
         own_cores: own_cpu / seconds,
         own_cpu,
         late_max: talk.late_max,
@@ -146,145 +166,13 @@ pub(super) fn run(
     })
 }
 
-/// What becomes of the messages.
-struct Book {
-    plan: Plan,
-    /// `ring` of each sender's messages are told apart, by the last bits of their number.
-    mask: u32,
-    ring: usize,
-    /// By message: when it was, or should have been, said.
-    said_at: Vec<u64>,
-    /// By message: how many members were shown it.
-    showings: Vec<u32>,
-    /// By sender: how many messages are finished, and acknowledged.
-    finished: Vec<u32>,
-    acknowledged: Vec<u32>,
-    /// By member and sender of the room: the number that comes next.
-    expected: Vec<u32>,
-    /// By member: the first sender of its room.
-    first_sender: Vec<usize>,
-    /// What is measured lies between these.
-    from: u64,
-    until: u64,
-    count: u64,
-    times: Histogram<u64>,
-    lost: u64,
-    twice: u64,
-    heard_at: u64,
-    failure: Option<String>,
-}
-
-impl Book {
-    fn new(plan: Plan, begin: u64) -> Self {
-        let most = match plan.pace {
-            Pace::Window(window) => window,
-            Pace::Rate(_) => UNFINISHED_MAX,
-        };
-        let ring = (2 * most as usize).next_power_of_two();
-        let (people, senders) = (plan.rooms * plan.members, plan.rooms * plan.senders);
-        let from = begin + WARM_UP_MAX.min(plan.lasts / 5).as_nanos() as u64;
-        Self {
-            plan,
-            mask: ring as u32 - 1,
-            ring,
-            said_at: vec![0; senders * ring],
-            showings: vec![0; senders * ring],
-            finished: vec![0; senders],
-            acknowledged: vec![0; senders],
-            expected: vec![0; people * plan.senders],
-            first_sender: (0..people).map(|place| place / plan.members * plan.senders).collect(),
-            from,
-            until: from + plan.lasts.as_nanos() as u64,
-            count: 0,
-            times: new_histogram(),
-            lost: 0,
-            twice: 0,
-            heard_at: begin,
-            failure: None,
-        }
-    }
-
-    fn slot(&self, sender: usize, number: u32) -> usize {
-        sender * self.ring + (number & self.mask) as usize
-    }
-
-    #[inline]
-    fn hear(&mut self, place: usize, now: u64, heard: Heard) {
-        match heard {
-            Heard::Delivery { sender, number } => self.shown(place, now, sender, number),
-            Heard::Ack(number) => self.answered(place, now, number),
-            Heard::Refused(body) => {
-                self.failure = Some(format!("a server refuses: {}", reason(body)));
-            }
-            Heard::Gone => {
-                self.failure.get_or_insert("a server closed a connection".into());
-            }
-            _ => return,
-        }
-        self.heard_at = now;
-    }
-
-    #[inline]
-    fn shown(&mut self, place: usize, now: u64, sender: usize, number: u32) {
-        let of_room = sender.wrapping_sub(self.first_sender[place]);
-        if of_room >= self.plan.senders {
-            self.failure = Some("a server shows what was said in another room".into());
-            return;
-        }
-        let expected = &mut self.expected[place * self.plan.senders + of_room];
-        if number < *expected {
-            self.twice += 1;
-            return;
-        }
-        self.lost += u64::from(number - *expected);
-        *expected = number + 1;
-        if self.plan.finish == Finish::Shown {
-            let slot = self.slot(sender, number);
-            self.count(now, slot);
-            self.showings[slot] += 1;
-            if self.showings[slot] as usize == self.plan.members {
-                self.showings[slot] = 0;
-                self.finished[sender] += 1;
-            }
-        }
-    }
-
-    fn answered(&mut self, place: usize, now: u64, number: u32) {
-        let sender = self.first_sender[place] + place % self.plan.members;
-        // They come in the order of the messages.
-        if number < self.acknowledged[sender] {
-            self.twice += 1;
-            return;
-        }
-        self.acknowledged[sender] += 1;
-        if self.plan.finish == Finish::Acknowledged {
-            self.count(now, self.slot(sender, number));
-            self.finished[sender] += 1;
-        }
-    }
-
-    #[inline]
-    fn count(&mut self, now: u64, slot: usize) {
-        let said_at = self.said_at[slot];
-        // With a rate all that was due in the time counts, also what comes after it: else a standstill at its end would
-        // be hidden. With a window it is the rate that is asked for.
-        let at = match self.plan.pace {
-            Pace::Window(_) => now,
-            Pace::Rate(_) => said_at,
-        };
-        if at >= self.from && at < self.until {
-            self.count += 1;
-            self.times.saturating_record(now.saturating_sub(said_at));
-        }
-    }
-}
-
 struct Talk {
     book: Book,
+    /// By voice.
     templates: Vec<Template>,
-    /// By sender: how many messages were said.
+    /// By talker: how many messages were said.
     said: Vec<u32>,
-    /// With a rate: how many over all senders.
+    /// How many over all talkers.
     said_in_all: u64,
     begin: u64,
     late_max: u64,
@@ -292,24 +180,27 @@ struct Talk {
 
 impl Talk {
     fn new(room_names: &[String], plan: Plan, begin: u64) -> Self {
-        let senders = plan.rooms * plan.senders;
-        let template = |sender: usize| {
-            Template::new(&room_names[sender / plan.senders], sender, plan.text_bytes)
-        };
+        let template =
+            |voice: usize| Template::new(&room_names[voice / plan.senders], voice, plan.text_bytes);
         Self {
             book: Book::new(plan, begin),
-            templates: (0..senders).map(template).collect(),
-            said: vec![0; senders],
+            templates: (0..plan.rooms * plan.senders).map(template).collect(),
+            said: vec![0; plan.groups * plan.senders],
             said_in_all: 0,
             begin,
             late_max: 0,
         }
     }
 
-    /// Where the connection of `sender` is.
-    fn place(&self, sender: usize) -> usize {
+    /// Where the connection of `talker` is.
+    fn place(&self, talker: usize) -> usize {
         let plan = &self.book.plan;
-        sender / plan.senders * plan.members + sender % plan.senders
+        talker / plan.senders * plan.members + talker % plan.senders
+    }
+
+    /// Whether all was said that is to be said at most.
+    fn is_over(&self) -> bool {
+        self.book.plan.messages_max.is_some_and(|most| self.said_in_all >= most)
     }
 
     fn go_on_until(
@@ -322,7 +213,7 @@ impl Talk {
         let began = links.now();
         loop {
             let now = links.now();
-            if now >= end {
+            if now >= end || self.is_over() {
                 return Ok(());
             }
             match self.book.plan.pace {
@@ -330,7 +221,9 @@ impl Talk {
                 Pace::Rate(rate) => self.say_what_is_due(rate, links),
             }
             self.listen(Duration::from_nanos(end - now).min(PATIENCE), links)?;
-            let done = (now - began) as f64 / (end - began).max(1) as f64;
+            let of_time = (now - began) as f64 / (end - began).max(1) as f64;
+            let most = self.book.plan.messages_max;
+            let done = most.map_or(of_time, |most| self.said_in_all as f64 / most.max(1) as f64);
             watch.go_on(done, || self.progress(step, now))?;
         }
     }
@@ -353,16 +246,24 @@ impl Talk {
     }
 
     fn fill_windows(&mut self, window: u32, links: &mut Links) {
-        for sender in 0..self.said.len() {
-            let place = self.place(sender);
-            if self.said[sender] - self.book.finished[sender] < window && !links.is_blocked(place) {
+        for talker in 0..self.said.len() {
+            let place = self.place(talker);
+            if self.may_say(talker, window) && !links.is_blocked(place) {
                 let now = links.now();
-                while self.said[sender] - self.book.finished[sender] < window {
-                    self.say(sender, now, links);
+                while self.may_say(talker, window) {
+                    self.say(talker, now, links);
                 }
                 links.flush(place);
             }
         }
+    }
+
+    /// Whether `talker` has fewer than so many unfinished messages, and not too many of them in the room whose turn it is.
+    fn may_say(&self, talker: usize, window: u32) -> bool {
+        let said = self.said[talker];
+        said - self.book.finished[talker] < window
+            && !self.book.is_full(talker, said)
+            && !self.is_over()
     }
 
     /// When the next message is due with a rate, as long as anything is to be said.
@@ -375,26 +276,25 @@ impl Talk {
     fn say_what_is_due(&mut self, rate: u32, links: &mut Links) {
         while let Some(due) = self.next_due(rate) {
             let now = links.now();
-            let sender = (self.said_in_all % self.said.len() as u64) as usize;
+            let talker = (self.said_in_all % self.said.len() as u64) as usize;
             // A server that lets so much wait is waited for; the messages meanwhile are late.
-            let too_many = self.said[sender] - self.book.finished[sender] >= UNFINISHED_MAX;
-            if due > now || too_many {
+            if due > now || !self.may_say(talker, UNFINISHED_MAX) {
                 return;
             }
             self.late_max = self.late_max.max(now - due);
-            self.said_in_all += 1;
-            self.say(sender, due, links);
-            links.flush(self.place(sender));
+            self.say(talker, due, links);
+            links.flush(self.place(talker));
         }
     }
 
-    fn say(&mut self, sender: usize, at: u64, links: &mut Links) {
-        let number = self.said[sender];
-        let slot = self.book.slot(sender, number);
-        self.book.said_at[slot] = at;
-        self.said[sender] += 1;
-        let place = self.place(sender);
-        links.say(place, |out| self.templates[sender].put(number, out));
+    fn say(&mut self, talker: usize, at: u64, links: &mut Links) {
+        let id = self.said[talker];
+        let (voice, number) = self.book.voice_of(talker, id);
+        self.book.note_said(voice, number, at);
+        self.said[talker] += 1;
+        self.said_in_all += 1;
+        let place = self.place(talker);
+        links.say(place, |out| self.templates[voice].put(id, number, out));
     }
 
     /// Waits until all that was said has come, or nothing comes any more.
@@ -406,25 +306,13 @@ impl Talk {
                 self.say_what_is_due(rate, links);
                 unsaid = self.next_due(rate).is_some();
             }
-            let complete = !unsaid && self.missing() == (0, 0);
+            let complete = !unsaid && self.book.missing(&self.said) == (0, 0);
             if complete || links.now().saturating_sub(self.book.heard_at) >= DRAIN_LIMIT_NS {
                 return Ok(());
             }
             self.listen(PATIENCE, links)?;
             watch.go_on(1.0, || "waits for the rest".into())?;
         }
-    }
-
-    /// What has not come yet: showings, and acknowledgements.
-    fn missing(&self) -> (u64, u64) {
-        let plan = &self.book.plan;
-        let showings = self.book.expected.iter().enumerate().map(|(place, next)| {
-            let sender = self.book.first_sender[place / plan.senders] + place % plan.senders;
-            u64::from(self.said[sender].saturating_sub(*next))
-        });
-        let answers = self.said.iter().zip(&self.book.acknowledged);
-        let answers: u64 = answers.map(|(said, answered)| u64::from(said - answered)).sum();
-        (showings.sum(), if plan.acknowledged { answers } else { 0 })
     }
 }
 

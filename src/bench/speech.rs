@@ -36,6 +36,11 @@ pub(super) fn put_joins(user: &str, room: &str, history: u32, out: &mut Vec<u8>)
         ),
         out,
     );
+    put_enter(room, history, out);
+}
+
+/// Puts JOIN_ROOM into `room` with so much `history` into `out`.
+pub(super) fn put_enter(room: &str, history: u32, out: &mut Vec<u8>) {
     put(
         &format!(
             r#"{{"message_id":"enter","type":"JOIN_ROOM","room_id":"{room}","content":{{"history":{history}}}}}"#
@@ -75,13 +80,12 @@ impl Template {
         Self { frame, id_at, number_at: PREFIX_BYTES + before.len() }
     }
 
-    /// Puts message `number` into `out`.
-    pub(super) fn put(&self, number: u32, out: &mut Vec<u8>) {
+    /// Puts message `number` into `out`, as message `id` of its connection: the same unless that has several rooms.
+    pub(super) fn put(&self, id: u32, number: u32, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.frame);
-        let digits = hex(number);
-        for at in [self.id_at, self.number_at] {
-            out[start + at..][..NUMBER_DIGITS].copy_from_slice(&digits);
+        for (at, value) in [(self.id_at, id), (self.number_at, number)] {
+            out[start + at..][..NUMBER_DIGITS].copy_from_slice(&hex(value));
         }
     }
 
@@ -210,7 +214,7 @@ mod tests {
     fn what_is_said_is_what_servers_read() {
         let mut said = Vec::new();
         put_joins("b1", "bench", 0, &mut said);
-        Template::new("bench", 0x2b, 40).put(0x1f, &mut said);
+        Template::new("bench", 0x2b, 40).put(0x1f, 0x1f, &mut said);
         put_heartbeat(&mut said);
         let msgs: Vec<Message> =
             bodies(&said).into_iter().map(|body| Message::decode(body).unwrap()).collect();

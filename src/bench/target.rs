@@ -6,10 +6,11 @@ use super::gauge::Gauge;
 use super::watch::{Halt, Watch};
 use super::{BenchSettings, Servers, Workload};
 use crate::client::query_status_of_room;
+use crate::config::Design;
 use crate::local_cluster::{ClusterSettings, LocalCluster, Place, ServerProcess};
 
 /// A room that does not exist: STATUS about it is short.
-const NO_ROOM: &str = "-";
+pub(super) const NO_ROOM: &str = "-";
 
 /// Some servers that agree on a leader.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub(super) struct Target {
     pub(super) design: String,
     /// Those that were started for this.
     pub(super) own: Option<LocalCluster>,
+    /// The processes of the others, as far as they were named.
     pids: Vec<u32>,
     /// Makes names unique: in the servers' logs there may be other measurements.
     name: String,
@@ -33,28 +35,10 @@ impl Target {
         workload: Workload,
         watch: &mut Watch,
     ) -> Result<Self, Halt> {
-        let name = format!("bench-{:08x}", fastrand::Rng::new().u32(..));
         match &settings.servers {
             Servers::Own { design, nodes } => {
-                watch.begin("servers start")?;
-                let common = ClusterSettings {
-                    servers: nodes.unwrap_or(workload.nodes()),
-                    design: design.to_string(),
-                    flags: vec!["--log".into(), "warn".into()],
-                };
-                let started =
-                    LocalCluster::start(&common, watch.stop(), |place: Place| place.peers());
-                let own = watch.unless_stopped(started)?;
-                let addresses = own.servers().iter().map(ServerProcess::address).collect();
-                let pids = own.servers().iter().filter_map(ServerProcess::pid).collect();
-                Ok(Self {
-                    addresses,
-                    design: common.design,
-                    own: Some(own),
-                    pids,
-                    name,
-                    rooms_used: 0,
-                })
+                let servers = nodes.unwrap_or(workload.nodes());
+                Self::start(*design, servers, |place| place.peers(), watch)
             }
             Servers::Given { connect, pids } => {
                 watch.begin("servers are asked")?;
@@ -71,14 +55,43 @@ impl Target {
                     }
                     design = status.design;
                 }
-                Ok(Self { addresses, design, own: None, pids: pids.clone(), name, rooms_used: 0 })
+                Ok(Self::new(addresses, design, None, pids.clone()))
             }
         }
     }
 
-    /// Looks at these servers.
+    /// Starts so many servers that find each other by the flags that `flags_of` has for each.
+    pub(super) fn start(
+        design: Design,
+        servers: usize,
+        flags_of: impl Fn(Place) -> Vec<String>,
+        watch: &mut Watch,
+    ) -> Result<Self, Halt> {
+        watch.begin("servers start")?;
+        let flags = vec!["--log".into(), "warn".into()];
+        let common = ClusterSettings { servers, design: design.to_string(), flags };
+        let own = watch.unless_stopped(LocalCluster::start(&common, watch.stop(), flags_of))?;
+        let addresses = own.servers().iter().map(ServerProcess::address).collect();
+        Ok(Self::new(addresses, common.design, Some(own), Vec::new()))
+    }
+
+    fn new(
+        addresses: Vec<SocketAddr>,
+        design: String,
+        own: Option<LocalCluster>,
+        pids: Vec<u32>,
+    ) -> Self {
+        let name = format!("bench-{:08x}", fastrand::Rng::new().u32(..));
+        Self { addresses, design, own, pids, name, rooms_used: 0 }
+    }
+
+    /// Looks at these servers, as they run now.
     pub(super) fn gauge(&self) -> Result<Gauge, Halt> {
-        Ok(Gauge::start(self.pids.clone(), self.addresses.clone())?)
+        let pids = self.own.as_ref().map_or_else(
+            || self.pids.clone(),
+            |own| own.servers().iter().filter_map(ServerProcess::pid).collect(),
+        );
+        Ok(Gauge::start(pids, self.addresses.clone())?)
     }
 
     /// The names of so many rooms that nobody has used.
@@ -91,8 +104,7 @@ impl Target {
     /// Servers that do not exist.
     #[cfg(test)]
     pub(super) fn nowhere() -> Self {
-        let (design, name) = ("ring".into(), "bench".into());
-        Self { addresses: Vec::new(), design, own: None, pids: Vec::new(), name, rooms_used: 0 }
+        Self::new(Vec::new(), "ring".into(), None, Vec::new())
     }
 }
 

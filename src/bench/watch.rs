@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
-use super::{Progress, Workload};
+use super::Progress;
 use crate::error::StartError;
 
 /// How long anything waits before it looks whether it was stopped.
@@ -43,9 +43,10 @@ impl From<io::Error> for Halt {
     }
 }
 
-/// Who watches one workload.
+/// Who watches one workload, or one axis of growth.
 pub(super) struct Watch<'a> {
-    workload: Workload,
+    what: &'static str,
+    about: String,
     step: String,
     stop: &'a Receiver<()>,
     tell: &'a mut dyn FnMut(&Progress),
@@ -53,18 +54,23 @@ pub(super) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// `tell` hears of `workload`; disconnecting `stop` stops it.
+    /// `tell` hears of `what`; disconnecting `stop` stops it.
     pub(super) fn new(
-        workload: Workload,
+        what: &'static str,
         stop: &'a Receiver<()>,
         tell: &'a mut dyn FnMut(&Progress),
     ) -> Self {
-        Self { workload, step: String::new(), stop, tell, told: None }
+        Self { what, about: String::new(), step: String::new(), stop, tell, told: None }
+    }
+
+    /// The steps that follow are about that: `64 × window 1: they talk`.
+    pub(super) fn about(&mut self, part: &str) {
+        self.about = format!("{part}: ");
     }
 
     /// Another step begins.
-    pub(super) fn begin(&mut self, step: impl Into<String>) -> Result<(), Halt> {
-        self.step = step.into();
+    pub(super) fn begin(&mut self, step: impl AsRef<str>) -> Result<(), Halt> {
+        self.step = format!("{}{}", self.about, step.as_ref());
         self.told = None;
         self.go_on(0.0, String::new)
     }
@@ -77,8 +83,8 @@ impl<'a> Watch<'a> {
         let now = Instant::now();
         if self.told.is_none_or(|told| now - told >= TELL_EVERY) {
             self.told = Some(now);
-            let (workload, step) = (self.workload, self.step.clone());
-            (self.tell)(&Progress { workload, step, done: done.clamp(0.0, 1.0), text: text() });
+            let (what, step) = (self.what, self.step.clone());
+            (self.tell)(&Progress { what, step, done: done.clamp(0.0, 1.0), text: text() });
         }
         Ok(())
     }

@@ -3,9 +3,10 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::args::{Format, parse_time};
+use super::growth::GrowthArgs;
 use super::stopping::Stopping;
 use super::{Outcome, complain};
 use crate::bench::figures::{Figures, table};
@@ -30,11 +31,24 @@ Examples:
   roundtable bench writes --design raft --writes 1x1,16x1,64x1,256x1,1x256
   roundtable bench failover --design raft --nodes 5 --rounds 20
   roundtable bench latency --connect 10.0.0.1:7001,10.0.0.2:7001
-  roundtable bench fan-out --format json | jq '.[].cpu_s_per_million'";
+  roundtable bench fan-out --format json | jq '.[].cpu_s_per_million'
+  roundtable bench growth --help                           how cost grows, as tables and a picture";
+
+/// What else `roundtable bench` can do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Measure how cost grows with members, rooms, servers, the size of a text, and the past: tables, and a picture
+    #[command(after_help = super::growth::EXAMPLES)]
+    Growth(GrowthArgs),
+}
 
 /// The options of `roundtable bench`.
 #[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct BenchArgs {
+    /// Something else than workloads.
+    #[command(subcommand)]
+    pub command: Option<BenchCommand>,
     /// What is measured: fan-out, latency, writes, idle, failover [default: all, in turn]
     #[arg(value_name = "WORKLOAD", value_enum, hide_possible_values = true)]
     pub workloads: Vec<Workload>,
@@ -115,11 +129,13 @@ fn parse_writes(text: &str) -> Result<Writes, String> {
 
 /// Measures and prints; fails when a promise was broken, or when it was stopped.
 pub fn run(args: &BenchArgs) -> Result<Outcome, StartError> {
+    if let Some(BenchCommand::Growth(args)) = &args.command {
+        return super::growth::run(args);
+    }
     let settings = settings_of(args)?;
     let stopping = Stopping::listen()?;
     let terminal = std::io::stderr().is_terminal();
-    // A program that reads the figures does not want to read what goes on.
-    let mut show = Show { bar: terminal, lines: args.format == Format::Text, last: String::new() };
+    let mut show = Show::new(terminal, args.format == Format::Text);
     let measured = bench::run(&settings, stopping.signal(), &mut |progress| show.tell(progress));
     show.clear();
     let Some(all) = measured? else {
@@ -204,25 +220,31 @@ fn no_failover(servers: &Servers) -> Option<String> {
 }
 
 /// How far it is: a bar on a terminal, else a line for each step.
-struct Show {
+pub(super) struct Show {
     bar: bool,
     lines: bool,
     last: String,
 }
 
 impl Show {
-    fn tell(&mut self, progress: &Progress) {
-        let Progress { workload, step, done, text } = progress;
+    /// A bar on a terminal. Elsewhere lines, if it is people who read: a program that reads the figures does not want to read what goes on.
+    pub(super) fn new(terminal: bool, people: bool) -> Self {
+        Self { bar: terminal, lines: people, last: String::new() }
+    }
+
+    /// So far it is.
+    pub(super) fn tell(&mut self, progress: &Progress) {
+        let Progress { what, step, done, text } = progress;
         let mut out = std::io::stderr();
         if self.bar {
             let bar =
                 (1..=BAR).map(|part| if part as f64 <= done * BAR as f64 { '█' } else { '·' });
             let bar: String = bar.collect();
-            let _ = write!(out, "\r\x1b[K{workload:<9} {bar}  {step}");
+            let _ = write!(out, "\r\x1b[K{what:<9} {bar}  {step}");
             let _ = if text.is_empty() { Ok(()) } else { write!(out, ": {text}") };
             let _ = out.flush();
         } else if self.lines {
-            let line = format!("{workload:<9} {step}");
+            let line = format!("{what:<9} {step}");
             if line != self.last {
                 let _ = writeln!(out, "{line}");
                 self.last = line;
@@ -230,7 +252,8 @@ impl Show {
         }
     }
 
-    fn clear(&self) {
+    /// Takes the bar away.
+    pub(super) fn clear(&self) {
         if self.bar {
             let _ = write!(std::io::stderr(), "\r\x1b[K");
         }

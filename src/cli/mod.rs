@@ -3,7 +3,7 @@
 //! Must not know: how chatting works. It parses, calls, prints, and turns how it went into an exit code: 0 done,
 //! 1 failed while running, 2 wrong usage. Whatever went wrong is one line on standard error, `roundtable: <sentence>`.
 //!
-//! Reading order: [`args`], [`filter`], [`interactive`] with [`command`] and [`render`], [`status`], [`member`], [`explain`], [`demo`], [`torture`], [`compare`], [`mod@bench`].
+//! Reading order: [`args`], [`filter`], [`interactive`] with [`command`] and [`render`], [`status`], [`member`], [`explain`], [`demo`], [`torture`], [`compare`], [`mod@bench`], [`growth`].
 
 pub mod args;
 
@@ -20,6 +20,10 @@ pub mod torture;
 pub mod compare;
 
 pub mod bench;
+
+pub mod growth;
+
+mod files;
 
 mod stopping;
 
