@@ -91,17 +91,21 @@ impl ServerNode {
         step: &Step,
     ) {
         self.holding.entry(room_id.into()).or_insert(step.now);
-        let is_lost = missing.timestamps.keys().any(|origin| {
+        if self.is_lost(from, missing) {
+            self.ask_for_missing(from, room_id, step);
+        }
+    }
+
+    /// Whether some of what is `missing` here, and which `from` has, is not on its way from its stamper.
+    fn is_lost(&self, from: &NodeId, missing: &VectorClock) -> bool {
+        missing.timestamps.keys().any(|origin| {
             let stamper = self.servers.get(&origin.node_id());
             let is_coming = stamper.is_some_and(|info| {
                 info.conn.is_some() && info.incarnation.as_ref() == Some(origin)
             });
             // Its own former message should have come before it on the same link.
             !is_coming || origin.node_id() == *from
-        });
-        if is_lost {
-            self.ask_for_missing(from, room_id, step);
-        }
+        })
     }
 
     /// Asks everyone, once a second, about rooms that hold messages back for longer than a link takes to bring
@@ -175,7 +179,8 @@ impl ServerNode {
             if theirs.want && !theirs.held.covers(&mine.held) {
                 self.send_missing(from, &room_id, &theirs, step);
             }
-            let behind = mine.want && !mine.held.covers(&theirs.held);
+            // While everybody talks something is always on its way from a third server: asked for here too, it came twice.
+            let behind = mine.want && self.is_lost(from, &theirs.held.beyond(&mine.held));
             if reply || behind {
                 answer.insert(room_id);
             }
@@ -323,7 +328,11 @@ impl ServerNode {
         for ((room_id, from), taken) in std::mem::take(&mut self.sync_sources) {
             let replication = self.causal_multicast_handler.replication_of(&room_id);
             if replication.is_none_or(|replication| replication.synced.covers(&taken)) {
-                self.send_room_clocks(&from, BTreeSet::from([room_id]), false, step);
+                // A confirmation and no question: answered with messages, it would be answered by another one, and so on.
+                let clock = RoomClock { want: false, ..self.room_clock(&room_id) };
+                let rooms = BTreeMap::from([(room_id, clock)]);
+                let content = SyncContent::Clocks { rooms, reply: false };
+                step.cm.send_to_node(&from, &self.sync(&content));
             } else {
                 self.sync_sources.insert((room_id, from), taken);
             }
