@@ -22,7 +22,8 @@
 //!
 //! Leaves out: an index on disk. The columns are made anew at each start, from the whole log and by one thread, since each checksum
 //! is looked at; and they grow with the history. After a start no message is in memory until one is said.
-//! The designs `sequencer` and `raft` keep theirs elsewhere, all of them in memory.
+//! The designs `sequencer` and `raft` keep theirs in memory, packed: see
+//! [`replicated::messages`](crate::server::total_order::replicated::messages).
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -30,16 +31,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
-use ascending::Ascending;
-use keys::Keys;
 use texts::Texts;
 
+use super::columns::ascending::Ascending;
+use super::columns::keys::Keys;
 use super::ids::Incarnation;
 use super::message::Message;
 use super::vector_clock::VectorClock;
 
-mod ascending;
-mod keys;
 mod texts;
 
 /// The hash of a message that has no key.

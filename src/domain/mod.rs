@@ -19,6 +19,8 @@ pub mod request_error;
 
 pub mod hold_back;
 
+pub(crate) mod columns;
+
 pub mod history;
 
 pub mod room;

@@ -85,7 +85,7 @@ impl ServerNode {
         }
         log::info!("goes on from a snapshot of {} bytes, after entry {seq}", state.len());
         ordered.compacted = seq;
-        ordered.messages_then = ordered.storage.message_storage().all().len() as u64;
+        ordered.messages_then = ordered.storage.message_storage().len();
         if ordered.order.forgets() {
             ordered.start_history(seq);
             ordered.retention.skipped = !recovers;
@@ -144,7 +144,7 @@ impl ServerNode {
     pub(super) fn compact_when_due(&mut self, step: &Step) {
         let Some(ordered) = &mut self.ordered else { return };
         let applied: Seq = ordered.storage.applied();
-        let messages = ordered.storage.message_storage().all().len() as u64;
+        let messages = ordered.storage.message_storage().len();
         let due = ordered.compacted + self.config.compact_after.max(ordered.messages_then);
         let may = ordered.order.may_compact() && ordered.no_snapshot_before.is_over(step.now);
         if applied < due || !may {

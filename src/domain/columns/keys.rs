@@ -11,6 +11,8 @@
 //! 5 bytes a slot, so 6 to 10 bytes a message, besides the 8 bytes of its hash. A shard grows by itself: with ten million
 //! messages that moves some 40,000 places, and not all of them.
 
+use std::iter;
+
 /// The tag of a free slot.
 const FREE: u8 = 0;
 /// Above so many keys they are spread over [`SHARDS`]: a small room should not pay for them.
@@ -20,7 +22,7 @@ const SHARDS: usize = 256;
 
 /// A hash table of places; see the module.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Keys {
+pub(crate) struct Keys {
     /// One, or [`SHARDS`]; none while it is empty.
     shards: Vec<Shard>,
     len: usize,
@@ -35,34 +37,39 @@ struct Shard {
 
 impl Keys {
     /// How many places it holds.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// The place with `hash` that `is_it`; `hashes` tells the hash of each place.
-    pub(super) fn find(
+    pub(crate) fn find(
         &self,
         hash: u64,
         hashes: &[u64],
         is_it: impl Fn(usize) -> bool,
     ) -> Option<usize> {
-        let shard = self.shards.get(shard_of(hash, self.shards.len()))?;
-        let (tag, mut at) = (tag_of(hash), shard.first_slot(hash));
-        loop {
-            let found = *shard.tags.get(at)?;
-            if found == FREE {
-                return None;
+        self.with_hash(hash, hashes).find(|place| is_it(*place))
+    }
+
+    /// All places with `hash`, in no order.
+    pub(crate) fn with_hash(&self, hash: u64, hashes: &[u64]) -> impl Iterator<Item = usize> {
+        let shard = self.shards.get(shard_of(hash, self.shards.len()));
+        let (tag, mut at) = (tag_of(hash), shard.map_or(0, |shard| shard.first_slot(hash)));
+        iter::from_fn(move || {
+            let shard = shard?;
+            loop {
+                let found = *shard.tags.get(at).filter(|tag| **tag != FREE)?;
+                let place = shard.places[at] as usize;
+                at = shard.next_slot(at);
+                if found == tag && hashes[place] == hash {
+                    return Some(place);
+                }
             }
-            let place = shard.places[at] as usize;
-            if found == tag && hashes[place] == hash && is_it(place) {
-                return Some(place);
-            }
-            at = shard.next_slot(at);
-        }
+        })
     }
 
     /// Makes room for `count` places in an empty table.
-    pub(super) fn reserve(&mut self, count: usize) {
+    pub(crate) fn reserve(&mut self, count: usize) {
         if self.len == 0 && count > UNSHARDED_MAX {
             // Three of four slots: the shards are not filled evenly.
             let slots = count / SHARDS * 4 / 3 + 8;
@@ -71,7 +78,7 @@ impl Keys {
     }
 
     /// Adds `place`, whose hash stands in `hashes`.
-    pub(super) fn insert(&mut self, place: u32, hashes: &[u64]) {
+    pub(crate) fn insert(&mut self, place: u32, hashes: &[u64]) {
         if self.shards.is_empty() {
             self.shards = vec![Shard::default()];
         } else if self.len == UNSHARDED_MAX && self.shards.len() == 1 {
@@ -181,6 +188,7 @@ mod tests {
         (0..3).for_each(|place| keys.insert(place, &hashes));
         assert_eq!(keys.find(7, &hashes, |place| place == 1), Some(1));
         assert_eq!(keys.find(7, &hashes, |place| place == 2), None);
+        assert_eq!(keys.with_hash(7, &hashes).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(keys.find(7 + (1 << 40), &hashes, |_| true), Some(2));
     }
 }
