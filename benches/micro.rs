@@ -1,4 +1,4 @@
-//! Small pieces that every message passes: the codec, the vector clock, the log.
+//! Small pieces that every message passes: the codec, the vector clock, the log, the state that the one order drives.
 //!
 //! `cargo bench` runs them all, `cargo bench -- clock` those with that name. What a whole server does is measured by
 //! `roundtable bench`.
@@ -14,9 +14,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use roundtable::domain::content::Position;
-use roundtable::domain::{Content, Incarnation, Message, MessageType, VectorClock};
+use roundtable::domain::content::{Position, Registration};
+use roundtable::domain::{Content, Incarnation, Message, MessageType, Term, VectorClock};
 use roundtable::network::framing::{Decoder, FRAME_BYTES_MAX, Framing};
+use roundtable::server::total_order::{Entry, ReplicatedStorage};
 use roundtable::storage::{FileLog, LogEvent, LogOptions, OnDamage, Storage, record};
 
 /// As long as the texts of `roundtable bench`.
@@ -162,5 +163,69 @@ fn append_and_sync(msg: &Message, rounds: u64) -> Duration {
     took
 }
 
-criterion_group!(micro, codec, vector_clock, log);
+/// How many sessions say something, one after the other.
+const SESSIONS: u64 = 256;
+/// How many entries are made before the clock runs: fewer than fill the processor's cache.
+const ENTRIES: u64 = 512;
+/// When it all begins, in milliseconds since 1970.
+const BEGIN_MS: u64 = 1_795_236_122_952;
+
+fn entry(message_type: MessageType, seq: u64) -> Message {
+    let session = format!("{:08x}", (seq % SESSIONS).wrapping_mul(0x9e37_79b9));
+    let mut msg = Message::new(message_type, format!("user{}", seq % SESSIONS))
+        .with_id(format!("{session}-{}", seq / SESSIONS))
+        .in_room("lobby");
+    msg.session = Some(session);
+    msg.term = Some(Term { counter: 3, leader: incarnation(0) });
+    (msg.seq, msg.timestamp) = (Some(seq), Some(BEGIN_MS + seq / 20));
+    msg
+}
+
+fn order(c: &mut Criterion) {
+    let mut group = c.benchmark_group("order");
+    let (mut storage, mut seq) = (ReplicatedStorage::new(), 0);
+    let registration = Registration { since: BEGIN_MS, ..Registration::default() };
+    for _ in 0..SESSIONS {
+        seq += 1;
+        storage.apply(&entry(MessageType::ClientJoin, seq).saying(&registration).into());
+    }
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("apply a CHAT of 256 sessions", |b| {
+        b.iter_custom(|rounds| {
+            let mut took = Duration::ZERO;
+            for round in (0..rounds).step_by(ENTRIES as usize) {
+                let chats = (0..ENTRIES.min(rounds - round)).map(|_| {
+                    seq += 1;
+                    let mut chat = entry(MessageType::Chat, seq);
+                    chat.content = Content::Text(words(seq));
+                    chat.into()
+                });
+                let chats: Vec<Entry> = chats.collect();
+                let began = Instant::now();
+                for chat in &chats {
+                    black_box(storage.apply(chat));
+                }
+                took += began.elapsed();
+            }
+            took
+        });
+    });
+    assert_eq!(storage.statistics().messages, seq - SESSIONS, "each is a new one");
+    group.finish();
+}
+
+/// Some 64 letters as people write them.
+fn words(number: u64) -> String {
+    let words =
+        ["maybe", "we", "meet", "at", "the", "station", "tomorrow", "before", "lunch", "or"];
+    let mut rng = fastrand::Rng::with_seed(number);
+    let mut text = String::new();
+    while text.len() < 64 {
+        text += words[rng.usize(..words.len())];
+        text.push(' ');
+    }
+    text
+}
+
+criterion_group!(micro, codec, vector_clock, log, order);
 criterion_main!(micro);

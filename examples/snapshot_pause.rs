@@ -14,6 +14,8 @@ use roundtable::server::total_order::{Entry, EntryLog, ReplicatedStorage};
 
 const SESSIONS: u64 = 200;
 const ROOMS: u64 = 20;
+/// So much of the log is not packed, as in a server.
+const UNPACKED_BYTES: usize = 4 * 1024 * 1024;
 /// Each figure is the middle one of so many.
 const ROUNDS: usize = 5;
 
@@ -37,6 +39,7 @@ fn main() {
         let entry: Entry = chat(&mut seq, number).into();
         log.insert(entry.clone());
         storage.apply(&entry);
+        log.pack(seq, UNPACKED_BYTES);
     }
     let end = seq;
     let mut times: [Vec<Duration>; 5] = [(); 5].map(|()| Vec::new());

@@ -23,24 +23,23 @@
 //! Leaves out: an index on disk. The columns are made anew at each start, from the whole log, since each checksum is looked
 //! at: by all processors, but for the table of keys, which one thread fills. And they grow with the history. After a start no message is
 //! in memory until one is said.
-//! The designs `sequencer` and `raft` keep theirs elsewhere, all of them in memory.
+//! The designs `sequencer` and `raft` keep theirs in memory, packed: see
+//! [`replicated::messages`](crate::server::total_order::replicated::messages).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
-use ascending::Ascending;
-use keys::Keys;
 pub use outlines::Outlines;
 use texts::Texts;
 
+use super::columns::ascending::Ascending;
+use super::columns::keys::Keys;
 use super::ids::Incarnation;
 use super::message::Message;
 use super::stamped_chat::WrittenChat;
 use super::vector_clock::VectorClock;
 
-mod ascending;
-mod keys;
 mod outlines;
 mod texts;
 

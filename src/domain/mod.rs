@@ -20,6 +20,8 @@ pub mod request_error;
 
 pub mod hold_back;
 
+pub(crate) mod columns;
+
 pub mod history;
 
 pub mod room;

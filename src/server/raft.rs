@@ -122,6 +122,7 @@ mod journal;
 mod leader;
 mod membership;
 mod order;
+mod packed_bytes;
 mod progress;
 mod reads;
 mod recovery;
@@ -199,6 +200,8 @@ pub struct RaftNode {
     chunk_bytes: usize,
     /// How many entries stay behind a snapshot.
     entries_kept: u64,
+    /// How many bytes of applied entries are not packed. Fewer in simulations.
+    unpacked_bytes: usize,
 
     // Persistent: written to the journal, and told to others when it is synced.
     current_term: u64,
@@ -265,6 +268,7 @@ impl RaftNode {
             batch_bytes: progress::BATCH_BYTES,
             chunk_bytes: install::CHUNK_BYTES,
             entries_kept: COMPACT_AFTER,
+            unpacked_bytes: progress::UNPACKED_BYTES,
             current_term: 0,
             voted_for: None,
             log: EntryLog::new(),

@@ -29,6 +29,8 @@ use crate::domain::{Message, NodeId, Term};
 use crate::error::RequestError;
 use crate::storage::{LogEvent, LogIndex};
 
+mod packed;
+
 mod entry_log;
 
 pub mod record_index;

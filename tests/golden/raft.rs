@@ -392,10 +392,10 @@ impl Play {
                 _ = write!(self.output, " [1..{}]", node.log().base());
             }
             for seq in node.log().base()..=node.log().last() {
-                let entry = node.log().get(seq);
+                let entry = node.log().read(seq);
                 let term = |entry: &Message| entry.term.as_ref().map_or(0, |term| term.counter);
                 if let Some(entry) = entry {
-                    _ = write!(self.output, " {}", term(entry));
+                    _ = write!(self.output, " {}", term(&entry));
                 }
                 if seq == node.committed() {
                     self.output += " │";

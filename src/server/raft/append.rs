@@ -116,8 +116,8 @@ impl RaftNode {
         }
         for entry in entries {
             let seq = entry.seq.unwrap_or(0);
-            let known = self.log.get(seq);
-            if seq <= self.commit_index && known.is_some_and(|known| known.term != entry.term) {
+            let known = self.log.term_at(seq).filter(|_| seq > self.log.base());
+            if seq <= self.commit_index && known.is_some_and(|known| known != entry.term.as_ref()) {
                 // Never with a true leader: refuse rather than take back what was shown to people.
                 let reason = format!("the entry at {seq} conflicts with a committed one");
                 return Err(RequestError::InvalidField { message_id: String::new(), reason });

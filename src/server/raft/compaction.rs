@@ -16,14 +16,17 @@
 //! the log from the older one on: if one bit of the newer is wrong, the older and the log give the same
 //! state. A full disk costs nothing but the space that the log takes until there is room for a snapshot.
 //!
-//! Price: the newest snapshot stays in memory as bytes, for followers that need it, beside the state itself. Making the bytes
-//! takes time proportional to all that is kept, in a thread of its own (see
-//! [`Storage::make_snapshot`](crate::storage::Storage::make_snapshot)). One snapshot at a time goes to the disk.
+//! Price: the newest snapshot stays in memory, compressed (`packed_bytes`), for followers that need it, beside the state itself. Making
+//! the bytes takes time proportional to all that is kept, in a thread of its own (see
+//! [`Storage::make_snapshot`](crate::storage::Storage::make_snapshot)), and for a moment twice their room; until they are saved they are
+//! there as they are. One snapshot at a time goes to the disk. The entries behind it are [packed](crate::server::total_order::EntryLog::pack)
+//! when they are applied.
 //!
 //! How a follower gets one is in `install`, what a start makes of it in `recovery`.
 
 use std::sync::{Arc, OnceLock};
 
+use super::packed_bytes::PackedBytes;
 use super::{RaftNode, Step};
 use crate::domain::Term;
 use crate::domain::raft_content::SnapshotHead;
@@ -34,29 +37,22 @@ use crate::storage::{LogEvent, LogIndex};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
     head: SnapshotHead,
-    /// The head as a line, then the state: as it is on disk.
-    file: Arc<[u8]>,
-    /// Where the state begins in it.
-    state_at: usize,
+    state: Arc<PackedBytes>,
 }
 
 impl Snapshot {
     /// The `state` that `head` tells of.
     pub(super) fn new(head: SnapshotHead, state: &[u8]) -> Self {
-        let mut file = serde_json::to_vec(&head).expect("a head serialises");
-        file.push(b'\n');
-        let state_at = file.len();
-        file.extend_from_slice(state);
-        Self { head, file: file.into(), state_at }
+        Self { head, state: Arc::new(PackedBytes::new(state)) }
     }
 
     /// Reads what was saved. The error says what is wrong with it.
-    pub(super) fn read(file: &Arc<[u8]>) -> Result<Self, String> {
+    pub(super) fn read(file: &[u8]) -> Result<Self, String> {
         let line = file.iter().position(|byte| *byte == b'\n').ok_or("it has no first line")?;
         let head = serde_json::from_slice(&file[..line]).map_err(|error| error.to_string())?;
-        let snapshot = Self { head, file: file.clone(), state_at: line + 1 };
-        if is_whole(&snapshot.head, snapshot.state()) {
-            Ok(snapshot)
+        let state = &file[line + 1..];
+        if is_whole(&head, state) {
+            Ok(Self::new(head, state))
         } else {
             Err("its state is not the one that its first line tells of".into())
         }
@@ -73,13 +69,31 @@ impl Snapshot {
     }
 
     /// The state machine's state after that entry, as the layer above wrote it.
-    pub fn state(&self) -> &[u8] {
-        self.file.get(self.state_at..).unwrap_or_default()
+    pub fn state(&self) -> Vec<u8> {
+        self.piece(0, usize::MAX)
+    }
+
+    /// The part of it from `offset` on, `len` bytes at most.
+    pub(super) fn piece(&self, offset: usize, len: usize) -> Vec<u8> {
+        self.state.get(offset, len)
+    }
+
+    /// How long it is, in bytes.
+    pub(super) fn state_len(&self) -> usize {
+        self.state.len()
     }
 
     pub(super) fn head(&self) -> &SnapshotHead {
         &self.head
     }
+}
+
+/// A snapshot as it is on disk: the head as a line, then the state.
+fn file_of(head: &SnapshotHead, mut state: Vec<u8>) -> Arc<[u8]> {
+    let mut line = serde_json::to_vec(head).expect("a head serialises");
+    line.push(b'\n');
+    state.splice(0..0, line);
+    state.into()
 }
 
 /// Whether `state` is all of the state that `head` tells of, unchanged.
@@ -145,7 +159,8 @@ impl RaftNode {
                 total,
                 checksum,
             };
-            made.get_or_init(|| Snapshot::new(head, &state)).file.clone()
+            made.get_or_init(|| Snapshot::new(head.clone(), &state));
+            file_of(&head, state)
         };
         step.log.make_snapshot(seq, Box::new(make));
         self.saving = Some(Saving { seq, snapshot, installs: false, saved: None });
@@ -154,7 +169,7 @@ impl RaftNode {
 
     /// Saves `snapshot`, which the leader sent. It replaces the log when it is durable.
     pub(super) fn save_installed(&mut self, snapshot: Snapshot, step: &Step) {
-        step.log.save_snapshot(snapshot.seq(), snapshot.file.clone());
+        step.log.save_snapshot(snapshot.seq(), file_of(snapshot.head(), snapshot.state()));
         self.saving = Some(Saving::ready(snapshot));
     }
 

@@ -294,7 +294,7 @@ fn a_follower_takes_a_snapshot_in_pieces_and_acknowledges_it_when_it_is_durable(
     follower.step(|_, _| ());
     assert_eq!(follower.accepted(), Some(9));
     let restored = follower.node.take_snapshot().unwrap();
-    assert_eq!((restored.seq(), restored.state()), (9, STATE));
+    assert_eq!((restored.seq(), restored.state()), (9, STATE.to_vec()));
     follower.append(2, (9, 2), &[2], 10);
     assert_eq!(follower.node.take_committed().len(), 1);
     let mut again = follower.restart();

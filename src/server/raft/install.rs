@@ -43,13 +43,12 @@ impl RaftNode {
         let Role::Leader(leading) = &self.role else { return };
         let Some(progress) = leading.progress.get(node_id) else { return };
         let Flow::Snapshot { snapshot, offset, .. } = &progress.flow else { return };
-        let rest = snapshot.state().get(*offset..).unwrap_or_default();
         let content = InstallSnapshot::Request {
             term: self.current_term,
             leader: self.incarnation.clone(),
             head: snapshot.head().clone(),
             offset: *offset as u64,
-            data: HexBytes(rest[..rest.len().min(self.chunk_bytes)].to_vec()),
+            data: HexBytes(snapshot.piece(*offset, self.chunk_bytes)),
         };
         step.cm.send_to_node(node_id, &self.message(MessageType::InstallSnapshot, &content));
     }
@@ -91,7 +90,7 @@ impl RaftNode {
                     if here != *next {
                         *next = here;
                         // When it has all, its acknowledgement follows as soon as that is on its disk.
-                        *asked = here == snapshot.state().len();
+                        *asked = here == snapshot.state_len();
                     }
                 }
             }

@@ -148,7 +148,10 @@ impl TotalOrder for RaftNode {
     fn take_committed(&mut self) -> Vec<Entry> {
         let first = self.last_applied + 1;
         self.last_applied = self.commit_index.max(self.last_applied);
-        (first..=self.last_applied).map_while(|seq| self.log.get(seq).cloned()).collect()
+        let committed = (first..=self.last_applied).map_while(|seq| self.log.get(seq).cloned());
+        let committed = committed.collect();
+        self.log.pack(self.last_applied, self.unpacked_bytes);
+        committed
     }
 
     fn settle(&mut self, step: &Step) {

@@ -22,6 +22,10 @@ pub(super) const BATCH_BYTES: usize = 256 * 1024;
 /// Entries under way to one server, in bytes: what a link of 1 Gbit/s holds for 16 ms. More waits in the log.
 pub(super) const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 
+/// Applied entries that are at hand as they are, in bytes: what is under way to servers that keep up. Older ones are
+/// [packed](crate::server::total_order::EntryLog::pack).
+pub(super) const UNPACKED_BYTES: usize = 2 * WINDOW_BYTES;
+
 /// How the leader sends.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Flow {

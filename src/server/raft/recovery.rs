@@ -71,6 +71,8 @@ impl RaftNode {
             self.configurations.cut_after(seq - 1);
             self.configurations.appended(&entry);
             self.journal.recovers_entry(seq);
+            // What a snapshot replaces is soon forgotten.
+            self.log.pack(replaced, 0);
         }
     }
 

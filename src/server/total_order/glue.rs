@@ -336,8 +336,8 @@ impl ServerNode {
         let frame = match applied {
             Applied::Stored => Some(shown(entry)),
             Applied::Deleted(place) => {
-                let of = ordered.storage.message_storage().at(place);
-                of.map(|of| deleted(of, entry.seq))
+                let of = ordered.storage.room(&entry.room_id).and_then(|room| room.at(place));
+                of.map(|of| deleted(&of, entry.seq))
             }
             _ => None,
         };

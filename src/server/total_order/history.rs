@@ -10,7 +10,8 @@
 //! Who resumes from a position is told what was deleted since of what it has; who comes anew is shown what is left.
 
 use super::Seq;
-use super::replicated::{MessageStorage, Place};
+use super::packed::Reader;
+use super::replicated::{Place, Room};
 use crate::domain::content::{
     HistoryPage, HistoryRequest, HistoryStart, JoinRoom, Joined, Position, RoomStatistics,
 };
@@ -30,7 +31,7 @@ const PAGE_BYTES: usize = 128 * 1024;
 const PAGE_ENTRY_BYTES: usize = 200;
 
 /// A session that is shown the past of a room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(in crate::server) struct OrderedReplay {
     /// Index of the next place.
     pub(super) next: usize,
@@ -38,6 +39,8 @@ pub(in crate::server) struct OrderedReplay {
     after: Seq,
     /// What was applied when it was told how much follows.
     known: Seq,
+    /// What was unpacked for it last.
+    reader: Reader,
 }
 
 impl ServerNode {
@@ -114,20 +117,13 @@ impl ServerNode {
     ) -> usize {
         self.create_room(room_id).remove_client(session);
         let Some(ordered) = &mut self.ordered else { return 0 };
-        let places = ordered.storage.places(room_id);
-        let known = ordered.storage.applied();
-        let next = if let Some(after) = after {
-            places.partition_point(|place| place.seq() <= after)
-        } else if let Some(others) = limit.checked_sub(1) {
-            let said = places.iter().enumerate().rev();
-            let mut said = said.filter(|(_, place)| place.message().is_some());
-            // Fewer than asked for: from the first.
-            said.nth(others).map_or(0, |(at, _)| at)
-        } else {
-            places.len()
-        };
-        let replay = OrderedReplay { next, after: after.unwrap_or(0), known };
-        let count = places[next..].iter().filter(|place| replay.tells(place)).count();
+        let room = ordered.storage.room(room_id);
+        let next = room.map_or(0, |room| match after {
+            Some(after) => room.first_after(after),
+            None => room.first_of_last(limit),
+        });
+        let replay = OrderedReplay::new(next, after.unwrap_or(0), ordered.storage.applied());
+        let count = room.map_or(0, |room| replay.count(room));
         ordered.replays.insert((session.into(), room_id.into()), replay);
         count
     }
@@ -138,13 +134,13 @@ impl ServerNode {
         let Some(ordered) = &mut self.ordered else { return };
         let known = ordered.storage.applied();
         for (room_id, room) in &mut self.managed_rooms {
-            let places = ordered.storage.places(room_id);
-            let next = places.partition_point(|place| place.seq() <= after);
+            let Some(places) = ordered.storage.room(room_id) else { continue };
+            let next = places.first_after(after);
             if next == places.len() {
                 continue;
             }
             for session in std::mem::take(&mut room.client_ids) {
-                let replay = OrderedReplay { next, after, known };
+                let replay = OrderedReplay::new(next, after, known);
                 ordered.replays.insert((session, room_id.clone()), replay);
             }
         }
@@ -154,7 +150,7 @@ impl ServerNode {
     fn place_before_replay(&self, session: &str, room_id: &str) -> Seq {
         let Some(ordered) = &self.ordered else { return 0 };
         let replay = ordered.replays.get(&(session.to_string(), room_id.to_string()));
-        let first = replay.and_then(|replay| ordered.storage.places(room_id).get(replay.next));
+        let first = replay.and_then(|replay| ordered.storage.room(room_id)?.place(replay.next));
         first.map_or(ordered.storage.applied(), |place| place.seq() - 1)
     }
 
@@ -170,23 +166,23 @@ impl ServerNode {
             let taken = self.replay_turns.take(&mut ordered.replays);
             let Some(((session, room_id), mut replay)) = taken else { break };
             let Some(client) = self.clients.get(&session) else { continue };
-            let places = ordered.storage.places(&room_id);
+            let room = ordered.storage.room(&room_id);
             let mut spare = step.cm.spare_bytes(client.conn);
-            while replay.next < places.len() && spare > 0 && !portion.is_used() {
-                let place = &places[replay.next];
+            while spare > 0
+                && !portion.is_used()
+                && let Some((room, place)) = room.and_then(|r| Some((r, r.place(replay.next)?)))
+            {
                 replay.next += 1;
                 portion.take_message();
                 if !replay.tells(place) {
                     continue;
                 }
-                let Some(frame) = frame_of(place, ordered.storage.message_storage()) else {
-                    continue;
-                };
+                let Some(frame) = frame_of(place, room, &mut replay.reader) else { continue };
                 spare = spare.saturating_sub(frame.len());
                 portion.take_bytes(frame.len());
                 step.cm.send_to_conn(client.conn, &frame);
             }
-            if replay.next < places.len() {
+            if replay.next < room.map_or(0, Room::len) {
                 ordered.replays.insert((session, room_id), replay);
                 continue;
             }
@@ -209,20 +205,18 @@ impl ServerNode {
         let asked: HistoryRequest = parse(msg)?;
         let Some(ordered) = &self.ordered else { return Ok(()) };
         let storage = ordered.storage.message_storage();
-        let mut found = storage.since(&msg.room_id, asked.since, asked.after.unwrap_or(0));
         let (mut page, mut bytes) = (HistoryPage::default(), 0);
-        for entry in found.by_ref() {
-            bytes += entry.content.text().len() + PAGE_ENTRY_BYTES;
-            // What is shown on request moves nobody's position.
-            page.messages.push(Message { position: None, ..as_shown(entry) });
+        storage.visit_since(&msg.room_id, asked.since, asked.after.unwrap_or(0), |said| {
             if bytes >= PAGE_BYTES {
-                page.next = entry.seq;
-                break;
+                // There is one more at least.
+                page.next = page.messages.last().and_then(|last| last.seq);
+                return false;
             }
-        }
-        if found.next().is_none() {
-            page.next = None;
-        }
+            bytes += said.content.text().len() + PAGE_ENTRY_BYTES;
+            // What is shown on request moves nobody's position.
+            page.messages.push(Message { position: None, ..as_shown(&said) });
+            true
+        });
         let start = ordered.history_start(&msg.room_id);
         page.starts = start.filter(|start| asked.after.is_none() && start.until >= asked.since);
         let answer = Message::new(MessageType::History, self.server_id.as_str())
@@ -255,22 +249,34 @@ impl ServerNode {
 }
 
 impl OrderedReplay {
+    fn new(next: usize, after: Seq, known: Seq) -> Self {
+        Self { next, after, known, reader: Reader::default() }
+    }
+
     /// Whether a session is told of `place`: of each message, and of each deletion of one that it may have.
-    fn tells(&self, place: &Place) -> bool {
+    fn tells(&self, place: Place) -> bool {
         match place {
             Place::Said(_) => true,
             // It was announced as a message, and went before it was sent.
-            Place::Gone { by, .. } => *by > self.known,
-            Place::Deletion { seq, of } => *seq > self.known || *of <= self.after,
+            Place::Gone { by, .. } => by > self.known,
+            Place::Deletion { seq, of } => seq > self.known || of <= self.after,
         }
+    }
+
+    /// How many places of `room` it has yet to tell of.
+    fn count(&self, room: &Room) -> usize {
+        let Some(first) = room.place(self.next) else { return 0 };
+        let untold = room.changes_from(first.seq()).filter(|place| !self.tells(*place));
+        room.len() - self.next - untold.count()
     }
 }
 
-fn frame_of(place: &Place, storage: &MessageStorage) -> Option<Frame> {
+fn frame_of(place: Place, room: &Room, reader: &mut Reader) -> Option<Frame> {
     match place {
-        Place::Said(entry) => Some(shown(entry)),
-        Place::Gone { entry, .. } => Some(deleted(entry, entry.seq)),
-        Place::Deletion { seq, of } => storage.at(*of).map(|of| deleted(of, Some(*seq))),
+        Place::Said(seq) => room.read(seq, reader).map(|said| shown(&said)),
+        Place::Gone { seq, .. } => room.read(seq, reader).map(|gone| deleted(&gone, Some(seq))),
+        // Far from the messages around it.
+        Place::Deletion { seq, of } => room.at(of).map(|gone| deleted(&gone, Some(seq))),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the one order drives: messages and rooms, sessions and who sent what already, accounts.
 //!
 //! ```text
-//!   entries in order ─▶ apply ─┬─ CHAT ────────▶ MessageStorage: rooms, message_index, messages by id
+//!   entries in order ─▶ apply ─┬─ CHAT ────────▶ MessageStorage: rooms, their messages in order and by id
 //!                              ├─ DELETE ──────▶ the place of a message stays, its text goes
 //!                              ├─ CLIENT_JOIN ─▶ Sessions: the last 1,024 ids of each, for a day of log time
 //!                              └─ CLIENT_JOIN ─▶ Accounts: what a user's password is checked against
@@ -15,10 +15,10 @@
 //! | raft-messaging.txt | here |
 //! |---|---|
 //! | `MessageStorage` | [`MessageStorage`] |
-//! | `ReplicatedDict(name="messages")` | `MessageStorage::messages`: by id |
-//! | `ReplicatedList(name="message_index")` | [`MessageStorage::all`]: every message in order |
+//! | `ReplicatedDict(name="messages")` | [`MessageStorage::get`]: by id, through a table of hashes for each room |
+//! | `ReplicatedList(name="message_index")` | [`MessageStorage::all`]: every message in order, kept room by room |
 //! | store, get, delete | a CHAT or DELETE that is applied; [`MessageStorage::get`] |
-//! | all, since a time, count | [`MessageStorage::all`], [`since`](MessageStorage::since), [`count`](MessageStorage::count) |
+//! | all, since a time, count | [`MessageStorage::all`], [`visit_since`](MessageStorage::visit_since), [`count`](MessageStorage::count) |
 //! | statistics | [`ReplicatedStorage::statistics`] |
 //! | rooms and their members | [`MessageStorage::rooms`]; who has spoken in them is in the statistics, who is there now is [`presence`](crate::server::presence), which is not replicated |
 //! | atomic operations | one entry is applied at a time, whole |
@@ -37,14 +37,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Entry, Seq};
 use crate::domain::content::{Deletion, Registration, Statistics};
-use crate::domain::{Content, MessageType};
+use crate::domain::{Content, Message, MessageType};
 use crate::server::planted::{Planted, is_planted};
 
 pub mod messages;
 pub mod sessions;
 mod snapshot;
 
-pub use messages::{MessageStorage, Place};
+pub use messages::{MessageStorage, Place, Room};
 pub use sessions::{SESSION_IDS_MAX, SESSION_KEPT_MS, Session, Sessions};
 pub use snapshot::{FrozenStorage, SnapshotError};
 
@@ -98,6 +98,8 @@ pub struct ReplicatedStorage {
     /// The log time: the greatest timestamp that was applied, in milliseconds since 1970.
     log_time_ms: u64,
     digest: u32,
+    /// What was taken into the digest last: memory to be used again.
+    stirred: Vec<u8>,
 }
 
 impl ReplicatedStorage {
@@ -130,26 +132,20 @@ impl ReplicatedStorage {
         let (Some((id, message_id)), Some(seq)) = (entry.duplicate_key(), entry.seq) else {
             return Applied::Nothing;
         };
-        let Some(session) = self.sessions.get(id).filter(|known| known.user == entry.sender_id)
-        else {
-            return Applied::Refused(Refusal::Expired);
-        };
-        if self.accounts.contains_key(&entry.sender_id) && session.token_hash.is_none() {
+        let known = self.sessions.get_mut(id).filter(|known| known.user == entry.sender_id);
+        let Some(session) = known else { return Applied::Refused(Refusal::Expired) };
+        if session.token_hash.is_none() && self.accounts.contains_key(&entry.sender_id) {
             return Applied::Refused(Refusal::NotAuthenticated);
         }
         if session.contains(message_id) && !is_planted(Planted::NoDuplicateCheck) {
             return Applied::Duplicate;
         }
-        if self.sessions.has_forgotten(id, message_id) {
+        if session.has_forgotten(message_id) {
             return Applied::Refused(Refusal::Expired);
         }
-        self.sessions.remember(id, message_id, self.log_time_ms);
-        let mut entry = entry.clone();
-        if entry.timestamp != Some(self.log_time_ms) {
-            // Another leader's clock was ahead: in the history time never runs backwards.
-            Arc::make_mut(&mut entry).timestamp = Some(self.log_time_ms);
-        }
-        self.messages.store(seq, entry);
+        Arc::make_mut(session).remember(message_id, self.log_time_ms);
+        // Not the entry's own time: another leader's clock was ahead, and in the history time never runs backwards.
+        self.messages.store(seq, entry, self.log_time_ms);
         Applied::Stored
     }
 
@@ -163,25 +159,24 @@ impl ReplicatedStorage {
         let authenticated = self.sessions.get(id).is_some_and(|known| known.token_hash.is_some());
         let account = self.accounts.get(&entry.sender_id);
         // Ids of messages tell the session; with a password it takes more than to know it.
-        let is_own = |said: &Entry| {
+        let is_own = |said: &Message| {
             let same_session = said.session.as_deref() == Some(id);
             let of_user = account.is_some_and(|account| said.seq > Some(account.since));
             said.sender_id == entry.sender_id
                 && (account.is_none() || authenticated)
                 && (same_session || of_user)
         };
-        let is_meant = |said: &&Entry| {
-            said.room_id == entry.room_id
-                && session.as_ref().is_none_or(|of| said.session.as_ref() == Some(of))
-        };
-        let found: Vec<Entry> = self.messages.with_id(&target).filter(is_meant).cloned().collect();
+        let room = self.messages.room(&entry.room_id);
+        let mut found = room.map(|room| room.with_id(&target)).unwrap_or_default();
+        found.retain(|said| session.as_ref().is_none_or(|of| said.session.as_ref() == Some(of)));
         let Some(own) = found.iter().find(|said| is_own(said)) else {
             let alive = found.iter().any(|said| said.message_type == MessageType::Chat);
             let refusal = if alive { Refusal::NotYours } else { Refusal::NotFound };
             return Applied::Refused(refusal);
         };
         let place = own.seq.unwrap_or_default();
-        if self.messages.delete(place, seq) { Applied::Deleted(place) } else { Applied::Duplicate }
+        let deleted = self.messages.delete(&entry.room_id, place, seq);
+        if deleted { Applied::Deleted(place) } else { Applied::Duplicate }
     }
 
     /// `before_ms` is the log time before this entry. What was forgotten was so by then; and after a quiet week the
@@ -220,9 +215,6 @@ impl ReplicatedStorage {
 
     /// Takes an entry into the digest.
     fn stir(&mut self, entry: &Entry) {
-        let mut hasher = crc32fast::Hasher::new_with_initial(self.digest);
-        hasher.update(&self.applied.to_le_bytes());
-        hasher.update(&entry.timestamp.unwrap_or_default().to_le_bytes());
         let content = match &entry.content {
             Content::Empty => "",
             Content::Text(text) => text,
@@ -230,10 +222,17 @@ impl ReplicatedStorage {
         };
         let session = entry.session.as_deref().unwrap_or_default();
         let texts = [entry.message_type.as_str(), session, &entry.message_id, &entry.sender_id];
+        // In one piece: the checksum of many small ones takes several times as long.
+        let stirred = &mut self.stirred;
+        stirred.clear();
+        stirred.extend_from_slice(&self.applied.to_le_bytes());
+        stirred.extend_from_slice(&entry.timestamp.unwrap_or_default().to_le_bytes());
         for part in texts.into_iter().chain([entry.room_id.as_str(), content]) {
-            hasher.update(part.as_bytes());
-            hasher.update(&[0]);
+            stirred.extend_from_slice(part.as_bytes());
+            stirred.push(0);
         }
+        let mut hasher = crc32fast::Hasher::new_with_initial(self.digest);
+        hasher.update(stirred);
         self.digest = hasher.finalize();
     }
 
@@ -267,19 +266,24 @@ impl ReplicatedStorage {
         &self.messages
     }
 
-    /// The places of `room_id`, in order: messages, and what became of some.
-    pub fn places(&self, room_id: &str) -> &[Place] {
-        self.messages.places(room_id)
+    /// The room `room_id`, if something was said there.
+    pub fn room(&self, room_id: &str) -> Option<&Room> {
+        self.messages.room(room_id)
     }
 
-    /// The messages of `room_id`, in order; deleted ones are left out.
+    /// The messages of `room_id`, in order; deleted ones are left out. All of them at once: for a history that is small.
     pub fn messages(&self, room_id: &str) -> Vec<Entry> {
-        self.places(room_id).iter().filter_map(Place::message).cloned().collect()
+        let mut messages = Vec::new();
+        self.messages.visit_since(room_id, 0, 0, |msg| {
+            messages.push(Entry::new(msg));
+            true
+        });
+        messages
     }
 
     /// The rooms with messages, by name.
     pub fn rooms(&self) -> impl Iterator<Item = &String> {
-        self.messages.rooms()
+        self.messages.rooms().map(|(room_id, _)| room_id)
     }
 
     /// What is kept, in numbers. Members are the server's to add.

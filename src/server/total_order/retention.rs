@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::history::OrderedReplay;
-use super::replicated::{MessageStorage, Place, ReplicatedStorage};
+use super::replicated::{MessageStorage, Place, ReplicatedStorage, Room};
 use super::{Ordered, Seq};
 use crate::config::Retain;
 use crate::domain::content::HistoryStart;
@@ -147,15 +147,14 @@ impl Ordered {
             return;
         }
         log::info!("forgets what stands up to {target}, but for a state of {state_bytes} bytes");
-        let left = |replay: &OrderedReplay, places: &[Place]| places.len() - replay.next;
         let storage = &self.storage;
-        let lefts =
-            self.replays.iter().map(|((_, room), replay)| left(replay, storage.places(room)));
+        let places_of = |room: &str| storage.room(room).map_or(0, Room::len);
+        let lefts = self.replays.iter().map(|((_, room), replay)| places_of(room) - replay.next);
         let lefts: Vec<usize> = lefts.collect();
         self.storage.forget_up_to(target);
         for (((_, room), replay), left) in self.replays.iter_mut().zip(lefts) {
             // What it has yet to be shown stands there as before.
-            replay.next = self.storage.places(room).len() - left;
+            replay.next = self.storage.room(room).map_or(0, Room::len) - left;
         }
         let retention = &mut self.retention;
         (retention.state_bytes, retention.target) = (state_bytes, None);
@@ -167,8 +166,9 @@ impl Ordered {
 impl OrderedReplay {
     /// Whether a place up to `target` is still to be told, or what became of one.
     fn needs(&self, target: Seq, room_id: &str, storage: &MessageStorage) -> bool {
-        let left = storage.places(room_id).get(self.next..).unwrap_or_default();
-        left.iter().any(|place| place.about() <= target)
+        let Some(room) = storage.room(room_id) else { return false };
+        let next = room.place(self.next).map(Place::seq);
+        next.is_some_and(|next| next <= target || room.deletes_later(next, target))
     }
 }
 

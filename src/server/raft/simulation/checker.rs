@@ -40,11 +40,11 @@ impl Checker {
     /// Log matching: an entry is the same wherever it stands, and so is the one before it.
     fn log_matching(&mut self, node: &RaftNode) -> Result<(), String> {
         for seq in node.log.base() + 1..=node.log.last() {
-            let entry = node.log.get(seq).ok_or("a gap in a log")?;
+            let entry = node.log.read(seq).ok_or("a gap in a log")?;
             let term = node.term_number(seq).unwrap_or(0);
             let prev = node.term_number(seq - 1);
             let known = self.entries.entry((seq, term)).or_insert_with(|| (prev, entry.clone()));
-            if known.0 != prev || known.1 != *entry {
+            if known.0 != prev || known.1 != entry {
                 return Err(format!("log matching: {seq} of term {term} on {}", node.id));
             }
         }

@@ -409,7 +409,7 @@ impl World {
         let Some(node) = &mut machine.node else { return Ok(()) };
         let restored = node.take_snapshot();
         if let Some(snapshot) = &restored {
-            machine.state = State::from_bytes(snapshot.state());
+            machine.state = State::from_bytes(&snapshot.state());
             assert_eq!(machine.state.seq, snapshot.seq());
             self.checker.applied(&machine.id, machine.state)?;
         }
@@ -442,6 +442,7 @@ impl World {
         self.start_from_disk(host)?;
         if let Some(node) = &mut self.machines[host].node {
             (node.batch_bytes, node.chunk_bytes) = (self.batch_bytes, 64);
+            node.unpacked_bytes = 700;
         }
         let life = self.machines[host].life;
         let pause = self.rng.u64(0..25 * MS);

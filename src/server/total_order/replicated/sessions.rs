@@ -33,11 +33,30 @@
 //!
 //! A session that stays connected does not expire: its server registers it again every half day. A client whose session did
 //! expire begins another one by itself; what it does not know the fate of it does not send again, and says so.
+//!
+//! **Price.** A message costs a look into a hash table and a few compared numbers, whatever the number of sessions: its ids are runs of
+//! numbers (`seen`), and *by age* it is not moved at each message but looked at again when it seems too old:
+//!
+//! ```text
+//!   by age   (70, s) (75, t) …       s spoke at 70, or later: who says 70 now?   s.used_ms = 90
+//!            a day later: 70 is too old, 90 is not   ⇒   (75, t) (90, s) …
+//! ```
+//!
+//! What stands there is never later than the session's last use. So all that are too old are found, at the same entry everywhere, and none
+//! that is not goes.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
+#[expect(
+    clippy::disallowed_types,
+    reason = "sorted where its order would show: in a snapshot"
+)]
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use seen::{Id, Seen};
 use serde::{Deserialize, Serialize};
+
+mod seen;
 
 /// How many message ids of a session are remembered.
 pub const SESSION_IDS_MAX: usize = 1024;
@@ -45,56 +64,78 @@ pub const SESSION_IDS_MAX: usize = 1024;
 pub const SESSION_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// What is remembered of a session.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
+    /// Which it is.
+    id: Arc<str>,
     /// Whose it is.
     pub user: String,
     /// What its token is checked against, once it has shown a password.
     pub token_hash: Option<String>,
-    /// Its last messages' ids, oldest first.
-    ids: VecDeque<Arc<str>>,
-    /// The same, to look up.
-    #[serde(skip)]
-    known: BTreeSet<Arc<str>>,
-    /// Ids with a number below this may have been forgotten.
-    forgotten: u64,
+    /// Its last messages' ids.
+    seen: Seen,
     /// The log time of its last message or registration, in milliseconds.
     pub used_ms: u64,
 }
 
 impl Session {
-    /// Whether the message with this id was applied, as far as that is remembered.
-    pub fn contains(&self, message_id: &str) -> bool {
-        self.known.contains(message_id)
+    fn new(id: &Arc<str>) -> Self {
+        let (user, token_hash) = (String::new(), None);
+        Self { id: id.clone(), user, token_hash, seen: Seen::default(), used_ms: 0 }
     }
 
-    fn remember(&mut self, id: &str, message_id: &str) {
-        let shared: Arc<str> = message_id.into();
-        if self.known.insert(shared.clone()) {
-            self.ids.push_back(shared);
-        }
-        if self.ids.len() > SESSION_IDS_MAX
-            && let Some(oldest) = self.ids.pop_front()
-        {
-            self.known.remove(&oldest);
-            let beyond = number(id, &oldest).map_or(0, |number| number.saturating_add(1));
-            self.forgotten = self.forgotten.max(beyond);
+    /// Which it is.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether the message with this id was applied, as far as that is remembered.
+    pub fn contains(&self, message_id: &str) -> bool {
+        self.seen.contains(Id::of(&self.id, message_id))
+    }
+
+    /// Whether the message with this id may have been applied and forgotten.
+    pub(super) fn has_forgotten(&self, message_id: &str) -> bool {
+        self.seen.has_forgotten(&self.id, Id::of(&self.id, message_id))
+    }
+
+    /// The message with this id was applied, at the log time `now_ms`.
+    pub(super) fn remember(&mut self, message_id: &str, now_ms: u64) {
+        self.seen.push(&self.id, Id::of(&self.id, message_id));
+        self.used_ms = now_ms;
+    }
+
+    /// As it stands in a snapshot.
+    pub(super) fn to_saved(&self) -> SavedSession {
+        SavedSession {
+            user: self.user.clone(),
+            token_hash: self.token_hash.clone(),
+            ids: self.seen.to_texts(&self.id),
+            forgotten: self.seen.forgotten,
+            used_ms: self.used_ms,
         }
     }
 }
 
-/// The n of `<session>-<n>`.
-fn number(session: &str, message_id: &str) -> Option<u64> {
-    message_id.strip_prefix(session)?.strip_prefix('-')?.parse().ok()
+/// A session as it stands in a snapshot.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedSession {
+    user: String,
+    token_hash: Option<String>,
+    /// Oldest first.
+    ids: Vec<String>,
+    forgotten: u64,
+    used_ms: u64,
 }
 
 /// The sessions that are remembered.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::disallowed_types, reason = "as above")]
 pub struct Sessions {
     /// Shared with a state that is being written down: the first change after that copies the session.
-    by_id: BTreeMap<String, Arc<Session>>,
-    /// By the log time of their last use, to forget the oldest.
-    by_age: BTreeSet<(u64, String)>,
+    by_id: HashMap<Arc<str>, Arc<Session>>,
+    /// Each once, by the log time of its last use or an earlier one; see the module.
+    by_age: BTreeSet<(u64, Arc<str>)>,
 }
 
 impl Sessions {
@@ -103,10 +144,9 @@ impl Sessions {
         self.by_id.get(id).map(|session| &**session)
     }
 
-    /// Whether the message `message_id` of the session `id` may have been applied and forgotten.
-    pub fn has_forgotten(&self, id: &str, message_id: &str) -> bool {
-        let number = number(id, message_id);
-        self.get(id).is_some_and(|session| number.is_some_and(|n| n < session.forgotten))
+    /// The same, to be changed.
+    pub(super) fn get_mut(&mut self, id: &str) -> Option<&mut Arc<Session>> {
+        self.by_id.get_mut(id)
     }
 
     /// How many are remembered.
@@ -119,9 +159,9 @@ impl Sessions {
         self.by_id.is_empty()
     }
 
-    /// All of them, by id.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Arc<Session>)> {
-        self.by_id.iter()
+    /// All of them, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Session>> {
+        self.by_id.values()
     }
 
     /// The session `id` of `user` is known from here on, or goes on. A token replaces the one before.
@@ -132,43 +172,79 @@ impl Sessions {
         token_hash: Option<String>,
         now_ms: u64,
     ) {
-        let session = Arc::make_mut(self.by_id.entry(id.into()).or_default());
+        if !self.by_id.contains_key(id) {
+            let id: Arc<str> = id.into();
+            self.by_age.insert((now_ms, id.clone()));
+            self.by_id.insert(id.clone(), Arc::new(Session::new(&id)));
+        }
+        let Some(session) = self.by_id.get_mut(id).map(Arc::make_mut) else { return };
         session.user = user.into();
         session.token_hash = token_hash.or(session.token_hash.take());
-        self.touch(id, now_ms);
-    }
-
-    /// The message `message_id` of the session `id` was applied.
-    pub(super) fn remember(&mut self, id: &str, message_id: &str, now_ms: u64) {
-        if let Some(session) = self.by_id.get_mut(id).map(Arc::make_mut) {
-            session.remember(id, message_id);
-            self.touch(id, now_ms);
-        }
-    }
-
-    fn touch(&mut self, id: &str, now_ms: u64) {
-        let Some(session) = self.by_id.get_mut(id).map(Arc::make_mut) else { return };
-        let before = std::mem::replace(&mut session.used_ms, now_ms);
-        self.by_age.remove(&(before, id.to_string()));
-        self.by_age.insert((now_ms, id.into()));
+        session.used_ms = now_ms;
     }
 
     /// Forgets who was last heard too long before the log time `now_ms`.
     pub(super) fn forget(&mut self, now_ms: u64) {
-        while let Some((used_ms, _)) = self.by_age.first() {
-            if used_ms + SESSION_KEPT_MS >= now_ms {
-                break;
-            }
-            if let Some((_, id)) = self.by_age.pop_first() {
-                self.by_id.remove(&id);
+        let is_too_old = |used_ms: u64| used_ms.saturating_add(SESSION_KEPT_MS) < now_ms;
+        while self.by_age.first().is_some_and(|(noted_ms, _)| is_too_old(*noted_ms)) {
+            let Some((_, id)) = self.by_age.pop_first() else { return };
+            match self.by_id.get(&id).map(|session| session.used_ms) {
+                Some(used_ms) if !is_too_old(used_ms) => {
+                    self.by_age.insert((used_ms, id));
+                }
+                _ => {
+                    self.by_id.remove(&id);
+                }
             }
         }
     }
 
     /// Takes a session of a snapshot.
-    pub(super) fn restore(&mut self, id: String, mut session: Session) {
-        session.known = session.ids.iter().cloned().collect();
-        self.by_age.insert((session.used_ms, id.clone()));
+    pub(super) fn restore(&mut self, id: String, saved: SavedSession) {
+        let id: Arc<str> = id.into();
+        let mut session = Session::new(&id);
+        let SavedSession { user, token_hash, ids, forgotten, used_ms } = saved;
+        (session.user, session.token_hash, session.used_ms) = (user, token_hash, used_ms);
+        for message_id in &ids {
+            session.seen.push(&id, Id::of(&id, message_id));
+        }
+        session.seen.forgotten = forgotten;
+        self.by_age.insert((used_ms, id.clone()));
         self.by_id.insert(id, Arc::new(session));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn those_are_forgotten_whose_last_use_is_too_old_and_no_others(
+            uses in proptest::collection::vec((0..6u8, 0..5u64, any::<bool>()), 1..200),
+        ) {
+            let (mut sessions, mut plain, mut now_ms) = (Sessions::default(), BTreeMap::new(), 0);
+            for (name, step, registers) in uses {
+                now_ms += [0, 1, SESSION_KEPT_MS / 3, SESSION_KEPT_MS, SESSION_KEPT_MS + 1][step as usize];
+                let id = format!("s{name}");
+                if registers {
+                    sessions.register(&id, "alice", None, now_ms);
+                    plain.insert(id, now_ms);
+                } else if let Some(session) = sessions.get_mut(&id) {
+                    Arc::make_mut(session).remember("x", now_ms);
+                    plain.insert(id, now_ms);
+                }
+                sessions.forget(now_ms);
+                plain.retain(|_, used_ms| *used_ms + SESSION_KEPT_MS >= now_ms);
+                let mut left: Vec<_> = sessions.iter().map(|s| (s.id().to_string(), s.used_ms)).collect();
+                left.sort();
+                prop_assert_eq!(left, plain.clone().into_iter().collect::<Vec<_>>());
+                prop_assert_eq!(sessions.by_age.len(), plain.len());
+            }
+        }
     }
 }

@@ -16,9 +16,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::messages::Place;
-use super::sessions::Session;
+use super::messages::{Place, RoomHistory};
+use super::sessions::{SavedSession, Session};
 use super::{Account, ReplicatedStorage};
+use crate::domain::Message;
 use crate::server::total_order::Seq;
 
 /// The version that is written, and the only one that is read.
@@ -55,8 +56,8 @@ struct Head {
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
-    Session(String, Session),
-    Place(String, Place),
+    Session(String, SavedSession),
+    Place(String, SavedPlace),
     Forgotten(String, Seq),
 }
 
@@ -64,17 +65,50 @@ enum Line {
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum LineRef<'a> {
-    Session(&'a str, &'a Session),
-    Place(&'a str, &'a Place),
+    Session(&'a str, SavedSession),
+    Place(&'a str, SavedPlace),
     Forgotten(&'a str, Seq),
+}
+
+/// A [`Place`] and what stands there.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SavedPlace {
+    Said(Message),
+    Gone { entry: Message, by: Seq },
+    Deletion { seq: Seq, of: Seq },
+}
+
+impl SavedPlace {
+    /// `None` without a message where one belongs.
+    fn new(place: Place, msg: Option<Message>) -> Option<Self> {
+        Some(match place {
+            Place::Said(_) => Self::Said(msg?),
+            Place::Gone { by, .. } => Self::Gone { entry: msg?, by },
+            Place::Deletion { seq, of } => Self::Deletion { seq, of },
+        })
+    }
+
+    fn into_parts(self) -> (Place, Option<Message>) {
+        match self {
+            Self::Said(msg) => (Place::Said(msg.seq.unwrap_or_default()), Some(msg)),
+            Self::Gone { entry, by } => {
+                (Place::Gone { seq: entry.seq.unwrap_or_default(), by }, Some(entry))
+            }
+            Self::Deletion { seq, of } => (Place::Deletion { seq, of }, None),
+        }
+    }
 }
 
 /// A state that does not change any more, to be written down beside the one that goes on. It shares messages and
 /// sessions with that one, so it is made in a moment.
 #[derive(Debug)]
 pub struct FrozenStorage {
-    sessions: Vec<(String, Arc<Session>)>,
-    rooms: Vec<(String, Vec<Place>)>,
+    /// In no order.
+    sessions: Vec<Arc<Session>>,
+    rooms: Vec<(String, RoomHistory)>,
+    /// How many lines all these are.
+    lines: usize,
     forgotten: Vec<(String, Seq)>,
     accounts: BTreeMap<String, Account>,
     applied: Seq,
@@ -85,49 +119,49 @@ pub struct FrozenStorage {
 impl FrozenStorage {
     /// Everything that was applied, as JSON lines. Equal states give equal bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut lines = Vec::new();
-        let mut count = 0;
-        for (id, session) in &self.sessions {
-            write(&mut lines, &LineRef::Session(id, session));
-            count += 1;
-        }
-        for (room_id, seq) in &self.forgotten {
-            write(&mut lines, &LineRef::Forgotten(room_id, *seq));
-            count += 1;
-        }
-        for (room_id, places) in &self.rooms {
-            for place in places {
-                write(&mut lines, &LineRef::Place(room_id, place));
-                count += 1;
-            }
-        }
         let head = Head {
             version: VERSION,
             applied: self.applied,
             log_time_ms: self.log_time_ms,
             digest: self.digest,
             accounts: self.accounts.clone(),
-            lines: count,
+            lines: self.lines,
         };
-        let mut snapshot = Vec::with_capacity(lines.len() + 256);
-        write(&mut snapshot, &head);
-        snapshot.extend(lines);
-        snapshot
+        let mut bytes = Vec::new();
+        write(&mut bytes, &head);
+        let mut sessions: Vec<&Session> = self.sessions.iter().map(AsRef::as_ref).collect();
+        sessions.sort_unstable_by_key(|session| session.id());
+        for session in sessions {
+            write(&mut bytes, &LineRef::Session(session.id(), session.to_saved()));
+        }
+        for (room_id, seq) in &self.forgotten {
+            write(&mut bytes, &LineRef::Forgotten(room_id, *seq));
+        }
+        for (room_id, history) in &self.rooms {
+            history.visit(|place, msg| {
+                if let Some(place) = SavedPlace::new(place, msg) {
+                    write(&mut bytes, &LineRef::Place(room_id, place));
+                }
+            });
+        }
+        bytes
     }
 }
 
 impl ReplicatedStorage {
     /// The state as it is now, for good.
     pub fn freeze(&self) -> FrozenStorage {
-        let sessions = self.sessions.iter().map(|(id, session)| (id.clone(), session.clone()));
         let rooms = self.messages.rooms();
-        let rooms = rooms.map(|room_id| (room_id.clone(), self.messages.places(room_id).to_vec()));
-        let forgotten = self.messages.all_forgotten();
-        let forgotten = forgotten.map(|(room_id, seq)| (room_id.clone(), seq));
+        let forgotten = rooms.filter(|(_, room)| room.forgotten() > 0);
+        let forgotten: Vec<_> =
+            forgotten.map(|(id, room)| (id.clone(), room.forgotten())).collect();
+        let places: usize = self.messages.rooms().map(|(_, room)| room.len()).sum();
+        let rooms = self.messages.rooms();
         FrozenStorage {
-            sessions: sessions.collect(),
-            rooms: rooms.collect(),
-            forgotten: forgotten.collect(),
+            lines: self.sessions.len() + forgotten.len() + places,
+            sessions: self.sessions.iter().cloned().collect(),
+            rooms: rooms.map(|(id, room)| (id.clone(), room.history().clone())).collect(),
+            forgotten,
             accounts: self.accounts.clone(),
             applied: self.applied,
             log_time_ms: self.log_time_ms,
@@ -155,14 +189,19 @@ impl ReplicatedStorage {
             accounts: head.accounts,
             ..Self::default()
         };
-        let mut count = 0;
+        let (mut count, mut times) = (0, Vec::new());
         for (number, line) in (2..).zip(lines) {
             match read(number, line)? {
                 Line::Session(id, session) => storage.sessions.restore(id, session),
                 Line::Forgotten(room_id, seq) => {
-                    storage.messages.restore_forgotten(room_id, seq);
+                    storage.messages.restore_forgotten(&room_id, seq);
                 }
-                Line::Place(room_id, place) => storage.messages.restore(&room_id, place),
+                Line::Place(room_id, place) => {
+                    let (place, msg) = place.into_parts();
+                    times.extend(msg.as_ref().and_then(|msg| msg.seq.zip(msg.timestamp)));
+                    let restored = storage.messages.restore(&room_id, place, msg.as_ref());
+                    restored.map_err(|reason| SnapshotError { line: number, reason })?;
+                }
             }
             count += 1;
         }
@@ -170,14 +209,14 @@ impl ReplicatedStorage {
             let reason = format!("{count} lines follow, {} should", head.lines);
             return Err(SnapshotError { line: 1, reason });
         }
-        storage.messages.sort();
+        storage.messages.restore_times(times);
         Ok(storage)
     }
 }
 
 fn write<T: Serialize>(to: &mut Vec<u8>, value: &T) {
     // Only string keys and infallible serialisers.
-    to.extend(serde_json::to_vec(value).expect("a snapshot serialises"));
+    serde_json::to_writer(&mut *to, value).expect("a snapshot serialises");
     to.push(b'\n');
 }
 

@@ -114,7 +114,7 @@ fn what_is_forgotten_leaves_sessions_and_accounts() {
     storage.apply(&delete(7, "s", "c"));
     let digest = storage.digest();
     storage.forget_up_to(4);
-    let places: Vec<Seq> = storage.places("lobby").iter().map(Place::seq).collect();
+    let places: Vec<Seq> = storage.room("lobby").unwrap().places().map(Place::seq).collect();
     assert_eq!(places, [5, 7], "the deletion of 4 is gone with it");
     assert_eq!(storage.message_storage().forgotten("lobby"), 4);
     assert_eq!((storage.message_storage().deleted(), storage.digest()), (1, digest));
@@ -129,7 +129,7 @@ fn what_is_forgotten_leaves_sessions_and_accounts() {
     assert_eq!(again.message_storage().forgotten("lobby"), 4);
     assert_eq!(again.statistics(), storage.statistics());
     storage.forget_up_to(10);
-    assert_eq!((storage.places("lobby").len(), storage.statistics().messages), (0, 0));
+    assert_eq!((storage.room("lobby").unwrap().len(), storage.statistics().messages), (0, 0));
     assert_eq!(storage.rooms().count(), 1, "the room is still there");
 }
 
@@ -160,11 +160,11 @@ fn a_deleted_message_leaves_its_place() {
     }
     let before = storage.statistics();
     assert_eq!(storage.apply(&delete(5, "s", "a")), Applied::Deleted(3));
-    let places: Vec<Seq> = storage.places("lobby").iter().map(Place::seq).collect();
+    let places: Vec<Seq> = storage.room("lobby").unwrap().places().map(Place::seq).collect();
     assert_eq!(places, [3, 4, 5]);
     assert_eq!(storage.messages("lobby").len(), 1);
     assert!(storage.message_storage().get("a").is_none());
-    assert_eq!(storage.message_storage().at(3).unwrap().content, Content::Empty);
+    assert_eq!(storage.room("lobby").unwrap().at(3).unwrap().content, Content::Empty);
     let after = storage.statistics();
     assert_eq!((before.messages, after.messages, after.deleted), (2, 1, 1));
     assert_eq!(before.bytes - after.bytes, "text of a".len() as u64);
@@ -252,8 +252,12 @@ fn the_history_since_a_time_starts_there_and_time_does_not_run_backwards() {
         storage.apply(&chat(seq, "s", &format!("m{seq}"), at_ms));
     }
     let since = |ms, after| {
-        let messages = storage.message_storage().since("lobby", ms, after);
-        messages.map(|entry| entry.seq.unwrap()).collect::<Vec<Seq>>()
+        let mut found = Vec::new();
+        storage.message_storage().visit_since("lobby", ms, after, |msg| {
+            found.push(msg.seq.unwrap());
+            true
+        });
+        found
     };
     assert_eq!(since(200, 0), [4, 5, 6]);
     assert_eq!(since(201, 0), [6]);

@@ -17,7 +17,7 @@ const GAP_BITS: u32 = 7;
 
 /// Ascending numbers; see the module.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ascending {
+pub(crate) struct Ascending {
     marks: Vec<Mark>,
     gaps: Vec<u8>,
     len: usize,
@@ -33,12 +33,12 @@ struct Mark {
 
 impl Ascending {
     /// How many there are.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Appends `number`, which must be above all others.
-    pub(super) fn push(&mut self, number: u64) {
+    pub(crate) fn push(&mut self, number: u64) {
         debug_assert!(self.len == 0 || number > self.last, "{number} after {}", self.last);
         if self.len.is_multiple_of(MARK_EVERY) {
             self.marks.push(Mark { number, gaps_at: self.gaps.len() });
@@ -54,20 +54,32 @@ impl Ascending {
         self.last = number;
     }
 
+    /// Forgets those that are not to be kept; the others move up.
+    pub(crate) fn retain(&mut self, is_kept: impl Fn(u64) -> bool) {
+        let mut kept = Self::default();
+        self.iter_from(0).filter(|number| is_kept(*number)).for_each(|number| kept.push(number));
+        *self = kept;
+    }
+
+    /// The last one.
+    pub(crate) fn last(&self) -> Option<u64> {
+        (self.len > 0).then_some(self.last)
+    }
+
     /// The one at `index`, from 0.
-    pub(super) fn get(&self, index: usize) -> Option<u64> {
+    pub(crate) fn get(&self, index: usize) -> Option<u64> {
         self.iter_from(index).next()
     }
 
     /// Those from `index` on.
-    pub(super) fn iter_from(&self, index: usize) -> impl Iterator<Item = u64> {
+    pub(crate) fn iter_from(&self, index: usize) -> impl Iterator<Item = u64> {
         let index = index.min(self.len);
         let skipped = index % MARK_EVERY;
         self.iter_from_mark(index / MARK_EVERY).skip(skipped)
     }
 
     /// How many are below `number`.
-    pub(super) fn rank(&self, number: u64) -> usize {
+    pub(crate) fn rank(&self, number: u64) -> usize {
         if number > self.last {
             return self.len;
         }
@@ -137,6 +149,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn those_that_are_kept_move_up() {
+        let mut ascending = Ascending::default();
+        assert_eq!(ascending.last(), None);
+        (0..1000).for_each(|number| ascending.push(number));
+        ascending.retain(|number| number > 900 && number % 2 == 0);
+        assert_eq!(ascending.iter_from(0).collect::<Vec<_>>().len(), 49);
+        assert_eq!((ascending.get(0), ascending.last()), (Some(902), Some(998)));
+        ascending.push(5000);
+        assert_eq!((ascending.get(49), ascending.rank(5000)), (Some(5000), 49));
     }
 
     #[test]

@@ -12,6 +12,8 @@
 //! 64 bytes for 12 slots of which at most 4 of 5 are taken: 7 to 10 bytes a message, besides the 8 bytes of its hash. A shard grows by
 //! itself: with ten million messages that moves some 40,000 places, and not all of them.
 
+use std::iter;
+
 /// The tag of a free slot.
 const FREE: u8 = 0;
 /// Above so many keys they are spread over [`SHARDS`]: a small room should not pay for them.
@@ -23,7 +25,7 @@ const BUCKET_SLOTS: usize = 12;
 
 /// A hash table of places; see the module.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Keys {
+pub(crate) struct Keys {
     /// One, or [`SHARDS`]; none while it is empty.
     shards: Vec<Shard>,
     len: usize,
@@ -57,12 +59,12 @@ impl Bucket {
 
 impl Keys {
     /// How many places it holds.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// The place with `hash` that `is_it`; `hashes` tells the hash of each place.
-    pub(super) fn find(
+    pub(crate) fn find(
         &self,
         hash: u64,
         hashes: &[u64],
@@ -85,8 +87,21 @@ impl Keys {
         }
     }
 
+    /// All places with `hash`, in no order.
+    pub(crate) fn with_hash(&self, hash: u64, hashes: &[u64]) -> impl Iterator<Item = usize> {
+        let shard = self.shards.get(shard_of(hash, self.shards.len()));
+        let first = shard.map(|shard| (shard, shard.first_bucket(hash)));
+        let buckets = iter::successors(first, |(shard, at)| {
+            shard.buckets.get(*at).filter(|bucket| bucket.is_full())?;
+            Some((*shard, shard.next_bucket(*at)))
+        });
+        let buckets = buckets.filter_map(|(shard, at)| shard.buckets.get(at));
+        let tagged = buckets.flat_map(Bucket::taken).filter(move |(tag, _)| *tag == tag_of(hash));
+        tagged.map(|(_, place)| place as usize).filter(move |place| hashes[*place] == hash)
+    }
+
     /// Makes room for `count` places in an empty table.
-    pub(super) fn reserve(&mut self, count: usize) {
+    pub(crate) fn reserve(&mut self, count: usize) {
         if self.len == 0 && count > UNSHARDED_MAX {
             // Three of four slots: the shards are not filled evenly.
             let buckets = (count / SHARDS * 4 / 3).div_ceil(BUCKET_SLOTS) + 1;
@@ -95,7 +110,7 @@ impl Keys {
     }
 
     /// Adds `place`, whose hash stands in `hashes`.
-    pub(super) fn insert(&mut self, place: u32, hashes: &[u64]) {
+    pub(crate) fn insert(&mut self, place: u32, hashes: &[u64]) {
         if self.shards.is_empty() {
             self.shards = vec![Shard::default()];
         } else if self.len == UNSHARDED_MAX && self.shards.len() == 1 {
@@ -210,6 +225,7 @@ mod tests {
         (0..3).for_each(|place| keys.insert(place, &hashes));
         assert_eq!(keys.find(7, &hashes, |place| place == 1), Some(1));
         assert_eq!(keys.find(7, &hashes, |place| place == 2), None);
+        assert_eq!(keys.with_hash(7, &hashes).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(keys.find(7 + (1 << 40), &hashes, |_| true), Some(2));
     }
 }
