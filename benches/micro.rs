@@ -15,7 +15,11 @@ use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use roundtable::domain::content::{Position, Registration};
-use roundtable::domain::{Content, Incarnation, Message, MessageType, Term, VectorClock};
+use roundtable::domain::stamped_chat::push_delivered;
+use roundtable::domain::{
+    Content, Incarnation, Message, MessageType, StampedChat, Term, VectorClock,
+};
+use roundtable::network::Batch;
 use roundtable::network::framing::{Decoder, FRAME_BYTES_MAX, Framing};
 use roundtable::server::total_order::{Entry, ReplicatedStorage};
 use roundtable::storage::{FileLog, LogEvent, LogOptions, OnDamage, Storage, record};
@@ -71,6 +75,23 @@ fn codec(c: &mut Criterion) {
     });
     let msg = shown();
     group.bench_function("serialise a delivery", |b| b.iter(|| black_box(&msg).to_frame()));
+    let (msg, mut json) = (kept(), Vec::new());
+    group.bench_function("serialise a stamped CHAT", |b| {
+        b.iter(|| {
+            json.clear();
+            black_box(&msg).serialize_to(&mut json);
+        });
+    });
+    group.bench_function("write a stamped CHAT, and what members see of it", |b| {
+        let (chat, position) = (StampedChat::of(&msg).unwrap(), clock(1000));
+        let mut shown = Vec::new();
+        b.iter(|| {
+            let written = black_box(&chat).write(&mut json);
+            shown.clear();
+            let part = &written.json[..written.shown_bytes];
+            push_delivered(part, written.timestamp, &position, &mut shown);
+        });
+    });
     let mut frames = Vec::new();
     for _ in 0..BATCH {
         Framing::LengthPrefixed.put(body.as_bytes(), &mut frames);
@@ -85,6 +106,15 @@ fn codec(c: &mut Criterion) {
                 count += usize::from(msg.is_ok());
             }
             assert_eq!(count, BATCH);
+        });
+    });
+    group.bench_function("frames of one read to a batch", |b| {
+        let mut decoder = Decoder::new(FRAME_BYTES_MAX);
+        b.iter(|| {
+            decoder.push(black_box(&frames));
+            let mut batch = Batch::default();
+            while decoder.next_into(&mut batch) {}
+            assert_eq!(batch.chats(0).count(), BATCH);
         });
     });
     group.finish();
