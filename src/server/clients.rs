@@ -285,6 +285,8 @@ impl ServerNode {
             }
         }
         if self.wanted_rooms.insert(room_id.clone(), step.now).is_none() {
+            // What was asked a moment ago may have been asked by a copy that nobody wanted.
+            self.sync_requests.retain(|(_, asked), _| asked != room_id);
             self.reconcile_room(room_id, step);
         }
         self.check_caught_up(room_id, step);

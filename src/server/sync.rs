@@ -356,8 +356,10 @@ impl ServerNode {
             for node_id in &replication.replicas {
                 let equal = replication.held.get(node_id) == Some(&room.clock)
                     && replication.synced_by.get(node_id) == Some(&room.clock);
+                // A client waits until this copy was compared with the host's, which may be its equal.
+                let waits = !replication.caught_up && self.wanted_rooms.contains_key(room_id);
                 // A copy that is kept up no longer only has to hand on what others lack.
-                if !equal && (replicates || !replication.is_covered_by(node_id, room)) {
+                if (waits || !equal) && (replicates || !replication.is_covered_by(node_id, room)) {
                     questions.entry(node_id.clone()).or_default().insert(room_id.clone());
                 }
             }
