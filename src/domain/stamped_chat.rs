@@ -6,8 +6,8 @@
 //!   members   {"message_id":…,"type":"CHAT","sender_id":…,"room_id":…,"content":… │,"timestamp":7,"position":{…}}
 //! ```
 //!
-//! So a text is escaped once, for the log; what members see is copied from there. Both forms are those of [`Message`], by hand:
-//! through `serde` each took three times as long, and a busy server does little else.
+//! So a text is escaped once, for the log; what members see is copied from there. Both forms are those of [`Message`], written
+//! by hand, since a busy server does little else: `cargo bench -- codec` times both ways.
 
 use super::chat::plain_bytes;
 use super::history::Outline;

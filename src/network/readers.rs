@@ -44,7 +44,7 @@ impl ConnectionManager {
     ///
     /// When the connection first comes to [rest](REST), another thread of that name goes on and the first one ends. With it goes what
     /// greeting a client takes and reading does not: a page of stack, and what the allocator keeps for the thread. Of ten thousand
-    /// idle connections that saves a third of the memory.
+    /// idle connections that saves a quarter of the memory: 18 KiB each in place of 24.
     pub fn listen_to_connection(
         self: &Arc<Self>,
         conn: &Arc<TCPConnection>,
