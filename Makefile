@@ -25,7 +25,9 @@ NAME = $(shell id -un)$(shell tty | sed -n 's/.*[^0-9]\([0-9][0-9]*\)$$/-\1/p')
 
 TEST = cargo test --locked --features deadlock-detection
 SIMULATED = cargo test --locked --profile simulation --test simulation
-OTHERS = $(TEST) --lib --bins --example elections --test '[!s]*' --test 's[!i]*'
+UNITS = --lib --bins --example elections
+# Every other test than that of simulated clusters.
+PROCESSES = --test '[!s]*' --test 's[!i]*'
 
 ADDRESSES = 127.0.0.1:$(PORT1),127.0.0.1:$(PORT2),127.0.0.1:$(PORT3)
 PROGRAM = $${CARGO_TARGET_DIR:-target}/debug/roundtable
@@ -33,7 +35,8 @@ SERVER_OPTIONS = --design '$(DESIGN)' --discovery-port '$(DISCOVERY)' $(OPTIONS)
 SERVER = exec $(PROGRAM) server --peers '$(ADDRESSES)' $(SERVER_OPTIONS)
 
 .PHONY: help demo cluster node1 node2 node3 client status explain build test sim planted scale elections soak torture
-.PHONY: bench growth test-simulated test-others build-simulated build-others compare compare-ack
+.PHONY: bench growth test-simulated test-units test-processes build-simulated
+.PHONY: build-others compare compare-ack
 .PHONY: deploy-test deploy-check lint docs clean
 
 help: ## print this list
@@ -76,22 +79,24 @@ build: ## build the program
 
 test: ## run all tests
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target build-simulated build-others
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target test-simulated test-others
+	@$(MAKE) --no-print-directory -j 3 --output-sync=target test-simulated test-units test-processes
 
-# Simulated clusters keep the cores busy, real ones mostly wait: side by side both take half as long.
+# Simulated clusters keep the cores busy, real ones mostly wait: side by side all take half as long.
 test-simulated:
 	$(SIMULATED)
 
-# Every test but the one above.
-test-others:
-	$(OTHERS)
+test-units:
+	$(TEST) $(UNITS)
 	$(TEST) --doc
+
+test-processes:
+	$(TEST) $(PROCESSES)
 
 build-simulated:
 	@$(SIMULATED) --no-run
 
 build-others:
-	@$(OTHERS) --no-run
+	@$(TEST) $(UNITS) $(PROCESSES) --no-run
 
 sim: ## simulated clusters of NODES servers with every fault; SEEDS=100 is shorter
 	cargo run --release --quiet --locked -- sim --design '$(DESIGN)' --nodes $(NODES) --seeds $(SEEDS)

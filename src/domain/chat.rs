@@ -9,6 +9,7 @@
 //! a piece of memory of each text.
 
 use super::message::{Content, Message, MessageType};
+use super::special::first_special;
 
 /// A CHAT of a client that has all that one needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +26,6 @@ pub struct Chat<'a> {
 
 /// The fields of a [`Message`] that a plain CHAT has.
 const NAMES: [&[u8]; 5] = [b"message_id", b"type", b"sender_id", b"room_id", b"content"];
-
-/// So many bytes are looked at at once.
-const CHUNK_BYTES: usize = 16;
 
 impl<'a> Chat<'a> {
     /// What `msg` says, if it is a CHAT with an id and a text.
@@ -80,21 +78,9 @@ impl<'a> Chat<'a> {
 /// Takes a JSON string without escapes off `rest`, and gives what stands in it.
 fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let inside = rest.strip_prefix(b"\"")?;
-    let (text, after) = inside.split_at(plain_bytes(inside));
+    let (text, after) = inside.split_at_checked(first_special(inside)?)?;
     *rest = after.strip_prefix(b"\"")?;
     Some(text)
-}
-
-/// How many bytes stand before the first that means something in a JSON string.
-pub(super) fn plain_bytes(bytes: &[u8]) -> usize {
-    let special =
-        |byte: u8| u8::from(byte < b' ') | u8::from(byte == b'"') | u8::from(byte == b'\\');
-    // Without a branch for each byte the processor looks at a whole chunk at once.
-    let is_plain = |chunk: &&[u8]| chunk.iter().fold(0, |any, byte| any | special(*byte)) == 0;
-    let chunks = bytes.chunks_exact(CHUNK_BYTES).take_while(is_plain).count();
-    let start = chunks * CHUNK_BYTES;
-    let first = bytes[start..].iter().position(|byte| special(*byte) != 0);
-    first.map_or(bytes.len(), |at| start + at)
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@
 pub mod ids;
 pub mod vector_clock;
 
+mod special;
+
 pub mod chat;
 pub mod message;
 

@@ -9,10 +9,10 @@
 //! So a text is escaped once, for the log; what members see is copied from there. Both forms are those of [`Message`], written
 //! by hand, since a busy server does little else: `cargo bench -- codec` times both ways.
 
-use super::chat::plain_bytes;
 use super::history::Outline;
 use super::ids::Incarnation;
 use super::message::{Content, Message};
+use super::special::first_special;
 use super::vector_clock::VectorClock;
 
 /// A stamped CHAT of the design `ring`; its fields are those of [`Message`].
@@ -136,7 +136,7 @@ pub fn push_delivered(
 
 /// Appends `text` as a JSON string.
 pub fn push_text(text: &str, out: &mut Vec<u8>) {
-    if plain_bytes(text.as_bytes()) == text.len() {
+    if first_special(text.as_bytes()).is_none() {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');

@@ -284,14 +284,12 @@ impl Network for ConnectionManager {
         if frames.is_empty() {
             return;
         }
-        if let [conn] = conns
-            && frames.len() == 1
-        {
+        if let ([conn], 1) = (conns, frames.len()) {
             // Into the buffer of the connection: nobody shares it.
-            let conn = self.connection(*conn);
-            return conn
-                .zip(frames.iter().next())
-                .map_or((), |(conn, frame)| self.queue(&conn, frame));
+            if let Some(conn) = self.connection(*conn) {
+                frames.iter().for_each(|frame| self.queue(&conn, frame));
+            }
+            return;
         }
         let mut blocks = Blocks::of(frames);
         let connections = self.connections.lock();

@@ -145,9 +145,9 @@ impl ServerNode {
         };
         let handler = &mut self.causal_multicast_handler;
         let (mut acks, mut at_once) = (Vec::new(), Vec::new());
-        let mut count = 0;
+        let mut taken = 0;
         for chat in chats {
-            count += 1;
+            taken += 1;
             let (known, absent) = match room.find(session, chat.message_id) {
                 Ok(place) => (Some(place), None),
                 Err(absent) => (None, Some(absent)),
@@ -176,7 +176,7 @@ impl ServerNode {
         }
         handler.owe_acks(room_id, acks);
         self.send_acks(&at_once, room_id, step);
-        count
+        taken
     }
 
     /// Shows and acknowledges what became due in the rooms where something happened.

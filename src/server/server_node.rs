@@ -430,7 +430,13 @@ impl ServerNode {
             self.causal_multicast_handler.send_confirmations(&self.managed_rooms, &me, step);
         }
         if std::mem::take(&mut self.progress) {
-            let waits = |id: &ConnId| self.conns.get(id).is_some_and(|conn| conn.waiting.is_some());
+            // A password that is being checked is not helped by news: whoever has checked it resumes its connection. Of 256 that log in
+            // at once, each would be woken for each message of those that were faster.
+            let is_hashing = |id| self.ordered.as_ref().is_some_and(|order| order.is_hashing(id));
+            let waits = |id: &ConnId| {
+                let conn = self.conns.get(id);
+                conn.is_some_and(|conn| conn.waiting.is_some()) && !is_hashing(*id)
+            };
             for conn in self.unsettled.iter().copied().filter(waits) {
                 step.cm.resume(conn);
             }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! It knows some fields, each at its place or left out, without spaces, and no escapes in a text that is wanted. So a name of a
-//! field is compared, not looked for, and eight bytes of a text are looked at in one step.
+//! field is compared, not looked for.
 //!
 //! It never says what is wrong with a record: whatever it does not know is left to the full parser, which may know it, or
 //! find the fault and name it. So it may accept only what that one accepts, and must find the same in it.
@@ -19,11 +19,10 @@
 use std::borrow::Cow;
 
 use super::{Stamp, StoredChat, Text};
+use crate::domain::special::first_special;
 
 /// More digits may not fit.
 const DIGITS_MAX: usize = 19;
-/// A one in each byte.
-const ONES: u64 = u64::MAX / 0xff;
 
 /// Reads `record`; `None` when there is anything unusual about it.
 pub(super) fn read(record: &[u8]) -> Option<StoredChat<'_>> {
@@ -76,7 +75,7 @@ impl<'a> Rest<'a> {
     /// A text without escapes.
     fn text(&mut self) -> Option<&'a str> {
         self.take("\"")?;
-        let (text, rest) = self.0.split_at_checked(special(self.0.as_bytes())?)?;
+        let (text, rest) = self.0.split_at_checked(first_special(self.0.as_bytes())?)?;
         self.0 = rest;
         self.take("\"").map(|()| text)
     }
@@ -85,7 +84,7 @@ impl<'a> Rest<'a> {
     fn skip(&mut self) -> Option<()> {
         self.take("\"")?;
         loop {
-            self.0 = self.0.get(special(self.0.as_bytes())?..)?;
+            self.0 = self.0.get(first_special(self.0.as_bytes())?..)?;
             if self.take("\"").is_some() {
                 return Some(());
             }
@@ -118,48 +117,6 @@ impl<'a> Rest<'a> {
                 return Some(found);
             }
             self.take(",")?;
-        }
-    }
-}
-
-/// Where the first quote, backslash or control character stands: a text ends there, or is not plain.
-fn special(text: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    while let Some(bytes) = text.get(at..).and_then(<[u8]>::first_chunk) {
-        let found = specials(u64::from_le_bytes(*bytes));
-        if found != 0 {
-            return Some(at + found.trailing_zeros() as usize / 8);
-        }
-        at += bytes.len();
-    }
-    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..b' ');
-    text[at..].iter().position(is_special).map(|behind| at + behind)
-}
-
-/// The highest bit of each of the eight `bytes` that [`special`] looks for. That of one behind the first may be wrong.
-fn specials(bytes: u64) -> u64 {
-    // A byte borrows from the one above it, and gets its highest bit, only when it is less than what is subtracted.
-    let below = |bytes: u64, limit: u8| bytes.wrapping_sub(ONES * u64::from(limit)) & !bytes;
-    let is_not = |byte: u8| bytes ^ (ONES * u64::from(byte));
-    let found = below(bytes, b' ') | below(is_not(b'"'), 1) | below(is_not(b'\\'), 1);
-    found & (ONES << 7)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn the_first_special_byte_is_found(
-            text in proptest::collection::vec(
-                prop_oneof![9 => 0x20u8..0x7f, 1 => any::<u8>(), 1 => Just(b'\\')], 0..40,
-            ),
-        ) {
-            let wanted = text.iter().position(|byte| *byte < b' ' || b"\"\\".contains(byte));
-            prop_assert_eq!(special(&text), wanted);
         }
     }
 }

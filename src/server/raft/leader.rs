@@ -36,6 +36,8 @@ pub(super) struct Leading {
     pub(super) transfer: Option<Transfer>,
     /// Placed and not committed, in order: place and size in bytes.
     uncommitted: VecDeque<(Seq, usize)>,
+    /// Their bytes together.
+    uncommitted_bytes: usize,
 }
 
 impl Leading {
@@ -48,13 +50,29 @@ impl Leading {
             reads: VecDeque::new(),
             transfer: None,
             uncommitted: VecDeque::new(),
+            uncommitted_bytes: 0,
+        }
+    }
+
+    /// An entry of `bytes` was placed at `seq`, behind all others.
+    fn placed(&mut self, seq: Seq, bytes: usize) {
+        self.uncommitted.push_back((seq, bytes));
+        self.uncommitted_bytes += bytes;
+    }
+
+    /// Everything up to `seq` is committed.
+    fn committed(&mut self, seq: Seq) {
+        while let Some((place, bytes)) = self.uncommitted.front().copied()
+            && place <= seq
+        {
+            self.uncommitted.pop_front();
+            self.uncommitted_bytes -= bytes;
         }
     }
 
     /// Whether a proposal can be taken now. None while leadership is handed over (thesis 3.10).
     pub(super) fn takes_more(&self) -> bool {
-        let bytes: usize = self.uncommitted.iter().map(|(_, bytes)| bytes).sum();
-        self.transfer.is_none() && bytes < UNCOMMITTED_BYTES_MAX
+        self.transfer.is_none() && self.uncommitted_bytes < UNCOMMITTED_BYTES_MAX
     }
 
     /// What was under way to `node_id` is lost.
@@ -99,7 +117,7 @@ impl RaftNode {
         let entry = self.log.append(msg, term);
         self.wrote(&entry, step);
         if let Role::Leader(leading) = &mut self.role {
-            leading.uncommitted.push_back((self.log.last(), size_of_entry(&entry)));
+            leading.placed(self.log.last(), size_of_entry(&entry));
         }
         self.log.last()
     }
@@ -143,7 +161,7 @@ impl RaftNode {
         if seq > self.commit_index && (of_own_term || is_planted(Planted::OldTermCommitted)) {
             self.commit_index = seq;
             let Role::Leader(leading) = &mut self.role else { return };
-            while leading.uncommitted.pop_front_if_up_to(seq) {}
+            leading.committed(seq);
         }
     }
 
@@ -307,17 +325,4 @@ impl RaftNode {
 fn progress_prev(role: &Role, node_id: &NodeId) -> Seq {
     let Role::Leader(leading) = role else { return 0 };
     leading.progress.get(node_id).map_or(0, |progress| progress.next_index - 1)
-}
-
-/// A queue of places that ends with the newest.
-trait UpTo {
-    /// Drops the first one if it is not beyond `seq`.
-    fn pop_front_if_up_to(&mut self, seq: Seq) -> bool;
-}
-
-impl UpTo for VecDeque<(Seq, usize)> {
-    fn pop_front_if_up_to(&mut self, seq: Seq) -> bool {
-        let due = self.front().is_some_and(|(place, _)| *place <= seq);
-        due && self.pop_front().is_some()
-    }
 }

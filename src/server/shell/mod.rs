@@ -22,7 +22,7 @@
 //! the dials. What takes long is done beside it: `log-reader` reads old records and makes the bytes of snapshots, a `hasher`
 //! hashes passwords. Messages of an election go through a channel to their own thread, as the reference asks.
 //!
-//! **Stop.** A leader of one order hands over first, and waits for its successor for [`HAND_OVER_LIMIT`] at most; clients are told; the stop channel is closed; `tcp-accept` is woken by a connection; the sockets
+//! **Stop.** A leader of one order hands over first, and waits a second at most for its successor; clients are told; the stop channel is closed; `tcp-accept` is woken by a connection; the sockets
 //! are shut; all threads that step are joined, `log-reader` too; last the `log-writer`, which writes and syncs what is left, and the
 //! `trace-writer`. A
 //! panic, a failed sync or an id that is taken stops the node in the same way, with an exit code.
@@ -31,7 +31,7 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use parking_lot::{Condvar, Mutex};
@@ -48,12 +48,14 @@ use crate::network::{Batch, ConnId, ConnectionManager, Inbound, TCPConnection, U
 use crate::storage::{FileLog, LogEvent};
 use crate::threads::Threads;
 use crate::trace::TraceFile;
+use stepping::Crowd;
 use tracing::Tracing;
 
 mod hasher;
 mod health_check;
 mod past;
 mod run;
+mod stepping;
 mod time_sync;
 mod tracing;
 
@@ -66,8 +68,6 @@ pub use run::run;
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// Messages of an election that may wait. One that finds no room is lost; a higher term repairs it.
 const ELECTION_QUEUE: usize = 1024;
-/// How long a server that stops waits until another one leads. Its clients would find no leader elsewhere before.
-const HAND_OVER_LIMIT: Duration = Duration::from_secs(1);
 /// How long the threads may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
@@ -103,6 +103,8 @@ pub struct RunningServer {
 struct Shell {
     /// Rank 1: taken before any other lock, never while one is held.
     node: Mutex<ServerNode>,
+    /// Who settles what.
+    crowd: Crowd,
     /// Told after each step: whoever waits for a state of the node looks again.
     stepped: Condvar,
     cm: Arc<ConnectionManager>,
@@ -138,6 +140,7 @@ impl ServerNode {
         let trace = trace.transpose().map_err(|error| no_thread(&error))?;
         let shell = Arc::new(Shell {
             node: Mutex::new(self),
+            crowd: Crowd::default(),
             stepped: Condvar::new(),
             cm: ConnectionManager::new(outside.connections, threads.clone()).into(),
             log: outside.log,
@@ -274,76 +277,6 @@ impl RunningServer {
 }
 
 impl Shell {
-    /// Locks the node, lets `body` step it, settles what that owes, unlocks, and only then lets the queued
-    /// bytes, dials and records go.
-    #[expect(clippy::disallowed_methods, reason = "the shell reads the clocks for the algorithms")]
-    fn step<R>(&self, body: impl FnOnce(&mut ServerNode, &Step) -> R) -> R {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
-        let mut node = self.node.lock();
-        // Read under the lock: time never runs backwards from one step to the next.
-        let now = Instant::now();
-        let traced = self.trace.as_ref().map(|trace| trace.begin(&*self.cm, now));
-        let step = Step {
-            now,
-            wall_ms: node.time_sync.wall_ms(wall_ms),
-            cm: traced.as_ref().map_or(&*self.cm, |traced| traced),
-            log: &self.log,
-        };
-        let result = body(&mut node, &step);
-        // Before settling: what is logged there happens in the new role already.
-        self.label.set(node.state(), node.term());
-        node.settle(&step);
-        if let Some(trace) = &self.trace {
-            trace.end(&node);
-        }
-        let fatal = node.fatal().map(str::to_string);
-        let hashes = node.has_hash_job();
-        let has_past = node.has_past_to_send();
-        drop(node);
-        if hashes {
-            let _ = self.hashers.try_send(());
-        }
-        if has_past {
-            let _ = self.past.try_send(());
-        }
-        self.stepped.notify_all();
-        if let Some(reason) = fatal {
-            self.fail(reason);
-        }
-        self.let_go();
-        result
-    }
-
-    /// A leader of one order asks another server to lead, and waits until it does.
-    fn hand_over(&self) {
-        if !self.step(ServerNode::resign) {
-            return;
-        }
-        let mut node = self.node.lock();
-        let waits = |node: &mut ServerNode| node.hands_over();
-        if self.stepped.wait_while_for(&mut node, waits, HAND_OVER_LIMIT).timed_out() {
-            log::warn!("nobody took over within {HAND_OVER_LIMIT:?}");
-        }
-    }
-
-    /// What a step queued goes out. No lock is held.
-    fn let_go(&self) {
-        self.cm.flush();
-        self.log.wake();
-        for (msg, to) in self.cm.take_datagrams() {
-            let Some((udp, port)) = &self.udp else { continue };
-            match to {
-                None => udp.broadcast(&msg, *port),
-                Some(to) => {
-                    if let Err(error) = udp.send_to(&msg, to) {
-                        log::debug!("cannot answer {to}: {error}");
-                    }
-                }
-            }
-        }
-    }
-
     /// Ends the node; the first reason counts.
     fn fail(&self, reason: String) {
         let _ = self.failures.0.try_send(reason);
@@ -420,7 +353,7 @@ impl Shell {
     fn take_batch(&self, conn: &TCPConnection, batch: &Batch) -> ControlFlow<()> {
         let mut taken = 0;
         loop {
-            let flow = self.step(|node, step| {
+            let flow = self.step_in_crowd(batch.len() - taken, |node, step| {
                 while let Some(frame) = batch.get(taken) {
                     if self.pass_to_election(node, conn.id(), &frame) {
                         taken += 1;
