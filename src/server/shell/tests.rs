@@ -1,6 +1,7 @@
 //! A server with its threads, whose surroundings a test makes up.
 
 use std::net::UdpSocket;
+use std::time::Instant;
 
 use super::*;
 use crate::client::{ChatClient, ClientSettings, Event, Password};
