@@ -57,6 +57,8 @@ pub(super) struct TestCluster {
     waiting: BTreeMap<End, VecDeque<Message>>,
     /// Resumed since the last delivery: one that is told to wait in the same step goes on at once.
     resumed: BTreeSet<End>,
+    /// How often a server woke a reader.
+    pub(super) resumes: u64,
     inboxes: BTreeMap<End, Vec<Message>>,
     closed: BTreeSet<End>,
     next_conn: u64,
@@ -270,6 +272,7 @@ impl TestCluster {
             Sent::Resume(conn) => {
                 let end = (id.clone(), conn);
                 self.resumed.insert(end.clone());
+                self.resumes += 1;
                 for msg in self.waiting.remove(&end).into_iter().flatten().rev() {
                     self.queue.push_front((end.clone(), Some(msg)));
                 }

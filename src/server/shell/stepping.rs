@@ -139,3 +139,19 @@ impl Shell {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_is_left_to_who_waits_until_it_is_much() {
+        let crowd = Crowd::default();
+        assert!(!crowd.leaves(1), "nobody is there to settle it");
+        crowd.waiting.store(1, Ordering::Relaxed);
+        let left = (0..2 * LEFT_MAX).take_while(|_| crowd.leaves(1)).count();
+        assert_eq!(left, LEFT_MAX - 1);
+        assert!(crowd.leaves(1), "it begins anew");
+        assert!(!crowd.leaves(LEFT_MAX), "many at once");
+    }
+}

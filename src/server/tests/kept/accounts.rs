@@ -60,6 +60,20 @@ fn a_password_may_wait_long_for_its_turn_and_then_for_the_others_anew() {
 }
 
 #[test]
+fn a_password_that_waits_is_not_woken_by_what_others_say() {
+    let (mut cluster, _) = open();
+    cluster.is_hashing_slow = true;
+    hello(&mut cluster, "alice", &with_password("s", "sesame"));
+    let bob = hello(&mut cluster, "bob", &joining("t"));
+    cluster.join(&bob, "lobby", JoinRoom::default());
+    cluster.advance(100);
+    let before = cluster.resumes;
+    cluster.chat(&bob, "lobby", "a");
+    assert_eq!(got(&mut cluster, &bob), ["ACK", "ACK", "CHAT a", "ACK a"]);
+    assert_eq!(cluster.resumes, before);
+}
+
+#[test]
 fn others_need_no_password_unless_the_server_wants_one() {
     let (mut cluster, _) = open();
     let bob = hello(&mut cluster, "bob", &joining("s"));
