@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Settling costs more than most messages do: a request to each follower, a write to each member. When many clients with one
-//! message each speak at once, their readers stand in line for the lock; then the last of them settles for all. Nobody
-//! waits for that: a reader that stands alone settles at once, and no thread sleeps. Three servers of `raft` make 1.5 times as
+//! message each speak at once, their readers stand in line for the lock; then the last of them settles for all. No
+//! thread sleeps for that: a reader that stands alone settles at once. Three servers of `raft` make 1.5 times as
 //! many writes for 256 clients with one each, and a room of a hundred in which ten speak, one message each, takes a quarter less processor
 //! time (on two cores).
 
@@ -62,6 +62,7 @@ impl Shell {
         self.step_and(|| self.trace.is_none() && self.crowd.leaves(messages), body)
     }
 
+    /// [`step`](Self::step); when `leaves` says so, under the lock, the rest is another thread's.
     #[expect(clippy::disallowed_methods, reason = "the shell reads the clocks for the algorithms")]
     fn step_and<R>(
         &self,
@@ -123,7 +124,7 @@ impl Shell {
     }
 
     /// What a step queued goes out. No lock is held.
-    pub(super) fn let_go(&self) {
+    fn let_go(&self) {
         self.cm.flush();
         self.log.wake();
         for (msg, to) in self.cm.take_datagrams() {
