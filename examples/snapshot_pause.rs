@@ -62,7 +62,7 @@ fn main() {
         times[2].push(begun.elapsed());
         bytes = written.len();
         let begun = Instant::now();
-        let read = ReplicatedStorage::from_snapshot(&written);
+        let read = ReplicatedStorage::from_snapshot(written.reader());
         times[3].push(begun.elapsed());
         let mut old = log.clone();
         let begun = Instant::now();

@@ -66,7 +66,7 @@ use super::total_order::{Entry, MemberView, Seq, TotalOrder};
 use crate::domain::content::{CatchupReq, OrderStatus, Place, SeqChat, SeqChatKind};
 use crate::domain::{Incarnation, Message, MessageType, NodeId, Term};
 use crate::error::RequestError;
-use crate::storage::LogIndex;
+use crate::storage::{LogIndex, PackedBytes};
 
 mod base;
 mod catchup;
@@ -418,10 +418,10 @@ impl TotalOrder for OrderingManager {
         std::mem::take(&mut self.catchup.recalled)
     }
 
-    fn take_snapshot(&mut self) -> Option<(Seq, Arc<[u8]>)> {
+    fn take_snapshot(&mut self) -> Option<(Seq, Arc<PackedBytes>)> {
         let due = std::mem::take(&mut self.base.due);
         let state = self.base.state.as_ref().filter(|_| due)?;
-        Some((self.journal.log().base(), state.as_bytes().into()))
+        Some((self.journal.log().base(), Arc::new(PackedBytes::new(state.as_bytes()))))
     }
 
     fn settle(&mut self, step: &Step) {

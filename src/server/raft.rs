@@ -122,7 +122,6 @@ mod journal;
 mod leader;
 mod membership;
 mod order;
-mod packed_bytes;
 mod progress;
 mod reads;
 mod recovery;

@@ -4,11 +4,10 @@
 //!   recover_snapshot ──▶ recover_chats or recover_messages, part after part of the log ──▶ recovered: may it start?
 //! ```
 
-use std::sync::Arc;
-
 use super::ServerNode;
 use super::total_order::{Seq, snapshot_unreadable};
 use crate::domain::{Message, Room, StoredChat, StoredChats};
+use crate::storage::snapshot::Contents;
 use crate::storage::{Line, Part};
 
 /// What the design `ring` wants of a part of the log.
@@ -51,9 +50,9 @@ impl ServerNode {
     }
 
     /// Takes the newest snapshot beside the log, as it was saved, before the log.
-    pub fn recover_snapshot(&mut self, seq: Seq, file: &Arc<[u8]>) {
+    pub fn recover_snapshot(&mut self, seq: Seq, saved: &Contents) {
         let Some(ordered) = &mut self.ordered else { return };
-        if let Err(reason) = ordered.order.recover_snapshot(file) {
+        if let Err(reason) = ordered.order.recover_snapshot(saved) {
             self.fatal = Some(snapshot_unreadable(seq, &reason));
         }
     }

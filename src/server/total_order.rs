@@ -27,7 +27,8 @@ use super::step::Step;
 use crate::domain::content::OrderStatus;
 use crate::domain::{Message, NodeId, Term};
 use crate::error::RequestError;
-use crate::storage::{LogEvent, LogIndex};
+use crate::storage::snapshot::Contents;
+use crate::storage::{LogEvent, LogIndex, PackedBytes};
 
 mod packed;
 
@@ -72,7 +73,7 @@ pub use replicated::ReplicatedStorage;
 pub const COMPACT_AFTER: u64 = 20_000;
 
 /// Makes the bytes of a state, of which it owns a copy, where nobody waits for it.
-pub type MakeState = Box<dyn FnOnce() -> Vec<u8> + Send>;
+pub type MakeState = Box<dyn FnOnce() -> PackedBytes + Send>;
 
 /// A place in the one order, from 1; 0 stands before the first.
 pub type Seq = u64;
@@ -89,7 +90,7 @@ pub trait TotalOrder: Debug + Send {
     fn recover(&mut self, record: Message);
 
     /// Takes the newest sound snapshot that the disk has, before the first record. The error says why it cannot be read.
-    fn recover_snapshot(&mut self, _file: &Arc<[u8]>) -> Result<(), String> {
+    fn recover_snapshot(&mut self, _saved: &Contents) -> Result<(), String> {
         Ok(())
     }
 
@@ -151,7 +152,7 @@ pub trait TotalOrder: Debug + Send {
 
     /// The state that has to be taken over above before committed entries are, with the place of its last entry: after a
     /// start from a snapshot, and when the leader sent one.
-    fn take_snapshot(&mut self) -> Option<(Seq, Arc<[u8]>)> {
+    fn take_snapshot(&mut self) -> Option<(Seq, Arc<PackedBytes>)> {
         None
     }
 

@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use super::agenda::{Event, Micros};
 use crate::domain::{Frame, Incarnation, Message, NodeId, Term};
@@ -12,6 +11,7 @@ use crate::network::transport::{Network, Transport};
 use crate::server::ServerNode;
 use crate::server::planted::{Planted, is_planted};
 use crate::server::total_order::SnapshotCounts;
+use crate::storage::snapshot::Contents;
 use crate::storage::{LogEvent, LogIndex, Storage};
 use crate::trace::Tracer;
 
@@ -136,7 +136,7 @@ pub(super) struct Disk {
     /// What is done when everything up to an index is synced.
     tasks: RefCell<VecDeque<(LogIndex, Task)>>,
     /// The newest two, the newest one last.
-    snapshots: Vec<(u64, Arc<[u8]>)>,
+    snapshots: Vec<(u64, Contents)>,
     /// What the server has yet to be told.
     events: RefCell<Vec<LogEvent>>,
     /// How often a server was started on it.
@@ -151,7 +151,7 @@ enum Task {
     /// See [`Storage::forget_before`].
     Forget(LogIndex),
     /// See [`Storage::save_snapshot`].
-    Save(u64, Arc<[u8]>),
+    Save(u64, Contents),
 }
 
 impl Disk {
@@ -171,7 +171,7 @@ impl Disk {
 
     /// The newest snapshot, with its place.
     #[cfg(test)]
-    fn snapshot(&self) -> Option<(u64, Arc<[u8]>)> {
+    fn snapshot(&self) -> Option<(u64, Contents)> {
         self.snapshots.last().cloned()
     }
 
@@ -280,8 +280,8 @@ impl Disk {
                 self.records.get_mut().drain(..count as usize);
                 self.forgotten.set(forgotten + count);
             }
-            Task::Save(seq, bytes) => {
-                self.snapshots.push((seq, bytes));
+            Task::Save(seq, contents) => {
+                self.snapshots.push((seq, contents));
                 let old = self.snapshots.len().saturating_sub(2);
                 self.snapshots.drain(..old);
                 self.events.get_mut().push(LogEvent::SnapshotSaved(seq));
@@ -359,8 +359,8 @@ impl Storage for Disk {
         self.events.borrow_mut().push(LogEvent::ReadRecords { token, records: found });
     }
 
-    fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>) {
-        self.tasks.borrow_mut().push_back((self.appended(), Task::Save(seq, bytes)));
+    fn save_snapshot(&self, seq: u64, contents: Contents) {
+        self.tasks.borrow_mut().push_back((self.appended(), Task::Save(seq, contents)));
     }
 }
 
@@ -485,7 +485,7 @@ mod tests {
     #[test]
     fn a_snapshot_is_saved_behind_the_records_and_may_be_lost_before() {
         let mut disk = disk_with(1);
-        disk.save_snapshot(1, Arc::from(*b"one"));
+        disk.save_snapshot(1, Contents::new("head", b"one"));
         assert!(!disk.has_events());
         sync(&mut disk);
         assert_eq!(disk.take_events(), [LogEvent::SnapshotSaved(1)]);
@@ -493,7 +493,7 @@ mod tests {
         for seed in 0..20 {
             let mut disk = disk_with(1);
             sync(&mut disk);
-            disk.save_snapshot(1, Arc::from(*b"one"));
+            disk.save_snapshot(1, Contents::new("head", b"one"));
             assert_eq!(disk.crash(&mut fastrand::Rng::with_seed(seed)), 0);
             assert!(!disk.has_events(), "nobody is left to be told");
             found[usize::from(disk.snapshot().is_some())] = true;

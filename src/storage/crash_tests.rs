@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::crash_disk::{CrashDisk, Keeps};
 use super::file_log::tests::{chat, chats, contents, fill, reopen, small};
-use super::snapshot::{self, Snapshot};
+use super::snapshot::{self, Contents, Snapshot};
 use super::{FileLog, LogEvent, LogIndex, LogOptions, OnDamage, Storage, segment};
 use crate::domain::Message;
 
@@ -19,8 +19,8 @@ struct Told {
     finished: bool,
 }
 
-fn state(seq: u64) -> Arc<[u8]> {
-    format!("the state after {seq}").into_bytes().into()
+fn state(seq: u64) -> Contents {
+    Contents::new(&format!("{seq}"), format!("the state after {seq}").as_bytes())
 }
 
 /// What record `seq` was told to be forgotten behind: `(after which record, before which)`.
@@ -76,9 +76,9 @@ fn live(disk: &Arc<CrashDisk>, folder: &Path) -> Told {
 fn check(folder: &Path, told: &Told, context: &str) {
     let found = snapshot::load(folder).unwrap();
     assert!(found.set_aside.is_empty(), "{context}: {found:?}");
-    let Snapshot { seq, bytes } = found.newest.expect("there was one before");
+    let Snapshot { seq, contents: saved } = found.newest.expect("there was one before");
     assert!(seq >= told.saved, "{context}: {seq} is older than {told:?}");
-    assert_eq!(*bytes, *state(seq), "{context}");
+    assert_eq!(saved, state(seq), "{context}");
 
     let read = match reopen(folder, OnDamage::Refuse) {
         Ok((_, read, _)) => read,

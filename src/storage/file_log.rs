@@ -35,7 +35,7 @@ use super::places::Places;
 use super::read_ahead::Reading;
 use super::recovery::{self, OnDamage, Recovery};
 use super::segment::{self, Disk, SystemDisk, Tail, WriteError};
-use super::snapshot::{self, Saving};
+use super::snapshot::{self, Contents, Saving};
 use super::{LogEvent, LogIndex, MakeSnapshot, Part, Storage, record};
 use crate::domain::Message;
 use crate::error::StartError;
@@ -214,8 +214,8 @@ impl FileLog {
                     match task {
                         Task::Write(_) => {} // Above.
                         Task::Forget(index) => self.forget(index)?,
-                        Task::Save(seq, bytes) => {
-                            saving = self.begin_saving(seq, bytes, &mut on_event)?;
+                        Task::Save(seq, contents) => {
+                            saving = self.begin_saving(seq, contents, &mut on_event)?;
                         }
                     }
                 }
@@ -359,10 +359,10 @@ impl FileLog {
     fn begin_saving(
         &self,
         seq: u64,
-        bytes: Arc<[u8]>,
+        contents: Contents,
         on_event: &mut impl FnMut(LogEvent),
     ) -> io::Result<Option<Saving>> {
-        match Saving::begin(&*self.disk, &self.folder, seq, bytes) {
+        match Saving::begin(&*self.disk, &self.folder, seq, contents) {
             Ok(saving) => Ok(Some(saving)),
             Err(error) => self.not_saved(seq, error, on_event).map(|()| None),
         }
@@ -444,8 +444,8 @@ impl Storage for FileLog {
         self.reads.push_records(token, records, bytes_max);
     }
 
-    fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>) {
-        self.queue.lock().tasks.push_back(Task::Save(seq, bytes));
+    fn save_snapshot(&self, seq: u64, contents: Contents) {
+        self.queue.lock().tasks.push_back(Task::Save(seq, contents));
     }
 
     fn make_snapshot(&self, seq: u64, make: MakeSnapshot) {

@@ -361,7 +361,7 @@ fn a_large_snapshot_lets_records_go_first() {
     let (may_end, may_end_out) = unbounded();
     let disk = Arc::new(BadDisk { gate: Some((begins_in, may_end_out)), ..BadDisk::default() });
     let running = Running::on(&disk, small());
-    running.log.save_snapshot(1, vec![7; 9 << 20].into());
+    running.log.save_snapshot(1, Contents::new("head", &vec![7; 9 << 20]));
     running.log.wake();
     begins.recv_timeout(DEADLINE).unwrap(); // The first of three pieces is being synced.
     running.append(1);
@@ -377,12 +377,12 @@ fn a_large_snapshot_lets_records_go_first() {
 fn a_snapshot_that_finds_no_space_is_given_up_and_the_log_goes_on() {
     let disk = Arc::new(BadDisk { full_writes: 1.into(), ..BadDisk::default() });
     let running = Running::on(&disk, small());
-    running.log.save_snapshot(4, Arc::from(*b"state"));
+    running.log.save_snapshot(4, Contents::new("head", b"state"));
     running.append(1);
     let reason = "No space left on device (os error 28)".into();
     assert_eq!(running.event(), LogEvent::SnapshotNotSaved { seq: 4, reason });
     assert_eq!(running.event(), LogEvent::Synced(1));
-    running.log.save_snapshot(4, Arc::from(*b"state"));
+    running.log.save_snapshot(4, Contents::new("head", b"state"));
     running.log.wake();
     assert_eq!(running.event(), LogEvent::SnapshotSaved(4));
     running.end().unwrap();

@@ -6,10 +6,10 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use super::LogIndex;
 use super::places::Place;
+use super::snapshot::Contents;
 
 /// What the log was asked to do and has not done yet.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ pub(super) enum Task {
     /// See [`Storage::forget_before`](super::Storage::forget_before).
     Forget(LogIndex),
     /// See [`Storage::save_snapshot`](super::Storage::save_snapshot).
-    Save(u64, Arc<[u8]>),
+    Save(u64, Contents),
 }
 
 /// Lines that are written and synced at once.

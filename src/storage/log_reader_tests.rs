@@ -7,6 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 
 use super::super::file_log::tests::{chat, chats, filled, reopen, segment_path, small};
+use super::super::snapshot::Contents;
 use super::super::{LogOptions, OnDamage, Storage};
 use super::*;
 use crate::threads::Threads;
@@ -173,7 +174,7 @@ fn the_reader_answers_in_order_beside_the_writer_until_the_stop() {
     let (go, wait) = bounded::<()>(0);
     let make = move || {
         wait.recv().unwrap();
-        Arc::from(*b"state")
+        Contents::new("head", b"state")
     };
     log.make_snapshot(150, Box::new(make));
     log.append(&chat(151));
@@ -186,7 +187,7 @@ fn the_reader_answers_in_order_beside_the_writer_until_the_stop() {
     log.close();
     assert!(threads.join(DEADLINE));
     let saved = super::super::snapshot::load(folder.path()).unwrap().newest.unwrap();
-    assert_eq!((saved.seq, saved.bytes.as_slice()), (150, b"state".as_slice()));
+    assert_eq!((saved.seq, saved.contents), (150, Contents::new("head", b"state")));
     let (_, kept, _) = reopen(folder.path(), OnDamage::Refuse).unwrap();
     assert!(kept.len() < 10, "{} are left", kept.len());
 }

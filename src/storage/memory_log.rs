@@ -1,10 +1,10 @@
 //! A log without a disk, for unit tests and plays.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::snapshot::Contents;
 use super::{LogEvent, LogIndex, Storage, record};
 use crate::domain::Message;
 
@@ -26,7 +26,7 @@ struct Inner {
     forgettable: Option<Vec<(LogIndex, LogIndex)>>,
     fault: Option<String>,
     events: VecDeque<LogEvent>,
-    snapshots: Vec<(u64, Arc<[u8]>)>,
+    snapshots: Vec<(u64, Contents)>,
 }
 
 impl MemoryLog {
@@ -70,7 +70,7 @@ impl MemoryLog {
     }
 
     /// The newest snapshot, with its place.
-    pub fn snapshot(&self) -> Option<(u64, Arc<[u8]>)> {
+    pub fn snapshot(&self) -> Option<(u64, Contents)> {
         self.inner.lock().snapshots.last().cloned()
     }
 
@@ -153,9 +153,9 @@ impl Storage for MemoryLog {
         inner.events.push_back(LogEvent::ReadRecords { token, records: found });
     }
 
-    fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>) {
+    fn save_snapshot(&self, seq: u64, contents: Contents) {
         let mut inner = self.inner.lock();
-        inner.snapshots.push((seq, bytes));
+        inner.snapshots.push((seq, contents));
         inner.events.push_back(LogEvent::SnapshotSaved(seq));
     }
 }
@@ -199,8 +199,8 @@ mod tests {
     #[test]
     fn a_saved_snapshot_is_reported_and_kept() {
         let log = MemoryLog::new();
-        log.save_snapshot(4, Arc::from(*b"state"));
+        log.save_snapshot(4, Contents::new("head", b"state"));
         assert_eq!(log.take_events(), [LogEvent::SnapshotSaved(4)]);
-        assert_eq!(log.snapshot(), Some((4, Arc::from(*b"state"))));
+        assert_eq!(log.snapshot(), Some((4, Contents::new("head", b"state"))));
     }
 }

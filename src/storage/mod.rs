@@ -4,12 +4,12 @@
 //! files when it is told that nobody needs them. Beside the log it keeps snapshots, as bytes.
 //!
 //! Reading order: [`record`] (a line), [`segment`] (a file), [`block`] (a part of one, read), [`read_ahead`] (by several
-//! threads), [`recovery`] (what a crash leaves), [`places`] (where each record stands), [`snapshot`] (state instead of history), [`file_log`] (the log and its writer),
+//! threads), [`recovery`] (what a crash leaves), [`places`] (where each record stands), [`packed_bytes`] (much in little memory), [`snapshot`] (state instead of history), [`file_log`] (the log and its writer),
 //! [`log_reader`] (reading back), [`memory_log`] (without a disk), [`data_folder`] (everything under `--data`).
 
 use std::fmt::Debug;
-use std::sync::Arc;
 
+use self::snapshot::Contents;
 use crate::domain::Message;
 
 pub mod record;
@@ -24,6 +24,7 @@ pub mod recovery;
 
 pub mod places;
 
+pub mod packed_bytes;
 pub mod snapshot;
 
 pub mod file_log;
@@ -43,10 +44,11 @@ mod crash_tests;
 pub use data_folder::DataFolder;
 pub use file_log::{FileLog, LogOptions};
 pub use memory_log::MemoryLog;
+pub use packed_bytes::PackedBytes;
 pub use recovery::{OnDamage, Recovery};
 
-/// Makes the bytes of a snapshot, when and where that disturbs nobody.
-pub type MakeSnapshot = Box<dyn FnOnce() -> Arc<[u8]> + Send>;
+/// Makes what goes into a snapshot, when and where that disturbs nobody.
+pub type MakeSnapshot = Box<dyn FnOnce() -> Contents + Send>;
 
 /// What is wanted of the records in a part of the log, at a start.
 ///
@@ -172,13 +174,13 @@ pub trait Storage: Debug {
     /// caller, as with [`request_read`](Self::request_read).
     fn request_records(&self, token: u64, records: Vec<LogIndex>, bytes_max: usize);
 
-    /// Queues `bytes`, the state after place `seq` of the order, to be saved as a snapshot after everything
+    /// Queues `contents`, the state after place `seq` of the order, to be saved as a snapshot after everything
     /// queued before is synced. Answered by [`LogEvent::SnapshotSaved`] or [`LogEvent::SnapshotNotSaved`].
     ///
     /// The newest two are kept. The older one is of use only while the log still holds what follows it; hence
     /// [`forget_before`](Self::forget_before) is told the place of the older one. Records that are appended later can be
     /// durable earlier: the writer lets them go first, so that a large snapshot holds up no ACK.
-    fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>);
+    fn save_snapshot(&self, seq: u64, contents: Contents);
 
     /// The same for a snapshot whose bytes have yet to be made: a large state takes a second, for which the caller's
     /// lock must not be held. `make` owns a copy of the state as of now. Where there are no threads it is called at once.

@@ -3,12 +3,12 @@
 //! ```text
 //!   log/00000420.snapshot
 //!   {"snapshot":420,"bytes":1234,"crc":"89abcdef"}\n     the checksum covers the rest of this line, too
-//!   … 1234 bytes, whatever the design writes …
+//!   … 1234 bytes: a line and the state, whatever the design writes …
 //! ```
 //!
 //! Promise: a crash at any moment leaves the old snapshots or the new one as well, never a half of one under the
 //! name of a whole; a file that was cut short or in which one bit differs is found. Price: the state is in
-//! memory as a whole, once as bytes.
+//! memory as a whole, once, [packed](super::packed_bytes).
 //!
 //! It is written to `00000420.snapshot.new`, a piece at a time between the batches of the log, each piece synced, so
 //! that a large one holds up no ACK; then it is renamed, and the folder is synced. The newest and one older are
@@ -17,10 +17,11 @@
 //! Leaves out: how far the log reaches back. Who forgets records must know which snapshot still needs them.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::PackedBytes;
 use super::recovery::unusable;
 use super::segment::{self, Disk};
 use crate::error::StartError;
@@ -37,13 +38,45 @@ pub fn file_name(seq: u64) -> String {
     format!("{seq:08}.snapshot")
 }
 
+/// What a design writes into a snapshot. Copies share the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// A line that tells of the state, without its newline.
+    pub head: Vec<u8>,
+    /// The state.
+    pub state: Arc<PackedBytes>,
+}
+
+impl Contents {
+    /// The line `head`, and behind it `state`.
+    pub fn new(head: &str, state: &[u8]) -> Self {
+        Self { head: head.into(), state: Arc::new(PackedBytes::new(state)) }
+    }
+
+    /// How long all of it is, in bytes.
+    fn len(&self) -> usize {
+        self.head.len() + 1 + self.state.len()
+    }
+
+    /// The checksum of `before` and all of it.
+    fn crc_behind(&self, before: &[u8]) -> u32 {
+        let mut crc = crc32fast::Hasher::new();
+        for bytes in [before, &self.head, b"\n"] {
+            crc.update(bytes);
+        }
+        let state = &self.state;
+        crc.combine(&crc32fast::Hasher::new_with_initial_len(state.crc(), state.len() as u64));
+        crc.finalize()
+    }
+}
+
 /// A snapshot that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// The place in the order after which this is the state.
     pub seq: u64,
-    /// The state, as the design wrote it.
-    pub bytes: Vec<u8>,
+    /// What the design wrote.
+    pub contents: Contents,
 }
 
 /// What a start found.
@@ -67,8 +100,9 @@ pub fn load(folder: &Path) -> Result<Snapshots, StartError> {
         segment::numbered(folder, file_name).map_err(|error| unusable(folder, "list", error))?;
     for seq in seqs.into_iter().rev() {
         let path = folder.join(file_name(seq));
-        let bytes = fs::read(&path).map_err(|error| unusable(&path, "read", error))?;
-        match decode(bytes, seq) {
+        let file = File::open(&path).map_err(|error| unusable(&path, "read", error))?;
+        let read = decode(BufReader::new(file), seq);
+        match read.map_err(|error| unusable(&path, "read", error))? {
             Ok(snapshot) => {
                 found.newest = Some(snapshot);
                 break;
@@ -93,69 +127,74 @@ fn set_aside(path: &Path, folder: &Path) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// The first line of the snapshot `bytes` of place `seq`.
-fn header(seq: u64, bytes: &[u8]) -> Vec<u8> {
-    let mut line = format!("{{\"snapshot\":{seq},\"bytes\":{},\"crc\":\"", bytes.len());
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(line.as_bytes());
-    crc.update(bytes);
-    let digits = format!("{:08x}", crc.finalize());
+/// The first line of the snapshot of place `seq`.
+fn header(seq: u64, contents: &Contents) -> Vec<u8> {
+    let mut line = format!("{{\"snapshot\":{seq},\"bytes\":{},\"crc\":\"", contents.len());
+    let digits = format!("{:08x}", contents.crc_behind(line.as_bytes()));
     debug_assert_eq!(digits.len(), CRC_DIGITS);
     line.push_str(&digits);
     line.push_str("\"}\n");
     line.into_bytes()
 }
 
-/// Reads the file of the snapshot of place `seq`. The error says what is wrong with it.
-fn decode(mut file: Vec<u8>, seq: u64) -> Result<Snapshot, String> {
-    let line = file.iter().take(HEADER_BYTES_MAX).position(|byte| *byte == b'\n');
-    let Some(end) = line.map(|newline| newline + 1) else {
-        return Err("its first line has no end".into());
-    };
-    let bytes = file.split_off(end);
+/// Reads the file of the snapshot of place `seq`. The inner error says what is wrong with it.
+fn decode(mut file: impl BufRead, seq: u64) -> io::Result<Result<Snapshot, String>> {
+    let mut begins = Vec::new();
+    file.by_ref().take(HEADER_BYTES_MAX as u64).read_until(b'\n', &mut begins)?;
+    if begins.last() != Some(&b'\n') {
+        return Ok(Err("its first line has no end".into()));
+    }
+    let (mut head, mut state) = (Vec::new(), PackedBytes::default());
+    file.read_until(b'\n', &mut head)?;
+    // Where it has no newline the length is another one than that of what was written.
+    head.pop_if(|last| *last == b'\n');
+    io::copy(&mut file, &mut state)?;
+    let contents = Contents { head, state: Arc::new(state) };
     // The checksum covers the place and the length, too: a header that differs in any byte is another one.
-    let wanted = header(seq, &bytes);
-    if file == wanted {
-        return Ok(Snapshot { seq, bytes });
+    let wanted = header(seq, &contents);
+    if begins == wanted {
+        return Ok(Ok(Snapshot { seq, contents }));
     }
     let line = |header: &[u8]| String::from_utf8_lossy(header).trim_end().to_string();
-    Err(format!("it begins with {}, but what it holds gives {}", line(&file), line(&wanted)))
+    Ok(Err(format!("it begins with {}, but what it holds gives {}", line(&begins), line(&wanted))))
 }
 
 /// A snapshot that is being written.
 #[derive(Debug)]
 pub(super) struct Saving {
     pub(super) seq: u64,
-    bytes: Arc<[u8]>,
+    state: Arc<PackedBytes>,
     file: File,
     folder: PathBuf,
-    /// How much of `bytes` is written and synced.
+    /// How much of `state` is written and synced.
     written: usize,
 }
 
 impl Saving {
-    /// Begins to write the snapshot `bytes` of place `seq`, over what a crash may have left of another try.
+    /// Begins to write the snapshot of place `seq`, over what a crash may have left of another try.
     pub(super) fn begin(
         disk: &dyn Disk,
         folder: &Path,
         seq: u64,
-        bytes: Arc<[u8]>,
+        contents: Contents,
     ) -> io::Result<Self> {
         let path = temporary(folder, seq);
         remove_if_there(disk, &path)?;
         let file = disk.create(&path)?;
-        segment::write_all(disk, &file, &header(seq, &bytes))?;
-        Ok(Self { seq, bytes, file, folder: folder.into(), written: 0 })
+        let mut lines = header(seq, &contents);
+        lines.extend_from_slice(&contents.head);
+        lines.push(b'\n');
+        segment::write_all(disk, &file, &lines)?;
+        Ok(Self { seq, state: contents.state, file, folder: folder.into(), written: 0 })
     }
 
     /// Writes the next piece durably. True when the snapshot is complete and has its name.
     pub(super) fn step(&mut self, disk: &dyn Disk) -> io::Result<bool> {
-        let rest = self.bytes.get(self.written..).unwrap_or_default();
-        let piece = rest.get(..PIECE_BYTES).unwrap_or(rest);
-        segment::write_all(disk, &self.file, piece)?;
+        let piece = self.state.get(self.written, PIECE_BYTES);
+        segment::write_all(disk, &self.file, &piece)?;
         disk.sync(&self.file)?;
         self.written += piece.len();
-        if self.written < self.bytes.len() {
+        if self.written < self.state.len() {
             return Ok(false);
         }
         let name = self.folder.join(file_name(self.seq));
@@ -201,8 +240,10 @@ mod tests {
     use super::super::segment::SystemDisk;
     use super::*;
 
-    fn save(folder: &Path, seq: u64, bytes: &[u8]) {
-        let mut saving = Saving::begin(&SystemDisk, folder, seq, bytes.into()).unwrap();
+    /// With the line "head" before `state`.
+    fn save(folder: &Path, seq: u64, state: &[u8]) {
+        let contents = Contents::new("head", state);
+        let mut saving = Saving::begin(&SystemDisk, folder, seq, contents).unwrap();
         while !saving.step(&SystemDisk).unwrap() {}
         saving.remove_older(&SystemDisk).unwrap();
     }
@@ -215,8 +256,12 @@ mod tests {
         names
     }
 
-    fn snapshot(seq: u64, bytes: &[u8]) -> Snapshot {
-        Snapshot { seq, bytes: bytes.into() }
+    fn snapshot(seq: u64, state: &[u8]) -> Snapshot {
+        Snapshot { seq, contents: Contents::new("head", state) }
+    }
+
+    fn is_sound(file: &[u8], seq: u64) -> bool {
+        decode(file, seq).unwrap().is_ok()
     }
 
     #[test]
@@ -237,17 +282,17 @@ mod tests {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!(
             (line["snapshot"].as_u64(), line["bytes"].as_u64()),
-            (Some(100_000_000), Some(5))
+            (Some(100_000_000), Some(10))
         );
-        assert_eq!(rest, "many\n");
+        assert_eq!(rest, "head\nmany\n");
     }
 
     #[test]
     fn a_large_snapshot_is_written_in_pieces() {
         let folder = tempfile::tempdir().unwrap();
         let bytes: Vec<u8> = (0..2 * PIECE_BYTES + 17).map(|at| (at % 251) as u8).collect();
-        let mut saving =
-            Saving::begin(&SystemDisk, folder.path(), 9, bytes.as_slice().into()).unwrap();
+        let contents = Contents::new("head", &bytes);
+        let mut saving = Saving::begin(&SystemDisk, folder.path(), 9, contents).unwrap();
         let steps = [(); 3].map(|()| saving.step(&SystemDisk).unwrap());
         assert_eq!(steps, [false, false, true]);
         assert_eq!(load(folder.path()).unwrap().newest, Some(snapshot(9, &bytes)));
@@ -265,7 +310,7 @@ mod tests {
             for bit in 0..8 {
                 let mut flipped = whole.clone();
                 flipped[at] ^= 1 << bit;
-                assert!(decode(flipped, 4).is_err(), "byte {at} bit {bit}");
+                assert!(!is_sound(&flipped, 4), "byte {at} bit {bit}");
             }
             let mut flipped = whole.clone();
             flipped[at] ^= 1;
@@ -285,10 +330,11 @@ mod tests {
         save(folder.path(), 4, b"some state");
         let whole = fs::read(folder.path().join("00000004.snapshot")).unwrap();
         for length in 0..whole.len() {
-            assert!(decode(whole[..length].to_vec(), 4).is_err(), "{length}");
+            assert!(!is_sound(&whole[..length], 4), "{length}");
         }
-        assert!(decode([&whole[..], b"x"].concat(), 4).is_err());
-        assert!(decode(whole, 5).is_err(), "the name is another place's");
+        assert!(!is_sound(&[&whole[..], b"x"].concat(), 4));
+        assert!(is_sound(&whole, 4));
+        assert!(!is_sound(&whole, 5), "the name is another place's");
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl Play {
             _ = writeln!(self.output, "{id} {before} => {after}");
         }
         if let Some((seq, state)) = manager.take_snapshot() {
-            let state = String::from_utf8_lossy(&state);
+            let state = String::from_utf8(state.get(0, usize::MAX)).unwrap();
             _ = writeln!(self.output, "{id} starts after {seq} with {state:?}");
         }
         for entry in manager.take_committed() {

@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use goldenscript::{Command, Context, Runner};
@@ -16,7 +15,8 @@ use roundtable::network::transport::Outbox;
 use roundtable::server::Step;
 use roundtable::server::raft::{MembershipChange, RaftNode, RaftTiming};
 use roundtable::server::total_order::TotalOrder;
-use roundtable::storage::{LogEvent, LogIndex, Storage};
+use roundtable::storage::snapshot::Contents;
+use roundtable::storage::{LogEvent, LogIndex, PackedBytes, Storage};
 
 use crate::wires::{Flight, Wires};
 
@@ -105,8 +105,8 @@ struct Disk {
     synced: Cell<usize>,
     slow: bool,
     /// What waits for the records before it, and is done when they are synced.
-    saving: RefCell<Option<(u64, Arc<[u8]>)>>,
-    snapshot: Option<Arc<[u8]>>,
+    saving: RefCell<Option<(u64, Contents)>>,
+    snapshot: Option<Contents>,
 }
 
 impl Storage for Disk {
@@ -128,8 +128,8 @@ impl Storage for Disk {
     fn request_read(&self, _token: u64, _from: LogIndex, _bytes_max: usize) {}
     fn request_records(&self, _token: u64, _records: Vec<LogIndex>, _bytes_max: usize) {}
 
-    fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>) {
-        self.saving.replace(Some((seq, bytes)));
+    fn save_snapshot(&self, seq: u64, contents: Contents) {
+        self.saving.replace(Some((seq, contents)));
     }
 }
 
@@ -181,15 +181,15 @@ impl Play {
             }
             server.disk.synced.set(appended);
             node.on_synced(appended as LogIndex);
-            if let Some((seq, bytes)) = server.disk.saving.take() {
-                saved = Some((seq, bytes));
+            if let Some((seq, contents)) = server.disk.saving.take() {
+                saved = Some((seq, contents));
                 node.on_log_event(&LogEvent::SnapshotSaved(seq));
             }
             node.settle(&step);
         }
-        if let Some((seq, bytes)) = saved {
+        if let Some((seq, contents)) = saved {
             _ = writeln!(self.output, "{id} has a snapshot up to {seq} on its disk");
-            server.disk.snapshot = Some(bytes);
+            server.disk.snapshot = Some(contents);
         }
         let after = told(node);
         if before != after {
@@ -600,7 +600,7 @@ impl Runner for Play {
             Verb::Compact(name) => {
                 let id = NodeId::from(name.as_str());
                 let seq = self.servers.get(&id).ok_or("no such server")?.applied;
-                let make = Box::new(|| vec![7; 300 * 1024]);
+                let make = Box::new(|| PackedBytes::new(&vec![7; 300 * 1024]));
                 self.step(name, |node, step| _ = node.compact(seq, make, step));
             }
             Verb::Add(leader, name) => self.add(leader, name, true),

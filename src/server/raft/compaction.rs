@@ -16,22 +16,22 @@
 //! the log from the older one on: if one bit of the newer is wrong, the older and the log give the same
 //! state. A full disk costs nothing but the space that the log takes until there is room for a snapshot.
 //!
-//! Price: the newest snapshot stays in memory, compressed (`packed_bytes`), for followers that need it, beside the state itself. Making
-//! the bytes takes time proportional to all that is kept, in a thread of its own (see
-//! [`Storage::make_snapshot`](crate::storage::Storage::make_snapshot)), and for a moment twice their room; until they are saved they are
-//! there as they are. One snapshot at a time goes to the disk. The entries behind it are [packed](crate::server::total_order::EntryLog::pack)
-//! when they are applied.
+//! Price: the newest snapshot stays in memory, [compressed](crate::storage::packed_bytes), for followers that need it, beside the state itself.
+//! Making the bytes takes time proportional to all that is kept, in a thread of its own (see
+//! [`Storage::make_snapshot`](crate::storage::Storage::make_snapshot)); they are compressed as they are made, and unpacked a piece at a time
+//! where they are saved, sent or taken over. So two snapshots are there at most, both compressed. One at a time goes to the
+//! disk. The entries behind it are [packed](crate::server::total_order::EntryLog::pack) when they are applied.
 //!
 //! How a follower gets one is in `install`, what a start makes of it in `recovery`.
 
 use std::sync::{Arc, OnceLock};
 
-use super::packed_bytes::PackedBytes;
 use super::{RaftNode, Step};
 use crate::domain::Term;
 use crate::domain::raft_content::SnapshotHead;
 use crate::server::total_order::{MakeState, Seq};
-use crate::storage::{LogEvent, LogIndex};
+use crate::storage::snapshot::Contents;
+use crate::storage::{LogEvent, LogIndex, PackedBytes};
 
 /// What stands for the log up to a place.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,17 +42,15 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// The `state` that `head` tells of.
-    pub(super) fn new(head: SnapshotHead, state: &[u8]) -> Self {
-        Self { head, state: Arc::new(PackedBytes::new(state)) }
+    pub(super) fn new(head: SnapshotHead, state: PackedBytes) -> Self {
+        Self { head, state: Arc::new(state) }
     }
 
     /// Reads what was saved. The error says what is wrong with it.
-    pub(super) fn read(file: &[u8]) -> Result<Self, String> {
-        let line = file.iter().position(|byte| *byte == b'\n').ok_or("it has no first line")?;
-        let head = serde_json::from_slice(&file[..line]).map_err(|error| error.to_string())?;
-        let state = &file[line + 1..];
-        if is_whole(&head, state) {
-            Ok(Self::new(head, state))
+    pub(super) fn read(saved: &Contents) -> Result<Self, String> {
+        let head = serde_json::from_slice(&saved.head).map_err(|error| error.to_string())?;
+        if is_whole(&head, &saved.state) {
+            Ok(Self { head, state: saved.state.clone() })
         } else {
             Err("its state is not the one that its first line tells of".into())
         }
@@ -69,8 +67,8 @@ impl Snapshot {
     }
 
     /// The state machine's state after that entry, as the layer above wrote it.
-    pub fn state(&self) -> Vec<u8> {
-        self.piece(0, usize::MAX)
+    pub fn state(&self) -> &Arc<PackedBytes> {
+        &self.state
     }
 
     /// The part of it from `offset` on, `len` bytes at most.
@@ -86,19 +84,17 @@ impl Snapshot {
     pub(super) fn head(&self) -> &SnapshotHead {
         &self.head
     }
-}
 
-/// A snapshot as it is on disk: the head as a line, then the state.
-fn file_of(head: &SnapshotHead, mut state: Vec<u8>) -> Arc<[u8]> {
-    let mut line = serde_json::to_vec(head).expect("a head serialises");
-    line.push(b'\n');
-    state.splice(0..0, line);
-    state.into()
+    /// What is saved of it.
+    fn contents(&self) -> Contents {
+        let head = serde_json::to_vec(&self.head).expect("a head serialises");
+        Contents { head, state: self.state.clone() }
+    }
 }
 
 /// Whether `state` is all of the state that `head` tells of, unchanged.
-pub(super) fn is_whole(head: &SnapshotHead, state: &[u8]) -> bool {
-    state.len() as u64 == head.total && crc32fast::hash(state) == head.checksum
+pub(super) fn is_whole(head: &SnapshotHead, state: &PackedBytes) -> bool {
+    state.len() as u64 == head.total && state.crc() == head.checksum
 }
 
 /// A snapshot on its way to the disk.
@@ -150,17 +146,14 @@ impl RaftNode {
         let made = snapshot.clone();
         let make = move || {
             let state = make();
-            let (total, checksum) = (state.len() as u64, crc32fast::hash(&state));
-            let last_included_index = seq;
             let head = SnapshotHead {
-                last_included_index,
+                last_included_index: seq,
                 last_included_term,
                 configuration,
-                total,
-                checksum,
+                total: state.len() as u64,
+                checksum: state.crc(),
             };
-            made.get_or_init(|| Snapshot::new(head.clone(), &state));
-            file_of(&head, state)
+            made.get_or_init(|| Snapshot::new(head, state)).contents()
         };
         step.log.make_snapshot(seq, Box::new(make));
         self.saving = Some(Saving { seq, snapshot, installs: false, saved: None });
@@ -169,7 +162,7 @@ impl RaftNode {
 
     /// Saves `snapshot`, which the leader sent. It replaces the log when it is durable.
     pub(super) fn save_installed(&mut self, snapshot: Snapshot, step: &Step) {
-        step.log.save_snapshot(snapshot.seq(), file_of(snapshot.head(), snapshot.state()));
+        step.log.save_snapshot(snapshot.seq(), snapshot.contents());
         self.saving = Some(Saving::ready(snapshot));
     }
 

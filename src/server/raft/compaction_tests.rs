@@ -6,14 +6,12 @@ use super::*;
 use crate::domain::raft_content::{AppendEntries, HexBytes, InstallSnapshot, SnapshotHead};
 use crate::network::transport::Outbox;
 use crate::server::total_order::TotalOrder;
-use crate::storage::{LogEvent, MemoryLog, Storage};
+use crate::storage::snapshot::Contents;
+use crate::storage::{LogEvent, MemoryLog, PackedBytes, Storage};
 use crate::testing::start;
 
 const ENTRIES_KEPT: u64 = 2;
 const STATE: &[u8] = b"0123456789";
-
-/// A snapshot as the disk has it.
-type File = Arc<[u8]>;
 
 struct Follower {
     node: RaftNode,
@@ -21,7 +19,7 @@ struct Follower {
     /// What it has said since it was asked last.
     said: Vec<Message>,
     /// All snapshots that it has saved.
-    files: Vec<File>,
+    files: Vec<Contents>,
     /// Up to where the disk has synced, when not everything.
     synced: Option<LogIndex>,
     /// What the disk says about a snapshot waits.
@@ -37,7 +35,7 @@ impl Follower {
     }
 
     /// One that finds this snapshot and these records.
-    fn recover(file: Option<&File>, records: &[Message]) -> Result<Self, String> {
+    fn recover(file: Option<&Contents>, records: &[Message]) -> Result<Self, String> {
         let rng = fastrand::Rng::with_seed(1);
         let timing = RaftTiming::default();
         let node = RaftNode::new("n2".into(), "n2.1-0000".into(), "d2", rng, timing);
@@ -153,7 +151,7 @@ impl Follower {
         self.node.take_committed();
         let seq = self.node.last_applied;
         let mut did = false;
-        self.step(|node, step| did = node.compact(seq, Box::new(|| STATE.to_vec()), step));
+        self.step(|node, step| did = node.compact(seq, Box::new(|| PackedBytes::new(STATE)), step));
         did
     }
 
@@ -294,7 +292,7 @@ fn a_follower_takes_a_snapshot_in_pieces_and_acknowledges_it_when_it_is_durable(
     follower.step(|_, _| ());
     assert_eq!(follower.accepted(), Some(9));
     let restored = follower.node.take_snapshot().unwrap();
-    assert_eq!((restored.seq(), restored.state()), (9, STATE.to_vec()));
+    assert_eq!((restored.seq(), restored.state().get(0, 99)), (9, STATE.to_vec()));
     follower.append(2, (9, 2), &[2], 10);
     assert_eq!(follower.node.take_committed().len(), 1);
     let mut again = follower.restart();

@@ -17,6 +17,7 @@ use super::progress::Flow;
 use super::{RaftNode, Role, Snapshot, Step};
 use crate::domain::raft_content::{HexBytes, InstallSnapshot, SnapshotHead};
 use crate::domain::{MessageType, NodeId};
+use crate::storage::PackedBytes;
 
 /// A piece of a snapshot, in bytes: in hex digits half a megabyte, below the limit of a frame.
 pub(super) const CHUNK_BYTES: usize = 256 * 1024;
@@ -28,7 +29,7 @@ const SAVE_AGAIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Incoming {
     head: SnapshotHead,
-    state: Vec<u8>,
+    state: PackedBytes,
 }
 
 impl Incoming {
@@ -114,7 +115,7 @@ impl RaftNode {
             return total;
         }
         if self.incoming.as_ref().is_none_or(|incoming| incoming.head != head) {
-            self.incoming = Some(Incoming { head, state: Vec::new() });
+            self.incoming = Some(Incoming { head, state: PackedBytes::default() });
         }
         let Some(incoming) = &mut self.incoming else { return 0 };
         let here = incoming.state.len() as u64;
@@ -122,7 +123,7 @@ impl RaftNode {
             return total;
         }
         if offset == here {
-            incoming.state.extend_from_slice(data);
+            incoming.state.push(data);
         }
         if incoming.is_all_here() && !is_whole(&incoming.head, &incoming.state) {
             log::warn!("the leader's snapshot of entry {seq} arrived damaged: asking for it again");
@@ -146,7 +147,7 @@ impl RaftNode {
         // Entries may have overtaken it.
         if head.last_included_index > self.commit_index {
             self.not_saved = None;
-            self.save_installed(Snapshot::new(head, &state), step);
+            self.save_installed(Snapshot::new(head, state), step);
         }
     }
 

@@ -1,7 +1,5 @@
 //! What the server above sees of Raft: the trait [`TotalOrder`], which sorts what arrives to the rules.
 
-use std::sync::Arc;
-
 use super::{RaftNode, Role};
 use crate::domain::raft_content::{
     AppendEntries, InstallSnapshot, ReadIndex, RequestVote, TimeoutNow,
@@ -11,6 +9,7 @@ use crate::error::RequestError;
 use crate::server::ServerState;
 use crate::server::step::Step;
 use crate::server::total_order::{Entry, Seq, TotalOrder};
+use crate::storage::snapshot::Contents;
 use crate::storage::{LogEvent, LogIndex};
 
 /// Terms above this are refused: a damaged number must not use up all that come after it.
@@ -36,8 +35,8 @@ impl TotalOrder for RaftNode {
         self.recover_record(record);
     }
 
-    fn recover_snapshot(&mut self, file: &Arc<[u8]>) -> Result<(), String> {
-        RaftNode::recover_snapshot(self, file)
+    fn recover_snapshot(&mut self, saved: &Contents) -> Result<(), String> {
+        RaftNode::recover_snapshot(self, saved)
     }
 
     fn recovered(&mut self) -> Result<(), String> {

@@ -13,17 +13,16 @@
 //! A server that has said that it holds something, and does not, must not count as the one that said so. It
 //! has to start anew, as a *wiped* one: see [`RaftNode::recovered`].
 
-use std::sync::Arc;
-
 use super::{RaftNode, Snapshot};
 use crate::domain::raft_content::{InstallSnapshot, RequestVote, SnapshotHead};
 use crate::domain::{Message, MessageType};
 use crate::server::total_order::{Entry, Seq};
+use crate::storage::snapshot::Contents;
 
 impl RaftNode {
     /// Takes the newest sound snapshot, before any record. The error says why it cannot be read.
-    pub fn recover_snapshot(&mut self, file: &Arc<[u8]>) -> Result<(), String> {
-        let snapshot = Snapshot::read(file)?;
+    pub fn recover_snapshot(&mut self, saved: &Contents) -> Result<(), String> {
+        let snapshot = Snapshot::read(saved)?;
         self.snapshots_kept.1 = Some(snapshot.seq());
         self.snapshot = Some(snapshot);
         Ok(())

@@ -162,11 +162,10 @@ impl Opening {
         make: &impl Fn(&DataFolder) -> ServerNode,
     ) -> Result<(FileLog, ServerNode), StartError> {
         let snapshot = snapshot::load(&folder.log_path())?.newest;
-        let snapshot = snapshot.map(|found| (found.seq, Arc::<[u8]>::from(found.bytes)));
         let make = |folder: &DataFolder| {
             let mut node = make(folder);
-            if let Some((seq, file)) = &snapshot {
-                node.recover_snapshot(*seq, file);
+            if let Some(found) = &snapshot {
+                node.recover_snapshot(found.seq, &found.contents);
             }
             node
         };

@@ -76,7 +76,7 @@ impl ServerNode {
         if seq <= shown {
             return;
         }
-        match ReplicatedStorage::from_snapshot(&state) {
+        match ReplicatedStorage::from_snapshot(state.reader()) {
             Ok(storage) => ordered.storage = storage,
             Err(error) => {
                 self.fatal = Some(snapshot_unreadable(seq, &error.to_string()));

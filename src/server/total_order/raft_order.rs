@@ -23,7 +23,8 @@ use crate::server::membership::{LOST_ITS_LOG, MembershipManager, lacks_majority}
 use crate::server::peers::parse;
 use crate::server::raft::{ChangeRefused, MembershipChange, RaftNode};
 use crate::server::step::Step;
-use crate::storage::{LogEvent, LogIndex};
+use crate::storage::snapshot::Contents;
+use crate::storage::{LogEvent, LogIndex, PackedBytes};
 
 /// The order of the design `raft`.
 #[derive(Debug)]
@@ -142,8 +143,8 @@ impl TotalOrder for RaftOrder {
         self.node.recover(record);
     }
 
-    fn recover_snapshot(&mut self, file: &Arc<[u8]>) -> Result<(), String> {
-        self.node.recover_snapshot(file)
+    fn recover_snapshot(&mut self, saved: &Contents) -> Result<(), String> {
+        self.node.recover_snapshot(saved)
     }
 
     fn recovered(&mut self) -> Result<(), String> {
@@ -229,8 +230,8 @@ impl TotalOrder for RaftOrder {
         self.node.compact(seq, make, step)
     }
 
-    fn take_snapshot(&mut self) -> Option<(Seq, Arc<[u8]>)> {
-        self.node.take_snapshot().map(|snapshot| (snapshot.seq(), snapshot.state().into()))
+    fn take_snapshot(&mut self) -> Option<(Seq, Arc<PackedBytes>)> {
+        self.node.take_snapshot().map(|snapshot| (snapshot.seq(), snapshot.state().clone()))
     }
 
     fn wants_election(&self, _now: Instant) -> bool {

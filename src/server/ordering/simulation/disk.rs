@@ -1,9 +1,9 @@
 //! A disk that forgets what was not synced, and what it is told to forget.
 
 use std::cell::{Cell, RefCell};
-use std::sync::Arc;
 
 use crate::domain::Message;
+use crate::storage::snapshot::Contents;
 use crate::storage::{LogIndex, MemoryLog, Storage};
 
 /// A disk that forgets what was not synced.
@@ -65,7 +65,7 @@ impl Storage for Disk {
     fn request_records(&self, token: u64, records: Vec<LogIndex>, bytes_max: usize) {
         self.log.request_records(token, records, bytes_max);
     }
-    fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>) {
-        self.log.save_snapshot(seq, bytes);
+    fn save_snapshot(&self, seq: u64, contents: Contents) {
+        self.log.save_snapshot(seq, contents);
     }
 }

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::domain::Frame;
-use crate::storage::{LogEvent, Storage};
+use crate::storage::snapshot::Contents;
+use crate::storage::{LogEvent, PackedBytes, Storage};
 
 /// So many records are forgotten together, as a segment is.
 const SEGMENT_RECORDS: LogIndex = 4;
@@ -23,14 +24,14 @@ pub(super) struct Disk {
     /// What is done when everything up to an index is synced.
     tasks: RefCell<VecDeque<(LogIndex, Task)>>,
     /// The newest two, the newest one last.
-    pub(super) snapshots: Vec<(Seq, Arc<[u8]>)>,
+    pub(super) snapshots: Vec<(Seq, Contents)>,
     events: Vec<LogEvent>,
 }
 
 #[derive(Debug)]
 enum Task {
     Forget(LogIndex),
-    Save(Seq, Arc<[u8]>),
+    Save(Seq, Contents),
 }
 
 impl Disk {
@@ -97,8 +98,8 @@ impl Disk {
                 self.records.get_mut().drain(..usize::try_from(count).expect("small"));
                 self.forgotten.set(forgotten + count);
             }
-            Task::Save(seq, bytes) => {
-                self.snapshots.push((seq, bytes));
+            Task::Save(seq, contents) => {
+                self.snapshots.push((seq, contents));
                 let old = self.snapshots.len().saturating_sub(2);
                 self.snapshots.drain(..old);
                 self.events.push(LogEvent::SnapshotSaved(seq));
@@ -147,8 +148,8 @@ impl Storage for Disk {
     }
     fn request_read(&self, _token: u64, _from: LogIndex, _bytes_max: usize) {}
     fn request_records(&self, _token: u64, _records: Vec<LogIndex>, _bytes_max: usize) {}
-    fn save_snapshot(&self, seq: u64, bytes: Arc<[u8]>) {
-        self.tasks.borrow_mut().push_back((self.appended(), Task::Save(seq, bytes)));
+    fn save_snapshot(&self, seq: u64, contents: Contents) {
+        self.tasks.borrow_mut().push_back((self.appended(), Task::Save(seq, contents)));
     }
 }
 
@@ -172,10 +173,10 @@ impl State {
     }
 
     /// With a tail, so that it takes several chunks.
-    pub(super) fn to_bytes(self) -> Vec<u8> {
+    pub(super) fn to_bytes(self) -> PackedBytes {
         let mut bytes = [self.seq.to_le_bytes(), self.hash.to_le_bytes()].concat();
         bytes.resize(200, 7);
-        bytes
+        PackedBytes::new(&bytes)
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Self {

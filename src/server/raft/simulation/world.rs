@@ -409,7 +409,7 @@ impl World {
         let Some(node) = &mut machine.node else { return Ok(()) };
         let restored = node.take_snapshot();
         if let Some(snapshot) = &restored {
-            machine.state = State::from_bytes(&snapshot.state());
+            machine.state = State::from_bytes(&snapshot.state().get(0, usize::MAX));
             assert_eq!(machine.state.seq, snapshot.seq());
             self.checker.applied(&machine.id, machine.state)?;
         }

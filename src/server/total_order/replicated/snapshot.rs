@@ -12,8 +12,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::{BufRead, Write};
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::messages::{Place, RoomHistory};
@@ -21,6 +23,7 @@ use super::sessions::{SavedSession, Session};
 use super::{Account, ReplicatedStorage};
 use crate::domain::Message;
 use crate::server::total_order::Seq;
+use crate::storage::PackedBytes;
 
 /// The version that is written, and the only one that is read.
 const VERSION: u32 = 1;
@@ -118,7 +121,14 @@ pub struct FrozenStorage {
 
 impl FrozenStorage {
     /// Everything that was applied, as JSON lines. Equal states give equal bytes.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(&self) -> PackedBytes {
+        let mut bytes = PackedBytes::default();
+        self.write_to(&mut bytes);
+        bytes
+    }
+
+    fn write_to(&self, to: &mut impl Write) {
+        let mut lines = LineWriter { to, line: Vec::new() };
         let head = Head {
             version: VERSION,
             applied: self.applied,
@@ -127,24 +137,22 @@ impl FrozenStorage {
             accounts: self.accounts.clone(),
             lines: self.lines,
         };
-        let mut bytes = Vec::new();
-        write(&mut bytes, &head);
+        lines.write(&head);
         let mut sessions: Vec<&Session> = self.sessions.iter().map(AsRef::as_ref).collect();
         sessions.sort_unstable_by_key(|session| session.id());
         for session in sessions {
-            write(&mut bytes, &LineRef::Session(session.id(), session.to_saved()));
+            lines.write(&LineRef::Session(session.id(), session.to_saved()));
         }
         for (room_id, seq) in &self.forgotten {
-            write(&mut bytes, &LineRef::Forgotten(room_id, *seq));
+            lines.write(&LineRef::Forgotten(room_id, *seq));
         }
         for (room_id, history) in &self.rooms {
             history.visit(|place, msg| {
                 if let Some(place) = SavedPlace::new(place, msg) {
-                    write(&mut bytes, &LineRef::Place(room_id, place));
+                    lines.write(&LineRef::Place(room_id, place));
                 }
             });
         }
-        bytes
     }
 }
 
@@ -171,16 +179,21 @@ impl ReplicatedStorage {
 
     /// Everything that was applied, as JSON lines. Equal states give equal bytes.
     pub fn to_snapshot(&self) -> Vec<u8> {
-        self.freeze().to_bytes()
+        let mut bytes = Vec::new();
+        self.freeze().write_to(&mut bytes);
+        bytes
     }
 
     /// The state that [`to_snapshot`](Self::to_snapshot) gave these bytes for.
-    pub fn from_snapshot(bytes: &[u8]) -> Result<Self, SnapshotError> {
-        let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
-        let head: Head = read(1, lines.next().unwrap_or_default())?;
+    pub fn from_snapshot(bytes: impl BufRead) -> Result<Self, SnapshotError> {
+        let mut lines = LineReader { bytes, line: Vec::new(), number: 0 };
+        let head: Head = match lines.read()? {
+            Some(head) => head,
+            None => return Err(lines.fault("it is empty")),
+        };
         if head.version != VERSION {
             let reason = format!("version {}; this program reads {VERSION}", head.version);
-            return Err(SnapshotError { line: 1, reason });
+            return Err(lines.fault(reason));
         }
         let mut storage = Self {
             applied: head.applied,
@@ -190,8 +203,8 @@ impl ReplicatedStorage {
             ..Self::default()
         };
         let (mut count, mut times) = (0, Vec::new());
-        for (number, line) in (2..).zip(lines) {
-            match read(number, line)? {
+        while let Some(line) = lines.read()? {
+            match line {
                 Line::Session(id, session) => storage.sessions.restore(id, session),
                 Line::Forgotten(room_id, seq) => {
                     storage.messages.restore_forgotten(&room_id, seq);
@@ -200,7 +213,7 @@ impl ReplicatedStorage {
                     let (place, msg) = place.into_parts();
                     times.extend(msg.as_ref().and_then(|msg| msg.seq.zip(msg.timestamp)));
                     let restored = storage.messages.restore(&room_id, place, msg.as_ref());
-                    restored.map_err(|reason| SnapshotError { line: number, reason })?;
+                    restored.map_err(|reason| lines.fault(reason))?;
                 }
             }
             count += 1;
@@ -214,14 +227,44 @@ impl ReplicatedStorage {
     }
 }
 
-fn write<T: Serialize>(to: &mut Vec<u8>, value: &T) {
-    // Only string keys and infallible serialisers.
-    serde_json::to_writer(&mut *to, value).expect("a snapshot serialises");
-    to.push(b'\n');
+/// Writes values as lines into memory.
+struct LineWriter<'a, W> {
+    to: &'a mut W,
+    line: Vec<u8>,
 }
 
-fn read<T: serde::de::DeserializeOwned>(number: usize, line: &[u8]) -> Result<T, SnapshotError> {
-    let fault = |reason: String| SnapshotError { line: number, reason };
-    let text = line.strip_suffix(b"\n").ok_or_else(|| fault("it has no end".into()))?;
-    serde_json::from_slice(text).map_err(|error| fault(error.to_string()))
+impl<W: Write> LineWriter<'_, W> {
+    fn write(&mut self, value: &impl Serialize) {
+        self.line.clear();
+        // Only string keys and infallible serialisers.
+        serde_json::to_writer(&mut self.line, value).expect("a snapshot serialises");
+        self.line.push(b'\n');
+        self.to.write_all(&self.line).expect("memory takes all");
+    }
+}
+
+/// Reads lines as values.
+struct LineReader<R> {
+    bytes: R,
+    line: Vec<u8>,
+    /// The number of `line`; 0 before the first.
+    number: usize,
+}
+
+impl<R: BufRead> LineReader<R> {
+    /// The next line; `None` behind the last one.
+    fn read<T: DeserializeOwned>(&mut self) -> Result<Option<T>, SnapshotError> {
+        self.line.clear();
+        self.number += 1;
+        let read = self.bytes.read_until(b'\n', &mut self.line);
+        if read.map_err(|error| self.fault(error))? == 0 {
+            return Ok(None);
+        }
+        let text = self.line.strip_suffix(b"\n").ok_or_else(|| self.fault("it has no end"))?;
+        serde_json::from_slice(text).map(Some).map_err(|error| self.fault(error))
+    }
+
+    fn fault(&self, reason: impl ToString) -> SnapshotError {
+        SnapshotError { line: self.number, reason: reason.to_string() }
+    }
 }

@@ -124,7 +124,7 @@ fn what_is_forgotten_leaves_sessions_and_accounts() {
     assert_eq!(storage.apply(&chat(10, "s", "d", 9)), Applied::Stored);
     assert_eq!(storage.message_storage().last_before(9), 5);
     // The same as bytes, and from them.
-    let again = ReplicatedStorage::from_snapshot(&storage.to_snapshot()).unwrap();
+    let again = ReplicatedStorage::from_snapshot(&*storage.to_snapshot()).unwrap();
     assert_eq!(again.to_snapshot(), storage.to_snapshot());
     assert_eq!(again.message_storage().forgotten("lobby"), 4);
     assert_eq!(again.statistics(), storage.statistics());
@@ -285,8 +285,8 @@ fn a_damaged_snapshot_is_refused_by_its_line() {
     let whole = storage.to_snapshot();
     let lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
     assert_eq!(ReplicatedStorage::from_snapshot(&whole[..whole.len() - 1]).unwrap_err().line, 4);
-    assert_eq!(ReplicatedStorage::from_snapshot(&lines[..3].concat()).unwrap_err().line, 1);
-    assert_eq!(ReplicatedStorage::from_snapshot(b"").unwrap_err().line, 1);
+    assert_eq!(ReplicatedStorage::from_snapshot(&*lines[..3].concat()).unwrap_err().line, 1);
+    assert_eq!(ReplicatedStorage::from_snapshot(&b""[..]).unwrap_err().line, 1);
     let later = String::from_utf8(whole.clone()).unwrap().replace("\"version\":1", "\"version\":2");
     let error = ReplicatedStorage::from_snapshot(later.as_bytes()).unwrap_err();
     assert_eq!(
@@ -336,7 +336,7 @@ proptest::proptest! {
             at_ms += msg.timestamp.unwrap();
             (msg.seq, msg.timestamp) = (Some(place as Seq + 1), Some(at_ms));
             if place == cut {
-                copy = Some(ReplicatedStorage::from_snapshot(&original.to_snapshot()).unwrap());
+                copy = Some(ReplicatedStorage::from_snapshot(&*original.to_snapshot()).unwrap());
             }
             let entry: Entry = msg.into();
             let applied = original.apply(&entry);
@@ -346,7 +346,7 @@ proptest::proptest! {
         }
         let copy = match copy {
             Some(copy) => copy,
-            None => ReplicatedStorage::from_snapshot(&original.to_snapshot()).unwrap(),
+            None => ReplicatedStorage::from_snapshot(&*original.to_snapshot()).unwrap(),
         };
         proptest::prop_assert_eq!(copy.digest(), original.digest());
         proptest::prop_assert_eq!(copy.statistics(), original.statistics());
@@ -379,5 +379,5 @@ fn a_frozen_state_does_not_change_with_the_one_that_goes_on() {
     let target = Deletion { target: "s-1".into(), session: None };
     storage.apply(&deletion.saying(&target).into());
     assert_ne!(storage.to_snapshot(), before);
-    assert_eq!(frozen.to_bytes(), before);
+    assert_eq!(frozen.to_bytes().get(0, usize::MAX), before);
 }
