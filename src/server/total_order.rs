@@ -135,8 +135,14 @@ pub trait TotalOrder: Debug + Send {
     fn propose(&mut self, msg: Message, step: &Step) -> Option<Seq>;
 
     /// Entries that were committed since the last call, in order, without a gap. After a start it begins at the
-    /// first one that is kept, and repeats what was committed before the start.
+    /// first one that is kept, and repeats what was committed before the start. When they are many, some of them:
+    /// [`has_committed`](Self::has_committed) tells whether there are more.
     fn take_committed(&mut self) -> Vec<Entry>;
+
+    /// Whether [`take_committed`](Self::take_committed) has more to give at once.
+    fn has_committed(&self) -> bool {
+        false
+    }
 
     /// Whether the log can be [compacted](Self::compact) now.
     fn may_compact(&self) -> bool {

@@ -136,7 +136,7 @@ impl OrderingManager {
 
     /// The one place where entries in memory are looked up to be sent.
     pub(super) fn entries_from(&self, first: u64, bytes_max: usize) -> Vec<Arc<Message>> {
-        self.journal.log().from(first, bytes_max)
+        self.journal.log().between(first, u64::MAX, bytes_max)
     }
 
     /// What the disk has read goes to those for whom it was, if they still want it.

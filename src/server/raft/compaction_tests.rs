@@ -204,6 +204,33 @@ fn a_snapshot_replaces_the_log_in_memory_at_once_and_on_disk_when_there_are_two(
 }
 
 #[test]
+fn what_a_start_finds_behind_the_snapshot_is_packed_and_applied_in_parts() {
+    const ENTRIES: u64 = 6000;
+    let text = "x".repeat(1024);
+    let records: Vec<Message> = (1..=ENTRIES)
+        .map(|seq| {
+            let mut entry = Message::new(MessageType::Chat, "alice").with_id(format!("{seq}"));
+            entry.content = text.as_str().into();
+            entry.seq = Some(seq);
+            entry.term = Some(Term { counter: 1, leader: leader(1) });
+            entry
+        })
+        .collect();
+    let mut follower = Follower::recover(None, &records).unwrap();
+    let released = follower.node.log().released();
+    assert!(released > 1000 && !follower.node.has_committed(), "{released} are packed");
+    follower.append(2, (ENTRIES, 1), &[2], ENTRIES + 1);
+    let mut parts = Vec::new();
+    while follower.node.has_committed() {
+        parts.push(follower.node.take_committed());
+    }
+    assert!(parts.len() > 1 && parts.iter().all(|part| part.len() < 5000));
+    let applied: Vec<Message> = parts.concat().iter().map(|entry| (**entry).clone()).collect();
+    assert_eq!(applied[..records.len()], records);
+    assert_eq!(applied.last().and_then(|entry| entry.seq), Some(ENTRIES + 1));
+}
+
+#[test]
 fn either_snapshot_with_the_log_gives_everything() {
     let mut follower = filled(10);
     follower.compact();

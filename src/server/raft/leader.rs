@@ -238,7 +238,8 @@ impl RaftNode {
         let Some(prev_log_term) = self.term_number(prev).or((prev == 0).then_some(0)) else {
             return;
         };
-        let entries = if full { self.log.from(prev + 1, self.batch_bytes) } else { Vec::new() };
+        let entries =
+            if full { self.log.between(prev + 1, Seq::MAX, self.batch_bytes) } else { Vec::new() };
         let commit_index = self.commit_index;
         let Role::Leader(leading) = &mut self.role else { return };
         let round = leading.round;

@@ -12,6 +12,8 @@ use crate::server::total_order::{Entry, Seq, TotalOrder};
 use crate::storage::snapshot::Contents;
 use crate::storage::{LogEvent, LogIndex};
 
+/// Entries that are applied in one step, in bytes: after a start there can be millions, and others want the node, too.
+const APPLIED_BYTES: usize = 4 * 1024 * 1024;
 /// Terms above this are refused: a damaged number must not use up all that come after it.
 /// 2^53 is also where JSON readers of other languages lose count.
 const TERM_MAX: u64 = 1 << 53;
@@ -146,11 +148,14 @@ impl TotalOrder for RaftNode {
 
     fn take_committed(&mut self) -> Vec<Entry> {
         let first = self.last_applied + 1;
-        self.last_applied = self.commit_index.max(self.last_applied);
-        let committed = (first..=self.last_applied).map_while(|seq| self.log.get(seq).cloned());
-        let committed = committed.collect();
+        let committed = self.log.between(first, self.commit_index, APPLIED_BYTES);
+        self.last_applied += committed.len() as Seq;
         self.log.pack(self.last_applied, self.unpacked_bytes);
         committed
+    }
+
+    fn has_committed(&self) -> bool {
+        self.commit_index > self.last_applied
     }
 
     fn settle(&mut self, step: &Step) {

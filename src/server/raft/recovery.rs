@@ -70,8 +70,8 @@ impl RaftNode {
             self.configurations.cut_after(seq - 1);
             self.configurations.appended(&entry);
             self.journal.recovers_entry(seq);
-            // What a snapshot replaces is soon forgotten.
-            self.log.pack(replaced, 0);
+            // What a snapshot replaces is soon forgotten, and the rest waits until it is committed again.
+            self.log.pack(seq, self.unpacked_bytes);
         }
     }
 

@@ -174,8 +174,8 @@ impl EntryLog {
         }
     }
 
-    /// Packs the oldest entries, none after `up_to`, until no more than about `bytes_max` bytes are left as messages. Not in a log
-    /// of which some are [released](Self::release).
+    /// Packs the oldest entries, none after `up_to`, until no more than about `bytes_max` bytes are left as messages. They may still
+    /// be cut. Not in a log of which some are [released](Self::release).
     pub fn pack(&mut self, up_to: Seq, bytes_max: usize) {
         while self.released < up_to && self.bytes > bytes_max {
             let Some(entry) = self.release_first() else { break };
@@ -239,13 +239,14 @@ impl EntryLog {
         self.base > 0 && self.base_term.is_none()
     }
 
-    /// The entries from `first` on, as many as make up `bytes_max` of text at most, but one at least if there is one; some less where
-    /// the packed ones end. None when the first is not in memory.
-    pub fn from(&self, first: Seq, bytes_max: usize) -> Vec<Entry> {
+    /// The entries from `first` to `last`, as many as make up `bytes_max` of text at most, but one at least if there is one; some
+    /// less where the packed ones end. None when the first is not in memory.
+    pub fn between(&self, first: Seq, last: Seq, bytes_max: usize) -> Vec<Entry> {
         let (mut bytes, mut fitting) = (0, Vec::new());
         let mut take = |entry: Entry| {
             bytes += size_of_entry(&entry);
-            let fits = fitting.is_empty() || bytes <= bytes_max;
+            let is_in = entry.seq.is_some_and(|seq| seq <= last);
+            let fits = is_in && (fitting.is_empty() || bytes <= bytes_max);
             if fits {
                 fitting.push(entry);
             }
@@ -339,8 +340,8 @@ mod tests {
         let mut log = log(&[1, 1, 2, 2, 2, 3, 3]);
         log.release(5, 0);
         assert_eq!((log.base(), log.released(), log.last()), (0, 5, 7));
-        assert!(log.get(5).is_none() && log.from(5, usize::MAX).is_empty());
-        assert_eq!(log.from(6, usize::MAX).len(), 2);
+        assert!(log.get(5).is_none() && log.between(5, 99, usize::MAX).is_empty());
+        assert_eq!(log.between(6, 99, usize::MAX).len(), 2);
         let terms = |log: &EntryLog| -> Vec<u64> {
             let terms = (1..=log.last()).filter_map(|seq| log.term_at(seq)?);
             terms.map(|term| term.counter).collect()
@@ -372,7 +373,7 @@ mod tests {
         log.release(50, 10 * each);
         assert_eq!(log.released(), 50, "the others are not committed");
         log.release(100, 10 * each);
-        assert_eq!((log.released(), log.from(91, usize::MAX).len()), (90, 10));
+        assert_eq!((log.released(), log.between(91, 100, usize::MAX).len()), (90, 10));
         log.release(100, 10 * each);
         assert_eq!(log.released(), 90);
         log.append(Message::new(MessageType::Chat, "a"), term(2));
@@ -393,17 +394,18 @@ mod tests {
         assert_eq!(all(&packed), all(&plain));
         assert!(packed.get(5).is_none() && packed.matches(5, Some(&term(2))));
         assert_eq!(
-            packed.from(3, usize::MAX),
-            plain.from(3, usize::MAX)[..3],
+            packed.between(3, 99, usize::MAX),
+            plain.between(3, 99, usize::MAX)[..3],
             "as far as it is packed"
         );
-        assert_eq!(packed.from(4, 1), plain.from(4, 1));
-        assert_eq!(packed.from(6, usize::MAX), plain.from(6, usize::MAX));
+        assert_eq!(packed.between(4, 99, 1), plain.between(4, 99, 1));
+        assert_eq!(packed.between(2, 4, usize::MAX), plain.between(2, 4, usize::MAX));
+        assert_eq!(packed.between(6, 99, usize::MAX), plain.between(6, 99, usize::MAX));
         for log in [&mut packed, &mut plain] {
             log.forget_up_to(2);
         }
         assert_eq!(all(&packed), all(&plain));
-        assert!(packed.from(2, usize::MAX).is_empty());
+        assert!(packed.between(2, 99, usize::MAX).is_empty());
         let conflict = Arc::new(Message { seq: Some(4), term: Some(term(4)), ..known() });
         for log in [&mut packed, &mut plain] {
             assert!(log.insert(conflict.clone()));
@@ -439,8 +441,9 @@ mod tests {
     #[test]
     fn a_batch_is_bounded_and_never_empty_while_there_is_more() {
         let log = log(&[1; 10]);
-        assert_eq!(log.from(4, 1).len(), 1);
-        assert_eq!(log.from(4, usize::MAX).len(), 7);
-        assert!(log.from(11, 1000).is_empty());
+        assert_eq!(log.between(4, 99, 1).len(), 1);
+        assert_eq!(log.between(4, 99, usize::MAX).len(), 7);
+        assert_eq!(log.between(4, 6, usize::MAX).len(), 3);
+        assert!(log.between(11, 99, 1000).is_empty() && log.between(4, 3, 1000).is_empty());
     }
 }

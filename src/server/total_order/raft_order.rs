@@ -215,6 +215,10 @@ impl TotalOrder for RaftOrder {
         self.node.take_committed()
     }
 
+    fn has_committed(&self) -> bool {
+        self.node.has_committed()
+    }
+
     fn settle(&mut self, step: &Step) {
         self.membership.settle(step);
         self.begin(step);
