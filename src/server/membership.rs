@@ -52,7 +52,7 @@
 //! | `StorageManager` | [`Storage`](crate::storage::Storage) and [`EntryLog`](super::total_order::EntryLog) |
 //! | `append_message()` | [`Storage::append`](crate::storage::Storage::append) |
 //! | `load_messages()` | [`TotalOrder::recover`](super::total_order::TotalOrder::recover), a record at a time |
-//! | `get_messages_after(seq)` | [`EntryLog::between`](super::total_order::EntryLog::from) |
+//! | `get_messages_after(seq)` | [`EntryLog::between`](super::total_order::EntryLog::between) |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
