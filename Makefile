@@ -35,7 +35,7 @@ SERVER_OPTIONS = --design '$(DESIGN)' --discovery-port '$(DISCOVERY)' $(OPTIONS)
 SERVER = exec $(PROGRAM) server --peers '$(ADDRESSES)' $(SERVER_OPTIONS)
 
 .PHONY: help demo cluster node1 node2 node3 client status explain build test sim planted scale elections soak torture
-.PHONY: bench growth test-simulated test-units test-processes build-simulated
+.PHONY: bench growth check check-others test-simulated test-units test-processes build-simulated
 .PHONY: build-others compare compare-ack
 .PHONY: deploy-test deploy-check lint docs clean
 
@@ -80,6 +80,15 @@ build: ## build the program
 test: ## run all tests
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target build-simulated build-others
 	@$(MAKE) --no-print-directory -j 3 --output-sync=target test-simulated test-units test-processes
+
+check: ## lint, and run all tests, on a machine where nothing is built
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target test-simulated check-others
+
+# Beside the simulated clusters, which are built in a folder of their own: builds in one folder wait for each other.
+check-others:
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory build-others
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target test-units test-processes
 
 # Simulated clusters keep the cores busy, real ones mostly wait: side by side all take half as long.
 test-simulated:
