@@ -227,9 +227,10 @@ impl ServerNode {
         }
     }
 
-    /// Whether another step could send more of the past at once.
-    pub fn has_past_to_send(&self) -> bool {
-        self.replay_turns.is_due
+    /// Whether another step could do more at once: send more of the past, or apply more of what is committed.
+    pub fn has_more_to_do(&self) -> bool {
+        let has_committed = || self.ordered.as_ref().is_some_and(|it| it.order.has_committed());
+        self.replay_turns.is_due || has_committed()
     }
 
     /// Sends what fits into one step, each replay in turn.

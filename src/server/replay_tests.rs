@@ -44,7 +44,7 @@ fn join(cluster: &mut TestCluster) -> Vec<[usize; 2]> {
         while before != [0, 0] {
             node.settle(step);
             let after = left(node);
-            assert_eq!(node.has_past_to_send(), after != [0, 0], "{after:?}");
+            assert_eq!(node.has_more_to_do(), after != [0, 0], "{after:?}");
             sent.push([before[0] - after[0], before[1] - after[1]]);
             before = after;
         }

@@ -234,7 +234,7 @@ impl TestCluster {
         let step = Step { now, wall_ms, cm: net, log };
         let result = body(node, &step);
         node.settle(&step);
-        while node.has_past_to_send() {
+        while node.has_more_to_do() {
             node.settle(&step);
         }
         let sent = net.take();

@@ -155,7 +155,7 @@ impl TotalOrder for RaftNode {
     }
 
     fn has_committed(&self) -> bool {
-        self.commit_index > self.last_applied
+        self.commit_index.min(self.log.last()) > self.last_applied
     }
 
     fn settle(&mut self, step: &Step) {

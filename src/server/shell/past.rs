@@ -1,7 +1,7 @@
-//! The thread `past-sender`: goes on where a step has left some of the past unsent.
+//! The thread `past-sender`: goes on where a step has left some of the past unsent, or not yet applied.
 //!
-//! A step sends a portion of it, however much is due (see `replay`). The next portion follows at once, in a step of this
-//! thread: between two of them the lock is free, and the bytes of the first are written.
+//! A step sends a portion of it, however much is due (see `replay`), and after a start it applies a portion of what the log has. The
+//! next portion follows at once, in a step of this thread: between two of them the lock is free, and the bytes of the first are written.
 
 use std::io;
 use std::sync::Arc;

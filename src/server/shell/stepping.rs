@@ -48,7 +48,7 @@ impl Shell {
     /// Locks the node, lets `body` step it, settles what that owes, unlocks, and only then lets the queued
     /// bytes, dials and records go.
     pub(super) fn step<R>(&self, body: impl FnOnce(&mut ServerNode, &Step) -> R) -> R {
-        self.step_on(|| false, body)
+        self.step_and(|| false, body)
     }
 
     /// [`step`](Self::step) that takes so many messages at most, and is settled by the next thread where one waits for the node
@@ -59,30 +59,16 @@ impl Shell {
         body: impl FnOnce(&mut ServerNode, &Step) -> R,
     ) -> R {
         // A trace tells what each step led to.
-        self.step_on(|| self.trace.is_none() && self.crowd.leaves(messages), body)
+        self.step_and(|| self.trace.is_none() && self.crowd.leaves(messages), body)
     }
 
-    /// [`step_once`](Self::step_once), and on for as long as it says: others get the lock in between.
-    fn step_on<R>(
+    /// [`step`](Self::step); when `leaves` says so, under the lock, the rest is another thread's.
+    #[expect(clippy::disallowed_methods, reason = "the shell reads the clocks for the algorithms")]
+    fn step_and<R>(
         &self,
         leaves: impl FnOnce() -> bool,
         body: impl FnOnce(&mut ServerNode, &Step) -> R,
     ) -> R {
-        let (result, mut has_more) = self.step_once(leaves, body);
-        while has_more {
-            ((), has_more) = self.step_once(|| false, |_, _| ());
-        }
-        result
-    }
-
-    /// [`step`](Self::step), and whether there is more to do at once. When `leaves` says so, under the lock, the rest is another
-    /// thread's.
-    #[expect(clippy::disallowed_methods, reason = "the shell reads the clocks for the algorithms")]
-    fn step_once<R>(
-        &self,
-        leaves: impl FnOnce() -> bool,
-        body: impl FnOnce(&mut ServerNode, &Step) -> R,
-    ) -> (R, bool) {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
         self.crowd.waiting.fetch_add(1, Ordering::Relaxed);
@@ -99,7 +85,7 @@ impl Shell {
         };
         let result = body(&mut node, &step);
         if leaves() {
-            return (result, false);
+            return result;
         }
         // Before settling: what is logged there happens in the new role already.
         self.label.set(node.state(), node.term());
@@ -109,13 +95,12 @@ impl Shell {
         }
         let fatal = node.fatal().map(str::to_string);
         let hashes = node.has_hash_job();
-        let has_past = node.has_past_to_send();
-        let has_more = node.has_more_to_apply();
+        let has_more = node.has_more_to_do();
         drop(node);
         if hashes {
             let _ = self.hashers.try_send(());
         }
-        if has_past {
+        if has_more {
             let _ = self.past.try_send(());
         }
         self.stepped.notify_all();
@@ -123,7 +108,7 @@ impl Shell {
             self.fail(reason);
         }
         self.let_go();
-        (result, has_more)
+        result
     }
 
     /// A leader of one order asks another server to lead, and waits until it does.

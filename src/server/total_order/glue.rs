@@ -326,11 +326,6 @@ impl ServerNode {
         self.follow_order(step);
     }
 
-    /// Whether the next step has entries to apply, even if nothing happens: there were too many for one.
-    pub(in crate::server) fn has_more_to_apply(&self) -> bool {
-        self.ordered.as_ref().is_some_and(|ordered| ordered.order.has_committed())
-    }
-
     /// One committed entry: shown to the members here, then acknowledged.
     fn apply_entry(&mut self, entry: &Entry, step: &Step) {
         let Some(ordered) = &mut self.ordered else { return };

@@ -48,7 +48,7 @@ impl World {
         };
         let result = body(&mut running.node, &step);
         running.node.settle(&step);
-        while running.node.has_past_to_send() {
+        while running.node.has_more_to_do() {
             running.node.settle(&step);
         }
         if let Some(tracer) = &running.tracer {
