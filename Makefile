@@ -35,7 +35,7 @@ SERVER_OPTIONS = --design '$(DESIGN)' --discovery-port '$(DISCOVERY)' $(OPTIONS)
 SERVER = exec $(PROGRAM) server --peers '$(ADDRESSES)' $(SERVER_OPTIONS)
 
 .PHONY: help demo cluster node1 node2 node3 client status explain build test sim planted scale elections soak torture
-.PHONY: bench growth check check-others test-simulated test-units test-processes build-simulated
+.PHONY: bench growth check lint-last test-simulated test-units test-processes build-simulated
 .PHONY: build-others compare compare-ack
 .PHONY: deploy-test deploy-check lint docs clean
 
@@ -78,27 +78,25 @@ build: ## build the program
 	@cargo build --quiet --locked
 
 test: ## run all tests
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target build-simulated build-others
 	@$(MAKE) --no-print-directory -j 3 --output-sync=target test-simulated test-units test-processes
 
-check: ## lint, and run all tests, on a machine where nothing is built
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target test-simulated check-others
+check: ## run all tests, and lint
+	cargo fmt --check
+	@$(MAKE) --no-print-directory -j 3 --output-sync=target test-units test-processes lint-last
 
-# Beside the simulated clusters, which are built in a folder of their own: builds in one folder wait for each other.
-check-others:
+# Builds in one folder wait for each other, and tests of processes take longest: this begins when they run.
+lint-last: test-simulated
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory build-others
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target test-units test-processes
 
 # Simulated clusters keep the cores busy, real ones mostly wait: side by side all take half as long.
-test-simulated:
+test-simulated: build-simulated
 	$(SIMULATED)
 
-test-units:
+test-units: build-others
 	$(TEST) $(UNITS)
 	$(TEST) --doc
 
-test-processes:
+test-processes: build-others
 	$(TEST) $(PROCESSES)
 
 build-simulated:
@@ -111,7 +109,7 @@ sim: ## simulated clusters of NODES servers with every fault; SEEDS=100 is short
 	cargo run --release --quiet --locked -- sim --design '$(DESIGN)' --nodes $(NODES) --seeds $(SEEDS)
 
 planted: ## plant each fault that the simulator has to catch, some into real servers, and see them caught
-	cargo test --locked --release --lib sim::planted -- --ignored --nocapture
+	cargo test --locked --profile simulation --lib sim::planted -- --ignored --nocapture
 	cargo test --locked --features planted-faults --test torture planted
 
 scale: ## how much a cluster at rest says, by the number of servers
