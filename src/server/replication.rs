@@ -41,6 +41,8 @@ pub struct PendingAck {
 pub struct Settled {
     /// The places to show now, repeats among them.
     pub shown: Range<usize>,
+    /// What was shown before them; empty when nothing is shown, which is most often.
+    pub before: VectorClock,
     /// The acknowledgements to send now, after what is shown.
     pub acked: Vec<PendingAck>,
 }
@@ -117,13 +119,18 @@ impl Replication {
         mine: &Incarnation,
     ) -> Settled {
         let first = self.shown;
+        let mut before = VectorClock::new();
         if room.message_history.len() - first > MANY_PLACES {
+            before = self.shown_clock.clone();
             self.skip_held(room, live);
         }
         while self.shown < room.message_history.len() {
             let (origin, count) = room.stamp_at(self.shown);
             if !self.held_elsewhere(live, origin, count) {
                 break;
+            }
+            if self.shown == first {
+                before = self.shown_clock.clone();
             }
             self.shown_clock.raise(origin, count);
             self.shown += 1;
@@ -133,7 +140,7 @@ impl Replication {
             self.caught_up = true;
         }
         let acked = self.take_due_acks(live, mine);
-        Settled { shown: first..self.shown, acked }
+        Settled { shown: first..self.shown, before, acked }
     }
 
     /// Shows what one of the servers `live` is known to hold: a start finds a whole history to be due at once.

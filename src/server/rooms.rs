@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::ServerNode;
 use super::multicast::Delivery;
 use super::planted::{Planted, is_planted};
-use super::replication::PendingAck;
+use super::replication::{PendingAck, Settled};
 use super::step::Step;
 use super::time_sync::not_before;
 use crate::domain::stamped_chat::{push_clock, push_delivered, push_text};
@@ -197,33 +197,46 @@ impl ServerNode {
 
     fn settle_room(&mut self, room_id: &str, live: &BTreeSet<NodeId>, step: &Step) {
         let Some(room) = self.managed_rooms.get(room_id) else { return };
-        let before = self
-            .causal_multicast_handler
-            .replication_of(room_id)
-            .map_or_else(VectorClock::new, |replication| replication.shown_clock.clone());
-        let settled = self.causal_multicast_handler.settle(room, live);
+        let Settled { shown, before, acked } = self.causal_multicast_handler.settle(room, live);
         // Joins wait for what is shown, and for a copy that has caught up.
-        self.progress |= !settled.shown.is_empty() || self.wanted_rooms.contains_key(room_id);
-        let members = self.members_here(room);
-        let has_gap = members.iter().any(|(_, gap)| gap.is_some());
-        let is_here = settled.shown.start >= room.message_history.first_in_memory();
-        if !members.is_empty() && is_here {
-            show(room, settled.shown.clone(), before, &members, step);
-        } else if !settled.shown.is_empty() {
-            self.show_as_past(room_id, settled.shown.start, &before);
+        self.progress |= !shown.is_empty() || self.wanted_rooms.contains_key(room_id);
+        if !shown.is_empty() {
+            self.show_settled(room_id, shown, before, step);
         }
-        if let Some(room) = self.managed_rooms.get_mut(room_id) {
-            room.message_history.shown(settled.shown.end);
+        if acked.is_empty() {
+            return;
         }
         let (kept, acked): (Vec<_>, Vec<_>) = if self.replays.is_empty() {
-            (Vec::new(), settled.acked)
+            (Vec::new(), acked)
         } else {
-            settled.acked.into_iter().partition(|ack| self.is_replaying(&ack.session, room_id))
+            acked.into_iter().partition(|ack| self.is_replaying(&ack.session, room_id))
         };
         for ack in kept {
             self.causal_multicast_handler.keep_ack(room_id, ack);
         }
         self.send_acks(&acked, room_id, step);
+    }
+
+    /// Shows what stands at `places` of a room, of which members were shown what `before` counts.
+    fn show_settled(
+        &mut self,
+        room_id: &str,
+        places: Range<usize>,
+        before: VectorClock,
+        step: &Step,
+    ) {
+        let Some(room) = self.managed_rooms.get(room_id) else { return };
+        let members = self.members_here(room);
+        let has_gap = members.iter().any(|(_, gap)| gap.is_some());
+        let is_here = places.start >= room.message_history.first_in_memory();
+        if !members.is_empty() && is_here {
+            show(room, places.clone(), before, &members, step);
+        } else {
+            self.show_as_past(room_id, places.start, &before);
+        }
+        if let Some(room) = self.managed_rooms.get_mut(room_id) {
+            room.message_history.shown(places.end);
+        }
         if has_gap {
             self.close_gaps(room_id);
         }
