@@ -41,7 +41,7 @@ pub struct PendingAck {
 pub struct Settled {
     /// The places to show now, repeats among them.
     pub shown: Range<usize>,
-    /// What was shown before them; empty when nothing is shown, which is most often.
+    /// What was shown before them. Means nothing when nothing is shown, which is most often: a clock is not copied for that.
     pub before: VectorClock,
     /// The acknowledgements to send now, after what is shown.
     pub acked: Vec<PendingAck>,

@@ -1,3 +1,5 @@
+//! Who is suspected and who failed, by what was heard when.
+
 use super::*;
 use crate::domain::Incarnation;
 use crate::network::transport::{Outbox, Sent};

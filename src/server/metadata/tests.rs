@@ -1,3 +1,5 @@
+//! Servers that tell each other where rooms live, over links that lose and reorder.
+
 use std::collections::VecDeque;
 
 use super::*;

@@ -20,7 +20,7 @@ use crate::domain::{Message, MessageType, NodeId, Term};
 use crate::error::RequestError;
 use crate::server::membership::content_of;
 use crate::server::step::Step;
-use crate::server::total_order::Entry;
+use crate::server::total_order::{Entry, Seq};
 
 /// A CATCHUP_REQ that waits for the disk.
 #[derive(Debug)]
@@ -135,8 +135,8 @@ impl OrderingManager {
     }
 
     /// The one place where entries in memory are looked up to be sent.
-    pub(super) fn entries_from(&self, first: u64, bytes_max: usize) -> Vec<Arc<Message>> {
-        self.journal.log().between(first, u64::MAX, bytes_max)
+    pub(super) fn entries_from(&self, first: Seq, bytes_max: usize) -> Vec<Arc<Message>> {
+        self.journal.log().between(first, Seq::MAX, bytes_max)
     }
 
     /// What the disk has read goes to those for whom it was, if they still want it.

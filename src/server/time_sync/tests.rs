@@ -1,3 +1,5 @@
+//! Answers of time servers that a test makes up, in virtual time.
+
 use super::*;
 use crate::network::sntp::NtpTimestamp;
 use crate::testing::start;

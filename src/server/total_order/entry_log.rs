@@ -243,6 +243,10 @@ impl EntryLog {
     /// less where the packed ones end. None when the first is not in memory.
     pub fn between(&self, first: Seq, last: Seq, bytes_max: usize) -> Vec<Entry> {
         let (mut bytes, mut fitting) = (0, Vec::new());
+        if first > last {
+            // Asked in every step; a packed entry would be unpacked to see that it is not wanted.
+            return fitting;
+        }
         let mut take = |entry: Entry| {
             bytes += size_of_entry(&entry);
             let is_in = entry.seq.is_some_and(|seq| seq <= last);

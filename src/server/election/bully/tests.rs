@@ -1,3 +1,5 @@
+//! Elections among servers that all know each other, some of them dead: the highest one leads.
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 

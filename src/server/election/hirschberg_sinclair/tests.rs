@@ -1,3 +1,5 @@
+//! Elections on rings of any size and order of delivery: one leader, and the paper's bounds.
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 

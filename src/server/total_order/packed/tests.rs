@@ -1,3 +1,5 @@
+//! What was packed comes out as it was, however it is cut, forgotten or replaced.
+
 use proptest::prelude::*;
 
 use super::*;

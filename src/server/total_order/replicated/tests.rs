@@ -1,3 +1,5 @@
+//! What each entry does to the state, and that a snapshot is all of it.
+
 use super::*;
 use crate::domain::Message;
 

@@ -1,3 +1,5 @@
+//! The packed history of rooms beside a plain one: what is asked of both is the same.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
