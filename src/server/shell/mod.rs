@@ -23,9 +23,8 @@
 //! hashes passwords. Messages of an election go through a channel to their own thread, as the reference asks.
 //!
 //! **Stop.** A leader of one order hands over first, and waits a second at most for its successor; clients are told; the stop channel is closed; `tcp-accept` is woken by a connection; the sockets
-//! are shut; all threads that step are joined, `log-reader` too; last the `log-writer`, which writes and syncs what is left, and the
-//! `trace-writer`. A
-//! panic, a failed sync or an id that is taken stops the node in the same way, with an exit code.
+//! are shut; all threads that step are joined, `log-reader` too; then the `log-writer`, which writes and syncs what is left; last the
+//! `trace-writer`. A panic, a failed sync or an id that is taken stops the node in the same way, with an exit code.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -95,6 +94,7 @@ pub struct RunningServer {
     shell: Arc<Shell>,
     threads: Threads,
     log_threads: Threads,
+    trace_threads: Threads,
     address: SocketAddr,
 }
 
@@ -136,7 +136,8 @@ impl ServerNode {
         let (hashers, hash_wakes) = bounded(hasher::count());
         let (past, past_wakes) = bounded(1);
         let heartbeat_interval = self.config.timing.detector.heartbeat_interval;
-        let trace = outside.trace.map(|file| Tracing::start(&self.config, file, &log_threads));
+        let trace_threads = Threads::new(self.server_id.as_str());
+        let trace = outside.trace.map(|file| Tracing::start(&self.config, file, &trace_threads));
         let trace = trace.transpose().map_err(|error| no_thread(&error))?;
         let shell = Arc::new(Shell {
             node: Mutex::new(self),
@@ -153,7 +154,7 @@ impl ServerNode {
             label: outside.label,
             trace,
         });
-        let running = RunningServer { shell, threads, log_threads, address };
+        let running = RunningServer { shell, threads, log_threads, trace_threads, address };
         let started = running
             .spawn_threads(outside.listener, election_queue, heartbeat_interval)
             .and_then(|()| hasher::spawn(&running.shell, &hash_wakes))
@@ -202,12 +203,13 @@ impl RunningServer {
             recv(self.shell.failures.1) -> reason => reason.ok(),
             recv(self.threads.panics()) -> report => report.ok(),
             recv(self.log_threads.panics()) -> report => report.ok(),
+            recv(self.trace_threads.panics()) -> report => report.ok(),
         }
     }
 
     /// Stops everything in order; see the module's documentation.
     pub fn stop(self) {
-        let Self { shell, threads, log_threads, address } = self;
+        let Self { shell, threads, log_threads, trace_threads, address } = self;
         shell.hand_over();
         shell.step(ServerNode::stop);
         threads.stop();
@@ -217,12 +219,17 @@ impl RunningServer {
             log::warn!("threads that do not end: {}", threads.running().join(", "));
         }
         shell.log.close();
-        if let Some(trace) = &shell.trace {
-            trace.stop();
-        }
         log_threads.stop();
         if !log_threads.join(STOP_LIMIT) {
             log::warn!("the log writer does not end; what it had not synced may be lost");
+        }
+        // Last: what the log writer syncs at its end is a part of the story.
+        if let Some(trace) = &shell.trace {
+            trace.stop();
+        }
+        trace_threads.stop();
+        if !trace_threads.join(STOP_LIMIT) {
+            log::warn!("the trace writer does not end; the end of the trace may be missing");
         }
         log::info!("stopped");
     }

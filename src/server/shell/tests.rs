@@ -1,6 +1,7 @@
 //! A server with its threads, whose surroundings a test makes up.
 
 use std::net::UdpSocket;
+use std::path::Path;
 use std::time::Instant;
 
 use super::*;
@@ -21,14 +22,24 @@ use crate::server::total_order::logins::Admission;
 use crate::storage::FileLog;
 use crate::storage::OnDamage;
 use crate::storage::file_log::LogOptions;
+use crate::trace::{Kind, TraceEvent};
 
 /// For what should come: generous.
 const LONG: Duration = Duration::from_secs(20);
 
 /// A server `n1` alone, after `prepare` changed it, and the folder of its log.
-#[expect(clippy::disallowed_methods, reason = "a start reads the clock")]
 fn server(prepare: impl FnOnce(&mut ServerNode)) -> (RunningServer, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
+    (server_in(folder.path(), None, prepare), folder)
+}
+
+/// The same in `folder`, which may write a `trace`.
+#[expect(clippy::disallowed_methods, reason = "a start reads the clock")]
+fn server_in(
+    folder: &Path,
+    trace: Option<TraceFile>,
+    prepare: impl FnOnce(&mut ServerNode),
+) -> RunningServer {
     let listener = bind_listener("127.0.0.1:0").unwrap();
     let config = NodeConfig {
         server_id: "n1".into(),
@@ -54,7 +65,7 @@ fn server(prepare: impl FnOnce(&mut ServerNode)) -> (RunningServer, tempfile::Te
     let mut node = ServerNode::new(config, Instant::now());
     prepare(&mut node);
     let (log, _) =
-        FileLog::open(&folder.path().join("log"), LogOptions::default(), OnDamage::Refuse, |_| {})
+        FileLog::open(&folder.join("log"), LogOptions::default(), OnDamage::Refuse, |_| {})
             .unwrap();
     let outside = Outside {
         listener,
@@ -62,9 +73,9 @@ fn server(prepare: impl FnOnce(&mut ServerNode)) -> (RunningServer, tempfile::Te
         connections: ConnectionSettings::new("n1"),
         discovery_port: None,
         label: NodeLabel::new("n1"),
-        trace: None,
+        trace,
     };
-    (node.start(outside).unwrap(), folder)
+    node.start(outside).unwrap()
 }
 
 fn status(server: &RunningServer) -> Status {
@@ -216,4 +227,24 @@ fn passwords_are_checked_by_threads_of_their_own() {
         server.with_node(|node, _| node.ordered.as_ref().unwrap().storage.statistics());
     assert_eq!(statistics.accounts, 1 + crowd.len() as u64);
     server.stop();
+}
+
+#[test]
+fn a_trace_ends_with_the_stop_whatever_the_log_has_yet_to_sync() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.jsonl");
+    let server = server_in(folder.path(), Some(TraceFile::open(&path, None).unwrap()), |_| {});
+    let json = format!(r#"{{"message_id":"{}"}}"#, "a".repeat(4_000));
+    // So much that everything else has ended before it is on disk.
+    server.with_node(|_, step| {
+        for _ in 0..8_000 {
+            step.log.append_json(json.as_bytes());
+        }
+    });
+    server.stop();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let kinds: Vec<Kind> =
+        text.lines().map(|line| serde_json::from_str::<TraceEvent>(line).unwrap().kind).collect();
+    assert_eq!(kinds.last(), Some(&Kind::Stop));
+    assert!(kinds.contains(&Kind::Sync) && !kinds.contains(&Kind::Lost), "{kinds:?}");
 }
