@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use roundtable::client::ChatClient;
 use roundtable::domain::{
     Content, HoldBackQueue, Incarnation, Message, MessageType, NodeId, Room, StampedChat,
@@ -213,7 +214,7 @@ fn the_server_node_has_the_diagrams_fields_and_methods() {
     let _: fn(ServerNode) -> [Neighbor; 2] = |node| [node.left_neighbor, node.right_neighbor];
     let _: fn(&ServerNode) -> usize = ServerNode::number_of_rooms;
     let _: fn(ServerNode) -> BTreeMap<NodeId, ServerInfo> = |node| node.servers;
-    let _: fn(ServerNode) -> BTreeMap<String, Room> = |node| node.managed_rooms;
+    let _: fn(ServerNode) -> IndexMap<String, Room> = |node| node.managed_rooms;
 
     let _: fn(ServerNode, _) -> Result<RunningServer, _> = ServerNode::start;
     let _: fn(&mut ServerNode, &Step<'_>) = ServerNode::start_failure_detection;

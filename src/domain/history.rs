@@ -93,6 +93,10 @@ pub struct Absent {
     hash: u64,
 }
 
+/// The hash of a key of duplicates; see [`History::hash_all`].
+#[derive(Clone, Copy, Debug)]
+pub struct KeyHash(u64);
+
 /// What the columns keep of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outline<'a> {
@@ -381,7 +385,30 @@ impl History {
 
     /// [`place_of`](Self::place_of), for who appends the message when it is not here.
     pub fn find(&self, session: &str, message_id: &str) -> Result<usize, Absent> {
-        let hash = hash_of(session, message_id);
+        self.find_hashed(session, message_id, KeyHash(hash_of(session, message_id)))
+    }
+
+    /// For who seeks several keys of one session: the hash of each, and that they are found sooner. With a million messages in
+    /// a room a seventh of a busy server's time, all of it under the node's lock, was to wait for the memory that a key is sought in.
+    pub fn hash_all<'a>(
+        &self,
+        session: &str,
+        message_ids: impl Iterator<Item = &'a str>,
+    ) -> Vec<KeyHash> {
+        let hashes: Vec<_> = message_ids.map(|id| KeyHash(hash_of(session, id))).collect();
+        if hashes.len() > 1 {
+            self.keys.fetch(hashes.iter().map(|hash| hash.0));
+        }
+        hashes
+    }
+
+    /// [`find`](Self::find) of a key with this hash.
+    pub fn find_hashed(
+        &self,
+        session: &str,
+        message_id: &str,
+        KeyHash(hash): KeyHash,
+    ) -> Result<usize, Absent> {
         let found = self.keys.find(hash, &self.hashes, |place| {
             self.get(place).is_none_or(|msg| msg.duplicate_key() == Some((session, message_id)))
         });

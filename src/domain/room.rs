@@ -117,11 +117,6 @@ impl Room {
         self.message_history.place_of(session, message_id)
     }
 
-    /// [`place_of`](Self::place_of), for who delivers the message when it is not here.
-    pub fn find(&self, session: &str, message_id: &str) -> Result<usize, Absent> {
-        self.message_history.find(session, message_id)
-    }
-
     /// Whether the message at `place` repeats an earlier one under another stamp: it is never shown.
     pub fn is_repeat(&self, place: usize) -> bool {
         self.message_history.is_repeat(place)

@@ -105,7 +105,10 @@ impl Batch {
 
     fn push_chat(&mut self, chat: &Chat) {
         let start = self.texts.len();
-        let ends = [chat.message_id, chat.sender_id, chat.room_id, chat.text].map(|text| {
+        let texts = [chat.message_id, chat.sender_id, chat.room_id, chat.text];
+        // At once: most often this is the only frame, and nothing is there yet.
+        self.texts.reserve(texts.iter().map(|text| text.len()).sum());
+        let ends = texts.map(|text| {
             self.texts.push_str(text);
             self.texts.len()
         });

@@ -70,7 +70,7 @@ impl ServerNode {
     fn take_chats<'a>(
         &mut self,
         conn: ConnId,
-        mut chats: impl Iterator<Item = Chat<'a>> + Clone,
+        chats: impl Iterator<Item = Chat<'a>> + Clone,
         step: &Step,
     ) -> (usize, Flow) {
         let role = self.hear(conn, step);
@@ -82,7 +82,7 @@ impl ServerNode {
         };
         let done = self.may_say(&session, &first, step);
         let count = match &done {
-            Ok(()) => self.publish(&session, first.room_id, &mut chats, step),
+            Ok(()) => self.publish(&session, first.room_id, chats, step),
             Err(_) => 1,
         };
         (count, self.conclude(conn, done, step))

@@ -20,7 +20,7 @@
 //! **Repair.** SYNC compares clocks and sends what the other lacks ([`super::sync`]).
 //!
 //! Promise: causal order per room; no acknowledged message is lost while servers fail one at a time.
-//! Price: r - 1 messages and two small confirmations each among r replicas; a clock entry per incarnation.
+//! Price: r - 1 messages and two small confirmations each among r replicas, those of a step in one message; a clock entry per incarnation.
 //! Leaves out: one order for concurrent messages; two replicas may show them differently.
 //!
 //! Source: class-diagram.txt, `CausalMulticastHandler`; Birman, Schiper and Stephenson (1991).
@@ -28,11 +28,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 
+use indexmap::IndexMap;
+
 use super::planted::{Planted, is_planted};
 use super::replication::{PendingAck, Replication, Settled};
 use super::step::Step;
 use super::tail::{Run, Tail};
-use crate::domain::content::Held;
+use crate::domain::content::{Held, HeldCount};
 use crate::domain::stamped_chat::Said;
 use crate::domain::{
     Absent, Chat, Frame, Incarnation, Message, MessageType, NodeId, Room, StampedChat, VectorClock,
@@ -42,6 +44,9 @@ use crate::storage::LogIndex;
 
 /// Messages that one room holds back at most. More are dropped; SYNC brings them again.
 pub const HOLD_BACK_MAX: usize = 10_000;
+
+/// Rooms that one confirmation names at most: it has to fit a frame.
+const CONFIRMED_MAX: usize = 1_000;
 
 /// What became of a stamped message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +65,7 @@ pub struct CausalMulticastHandler {
     /// Who stamps here: this life of this server.
     incarnation: Incarnation,
     /// Per room that has a copy here.
-    replication: BTreeMap<String, Replication>,
+    replication: IndexMap<String, Replication>,
     /// What was appended to the log and is not reported synced yet, in the order of the log.
     unsynced: VecDeque<Run>,
     /// The message that is being delivered, as JSON.
@@ -71,22 +76,25 @@ pub struct CausalMulticastHandler {
     tail: Tail,
     /// Rooms in which something happened since they were settled last.
     touched: BTreeSet<String>,
-    /// Whose messages were delivered or synced since they were confirmed last.
-    to_confirm: BTreeSet<(String, Incarnation)>,
+    /// Whose messages were delivered or synced since they were confirmed last, and in which rooms.
+    to_confirm: RoomsOf,
 }
+
+/// Rooms, by who stamped in them.
+type RoomsOf = BTreeMap<Incarnation, BTreeSet<String>>;
 
 impl CausalMulticastHandler {
     /// A handler that stamps as `incarnation`, and keeps about `tail_bytes` bytes of synced messages in memory.
     pub fn new(incarnation: Incarnation, tail_bytes: usize) -> Self {
         Self {
             incarnation,
-            replication: BTreeMap::new(),
+            replication: IndexMap::new(),
             unsynced: VecDeque::new(),
             json: Vec::new(),
             stamp: VectorClock::new(),
             tail: Tail::new(tail_bytes),
             touched: BTreeSet::new(),
-            to_confirm: BTreeSet::new(),
+            to_confirm: BTreeMap::new(),
         }
     }
 
@@ -106,9 +114,12 @@ impl CausalMulticastHandler {
 
     /// Forgets everything of `room_id` but its name.
     pub(super) fn drop_room(&mut self, room_id: &str) {
-        self.replication.remove(room_id);
+        self.replication.swap_remove(room_id);
         self.unsynced.retain(|run| run.room_id != room_id);
-        self.to_confirm.retain(|(of, _)| of != room_id);
+        self.to_confirm.retain(|_, rooms| {
+            rooms.remove(room_id);
+            !rooms.is_empty()
+        });
     }
 
     /// Remembers that `room_id` has to be settled.
@@ -124,7 +135,7 @@ impl CausalMulticastHandler {
     }
 
     /// What this server's log held when it started is in `rooms`: no log, no multicast, it is synced.
-    pub fn recovered(&mut self, rooms: &mut BTreeMap<String, Room>) {
+    pub fn recovered(&mut self, rooms: &mut IndexMap<String, Room>) {
         for (room_id, room) in rooms {
             room.recovered();
             self.replication(room_id).synced = room.clock.clone();
@@ -225,7 +236,7 @@ impl CausalMulticastHandler {
             if *chat.origin == self.incarnation {
                 self.multicast(chat, &json, step.cm);
             } else {
-                self.to_confirm.insert((room.room_id.clone(), chat.origin.clone()));
+                owe_confirmation(&mut self.to_confirm, &room.room_id, chat.origin);
             }
         }
         self.json = json;
@@ -313,7 +324,7 @@ impl CausalMulticastHandler {
     }
 
     /// Everything appended up to `index` is on this server's disk.
-    pub fn on_synced(&mut self, index: LogIndex, rooms: &mut BTreeMap<String, Room>) {
+    pub fn on_synced(&mut self, index: LogIndex, rooms: &mut IndexMap<String, Room>) {
         while let Some(run) = self.take_synced(index) {
             let Some(room) = rooms.get(&run.room_id) else { continue };
             let mut replication = self.replication.get_mut(&run.room_id);
@@ -322,7 +333,7 @@ impl CausalMulticastHandler {
                     replication.synced.raise(origin, count);
                 }
                 if *origin != self.incarnation {
-                    self.to_confirm.insert((run.room_id.clone(), origin.clone()));
+                    owe_confirmation(&mut self.to_confirm, &run.room_id, origin);
                 }
             }
             self.touch(&run.room_id);
@@ -337,12 +348,14 @@ impl CausalMulticastHandler {
         self.touch(room_id);
     }
 
-    /// `node_id` says how far it is with this server's own messages in `room_id`.
-    pub fn handle_held(&mut self, node_id: &NodeId, room_id: &str, held: &Held) {
-        let Some(replication) = self.replication.get_mut(room_id) else { return };
-        replication.held.entry(node_id.clone()).or_default().raise(&held.origin, held.held);
-        replication.synced_by.entry(node_id.clone()).or_default().raise(&held.origin, held.synced);
-        self.touch(room_id);
+    /// `node_id` says how far it is with this server's own messages.
+    pub fn handle_held(&mut self, node_id: &NodeId, Held { origin, rooms }: &Held) {
+        for (room_id, count) in rooms {
+            let Some(replication) = self.replication.get_mut(room_id) else { continue };
+            replication.held.entry(node_id.clone()).or_default().raise(origin, count.held);
+            replication.synced_by.entry(node_id.clone()).or_default().raise(origin, count.synced);
+            self.touch(room_id);
+        }
     }
 
     /// Forgets what `node_id` held: it may come back without it.
@@ -362,21 +375,38 @@ impl CausalMulticastHandler {
     }
 
     /// Confirms to the servers that stamped them what was delivered and synced since the last call.
-    pub fn send_confirmations(&mut self, rooms: &BTreeMap<String, Room>, me: &NodeId, step: &Step) {
-        for (room_id, origin) in mem::take(&mut self.to_confirm) {
-            let (Some(room), Some(replication)) =
-                (rooms.get(&room_id), self.replication.get(&room_id))
-            else {
-                continue;
+    pub fn send_confirmations(&mut self, rooms: &IndexMap<String, Room>, me: &NodeId, step: &Step) {
+        for (origin, confirmed) in mem::take(&mut self.to_confirm) {
+            let count_in = |room_id: &String| {
+                let (room, known) = (rooms.get(room_id)?, self.replication.get(room_id)?);
+                let (held, synced) = (room.clock.get(&origin), known.synced.get(&origin));
+                Some(HeldCount { held, synced })
             };
-            let held = Held {
-                held: room.clock.get(&origin),
-                synced: replication.synced.get(&origin),
-                origin: origin.clone(),
-            };
-            let msg = Message::new(MessageType::Ack, me.as_str()).in_room(room_id).saying(&held);
-            step.cm.send_to_node(&origin.node_id(), &msg);
+            let mut counts = confirmed.into_iter().filter_map(|room_id| {
+                let count = count_in(&room_id)?;
+                Some((room_id, count))
+            });
+            loop {
+                let rooms: BTreeMap<_, _> = counts.by_ref().take(CONFIRMED_MAX).collect();
+                if rooms.is_empty() {
+                    break;
+                }
+                let held = Held { origin: origin.clone(), rooms };
+                let msg = Message::new(MessageType::Ack, me.as_str()).saying(&held);
+                step.cm.send_to_node(&origin.node_id(), &msg);
+            }
         }
+    }
+}
+
+/// The messages of `origin` in `room_id` are to be confirmed.
+fn owe_confirmation(to_confirm: &mut RoomsOf, room_id: &str, origin: &Incarnation) {
+    let rooms = match to_confirm.get_mut(origin) {
+        Some(rooms) => rooms,
+        None => to_confirm.entry(origin.clone()).or_default(),
+    };
+    if !rooms.contains(room_id) {
+        rooms.insert(room_id.into());
     }
 }
 

@@ -264,8 +264,7 @@ impl ServerNode {
             MessageType::Chat => self.handle_peer_chat(from, msg, step),
             MessageType::Sync => self.handle_sync(from, parse(msg)?, &msg.room_id, step),
             MessageType::Ack => {
-                let held: Held = parse(msg)?;
-                self.causal_multicast_handler.handle_held(from, &msg.room_id, &held);
+                self.causal_multicast_handler.handle_held(from, &parse::<Held>(msg)?);
             }
             MessageType::ClientJoin
             | MessageType::ClientLeave

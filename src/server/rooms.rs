@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::ServerNode;
 use super::multicast::Delivery;
 use super::planted::{Planted, is_planted};
-use super::replication::{PendingAck, Settled};
+use super::replication::{Asker, PendingAck, Settled};
 use super::step::Step;
 use super::time_sync::not_before;
 use crate::domain::stamped_chat::{push_clock, push_delivered, push_text};
@@ -71,7 +71,7 @@ impl ServerNode {
         }
         self.create_room(room_id);
         if !replicates && is_planted(Planted::UnsharedRetired) {
-            self.managed_rooms.remove(room_id);
+            self.managed_rooms.swap_remove(room_id);
             self.causal_multicast_handler.drop_room(room_id);
             return;
         }
@@ -136,7 +136,7 @@ impl ServerNode {
         &mut self,
         session: &Arc<str>,
         room_id: &str,
-        chats: impl Iterator<Item = Chat<'a>>,
+        chats: impl Iterator<Item = Chat<'a>> + Clone,
         step: &Step,
     ) -> usize {
         let client = self.clients.get(&**session);
@@ -144,19 +144,23 @@ impl ServerNode {
             return chats.count();
         };
         let handler = &mut self.causal_multicast_handler;
-        let (mut acks, mut at_once) = (Vec::new(), Vec::new());
-        let mut taken = 0;
-        for chat in chats {
-            taken += 1;
-            let (known, absent) = match room.find(session, chat.message_id) {
-                Ok(place) => (Some(place), None),
-                Err(absent) => (None, Some(absent)),
-            };
+        let ids = chats.clone().map(|chat| chat.message_id);
+        let hashes = room.message_history.hash_all(session, ids.clone());
+        let message_ids = ids.collect::<Vec<_>>().concat();
+        let (session, conn) = (session.clone(), client.conn);
+        let asker = Arc::new(Asker { session, conn, message_ids });
+        let (taken, mut id_start) = (hashes.len(), 0);
+        let (mut acks, mut at_once) = (Vec::with_capacity(taken), Vec::new());
+        for (chat, hash) in chats.zip(hashes) {
+            let id = id_start..id_start + chat.message_id.len();
+            id_start = id.end;
+            let found = room.message_history.find_hashed(&asker.session, chat.message_id, hash);
+            let (known, absent) = (found.ok(), found.err());
             let place = known.filter(|_| !is_planted(Planted::NoDuplicateCheck)).or_else(|| {
                 // What its sender had seen must not look later than it.
                 let timestamp = not_before(room.latest_timestamp_ms, step.wall_ms);
                 let said = Chat { sender_id: &client.user, room_id, ..chat };
-                handler.publish(&said, session, timestamp, absent, room, step)
+                handler.publish(&said, &asker.session, timestamp, absent, room, step)
             });
             let Some(place) = place else { continue };
             let (origin, count) = room.stamp_at(place);
@@ -165,14 +169,8 @@ impl ServerNode {
             } else {
                 &mut acks
             };
-            due.push(PendingAck {
-                place,
-                origin: origin.clone(),
-                count,
-                session: session.clone(),
-                conn: client.conn,
-                message_id: chat.message_id.into(),
-            });
+            let asker = asker.clone();
+            due.push(PendingAck { place, origin: origin.clone(), count, asker, id });
         }
         handler.owe_acks(room_id, acks);
         self.send_acks(&at_once, room_id, step);
@@ -209,7 +207,7 @@ impl ServerNode {
         let (kept, acked): (Vec<_>, Vec<_>) = if self.replays.is_empty() {
             (Vec::new(), acked)
         } else {
-            acked.into_iter().partition(|ack| self.is_replaying(&ack.session, room_id))
+            acked.into_iter().partition(|ack| self.is_replaying(&ack.asker.session, room_id))
         };
         for ack in kept {
             self.causal_multicast_handler.keep_ack(room_id, ack);
@@ -256,21 +254,27 @@ impl ServerNode {
         let replication = self.causal_multicast_handler.replication_of(room_id);
         let mut acks: Vec<&PendingAck> = acks.iter().collect();
         // One client after the other, in the order of their messages: its ACKs leave in one piece.
-        acks.sort_by_key(|ack| ack.conn);
-        for acks in acks.chunk_by(|a, b| (a.conn, &a.session) == (b.conn, &b.session)) {
-            let client = self.clients.get(&*acks[0].session);
-            let client = client.filter(|client| any || client.conn == acks[0].conn);
-            let Some(client) = client else { continue };
-            let is_member = room.is_some_and(|room| room.has_client(&acks[0].session));
+        acks.sort_by_key(|ack| ack.asker.conn);
+        let is_of_one = |a: &&PendingAck, b: &&PendingAck| {
+            Arc::ptr_eq(&a.asker, &b.asker)
+                || (a.asker.conn, &a.asker.session) == (b.asker.conn, &b.asker.session)
+        };
+        for acks in acks.chunk_by(is_of_one) {
+            let Asker { session, conn, .. } = &*acks[0].asker;
+            let client = self.clients.get(&**session);
+            let Some(client) = client.filter(|client| any || client.conn == *conn) else {
+                continue;
+            };
+            let is_member = room.is_some_and(|room| room.has_client(session));
             let shown = replication.filter(|_| is_member).map(|known| &known.shown_clock);
             let position = shown.map(|shown| with_gap(shown, client.gaps.get(room_id)));
             let rest = ack_after_id(self.server_id.as_str(), room_id, position.as_deref());
-            let longest = acks.iter().map(|ack| ack.message_id.len()).max().unwrap_or_default();
+            let longest = acks.iter().map(|ack| ack.id.len()).max().unwrap_or_default();
             let mut frames = Frames::with_capacity(acks.len(), longest + rest.len() + 20);
             for ack in acks {
                 frames.push(|out| {
                     out.extend_from_slice(b"{\"message_id\":");
-                    push_text(&ack.message_id, out);
+                    push_text(ack.message_id(), out);
                     out.extend_from_slice(&rest);
                 });
             }

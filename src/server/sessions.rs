@@ -59,7 +59,7 @@ impl ServerNode {
     }
 
     fn remove_session(&mut self, session: &str, step: &Step) {
-        self.clients.remove(session);
+        self.clients.swap_remove(session);
         self.end_replays(session, None);
         self.failure_detector.forget(session, TimerType::Client);
         let Some(info) = self.presence.remove(session) else { return };
@@ -77,7 +77,7 @@ impl ServerNode {
         if self.clients.get(session).is_none_or(|client| client.conn != conn) {
             return;
         }
-        let Some(client) = self.clients.remove(session) else { return };
+        let Some(client) = self.clients.swap_remove(session) else { return };
         log::info!("{} disconnected", client.user);
         self.failure_detector.forget(session, TimerType::Client);
         self.presence.set_away(session, step.now);
@@ -102,7 +102,7 @@ impl ServerNode {
     /// The session is connected elsewhere now: its connection here ends.
     pub(super) fn move_session(&mut self, session: &str, old: ConnId, node: &str, step: &Step) {
         self.end_memberships(session);
-        self.clients.remove(session);
+        self.clients.swap_remove(session);
         self.failure_detector.forget(session, TimerType::Client);
         self.refuse(old, &RequestError::SessionMoved { node: node.into() }, step);
     }

@@ -8,8 +8,10 @@
 //! One bound for all rooms, so that ten thousand of them take no more memory than one. The price: what was said last in
 //! a room where little is said may be on disk alone.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
+
+use indexmap::IndexMap;
 
 use super::replication::Replication;
 use crate::domain::Room;
@@ -84,8 +86,8 @@ impl Tail {
     /// are shown it soon.
     pub(super) fn release(
         &mut self,
-        rooms: &mut BTreeMap<String, Room>,
-        replication: &BTreeMap<String, Replication>,
+        rooms: &mut IndexMap<String, Room>,
+        replication: &IndexMap<String, Replication>,
     ) {
         while self.bytes > self.bytes_max
             && let Some(run) = self.runs.front()

@@ -138,7 +138,8 @@ fn every_kind_of_content_has_an_example() {
         "RoomStatus",
         "Side",
     ];
-    let more = ["Lateness", "MetadataVersion", "RoomClock", "SessionPresence", "TimeState"];
+    let more =
+        ["HeldCount", "Lateness", "MetadataVersion", "RoomClock", "SessionPresence", "TimeState"];
     let ordering = ["Place", "SeqChatKind", "Member", "Members", "StateHere", "StatePiece"];
     let kept = [
         "HistoryStart",

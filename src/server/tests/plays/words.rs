@@ -228,7 +228,11 @@ impl Play {
             MessageType::Ack => {
                 let held: Held = msg.content.parse().ok()?;
                 let life = self.lives.name(&held.origin);
-                format!("{kind} holds {life}:{}, on disk {life}:{}", held.held, held.synced)
+                let rooms = held.rooms.values();
+                let rooms = rooms.map(|count| {
+                    format!("{kind} holds {life}:{}, on disk {life}:{}", count.held, count.synced)
+                });
+                rooms.collect::<Vec<_>>().join("; ")
             }
             MessageType::Sync => return self.sync(msg),
             MessageType::Hello => {
