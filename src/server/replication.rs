@@ -45,6 +45,18 @@ pub struct Asker {
     pub message_ids: String,
 }
 
+impl Asker {
+    /// Who waits for the messages with these ids.
+    pub fn new<'a>(
+        session: &Arc<str>,
+        conn: ConnId,
+        message_ids: impl Iterator<Item = &'a str>,
+    ) -> Self {
+        let message_ids = message_ids.collect::<Vec<_>>().concat();
+        Self { session: session.clone(), conn, message_ids }
+    }
+}
+
 impl PendingAck {
     /// The id of the message.
     pub fn message_id(&self) -> &str {

@@ -146,9 +146,7 @@ impl ServerNode {
         let handler = &mut self.causal_multicast_handler;
         let ids = chats.clone().map(|chat| chat.message_id);
         let hashes = room.message_history.hash_all(session, ids.clone());
-        let message_ids = ids.collect::<Vec<_>>().concat();
-        let (session, conn) = (session.clone(), client.conn);
-        let asker = Arc::new(Asker { session, conn, message_ids });
+        let asker = Arc::new(Asker::new(session, client.conn, ids));
         let (taken, mut id_start) = (hashes.len(), 0);
         let (mut acks, mut at_once) = (Vec::with_capacity(taken), Vec::new());
         for (chat, hash) in chats.zip(hashes) {
