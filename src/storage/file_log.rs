@@ -158,12 +158,17 @@ impl FileLog {
         Ok((log, recovery))
     }
 
+    /// Whether the writer may have to be woken.
+    pub fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::Relaxed)
+    }
+
     /// Wakes the writer when something waits to be done. To be called after each step that appended, outside
     /// every lock; costs next to nothing while the writer is awake.
     pub fn wake(&self) {
         // Relaxed is enough: a caller that appended after the writer fell asleep locked `queue` after it,
         // and so sees the flag; one that appended before was seen by the writer.
-        if self.asleep.load(Ordering::Relaxed) {
+        if self.is_asleep() {
             let queue = self.queue.lock();
             if !queue.tasks.is_empty() {
                 self.asleep.store(false, Ordering::Relaxed);
