@@ -419,3 +419,53 @@ fn is_ready(msg: &Message, room: &Room) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::network::transport::Outbox;
+    use crate::storage::MemoryLog;
+
+    /// The first message of `n2` in `room_id`.
+    fn chat(room_id: &str) -> Message {
+        let mut msg = Message::new(MessageType::Chat, "alice").with_id("a-1").in_room(room_id);
+        msg.content = "hello".into();
+        msg.session = Some("s".into());
+        msg.origin = Some("n2.1-0000".into());
+        let mut clock = VectorClock::new();
+        clock.raise(&"n2.1-0000".into(), 1);
+        msg.vector_clock = Some(clock);
+        msg
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a step has a time")]
+    fn rooms_are_confirmed_together_as_many_as_fit_a_frame() {
+        let (cm, log) = (Outbox::new(), MemoryLog::default());
+        let step = Step { now: Instant::now(), wall_ms: 0, cm: &cm, log: &log };
+        let mut handler = CausalMulticastHandler::new("n1.1-0000".into(), 1 << 20);
+        let mut rooms = IndexMap::new();
+        for at in 0..CONFIRMED_MAX + 2 {
+            let room_id = format!("room{at:04}");
+            let mut room = Room::new(&*room_id);
+            let delivery = handler.handle_chat_message(chat(&room_id), &mut room, &step);
+            assert_eq!(delivery, Delivery::Delivered);
+            handler.replication(&room_id);
+            rooms.insert(room_id, room);
+        }
+        handler.send_confirmations(&rooms, &"n1".into(), &step);
+        handler.send_confirmations(&rooms, &"n1".into(), &step);
+        let sent = cm.take_to_nodes();
+        let held = sent.iter().map(|(to, msg)| {
+            assert_eq!(to.as_ref(), Some(&"n2".into()));
+            msg.content.parse::<Held>().unwrap()
+        });
+        let held: Vec<Held> = held.collect();
+        let lens: Vec<usize> = held.iter().map(|held| held.rooms.len()).collect();
+        assert_eq!(lens, [CONFIRMED_MAX, 2]);
+        assert_eq!(held[1].origin, "n2.1-0000".into());
+        assert_eq!(held[1].rooms["room1001"], HeldCount { held: 1, synced: 0 });
+    }
+}

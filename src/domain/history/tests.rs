@@ -66,6 +66,15 @@ fn what_is_released_is_still_known() {
 }
 
 #[test]
+fn keys_that_are_sought_together_are_found_as_each_alone() {
+    let (history, ids) = (history(), ["6", "5", "1", "7", "2"]);
+    let hashes = history.hash_all("s", ids.into_iter());
+    let together = ids.iter().zip(hashes).map(|(id, hash)| history.find_hashed("s", id, hash).ok());
+    assert_eq!(together.collect::<Vec<_>>(), [None, Some(5), Some(0), None, Some(1)]);
+    assert!(ids.iter().all(|id| history.find("t", id).is_err()), "another session's");
+}
+
+#[test]
 fn what_the_log_held_needs_no_message() {
     let whole = history();
     // Parts of the log end anywhere. What stands there twice is taken once.
