@@ -113,7 +113,7 @@ fn tell(content: &Map<String, Value>, said: &mut Vec<String>, about: &mut Vec<St
                 let chats = messages.iter().filter_map(chat_key);
                 about.extend(chats.take(ABOUT_MAX.saturating_sub(about.len())));
             }
-            ("rooms", Value::Object(rooms)) => said.push(format!("{} rooms", rooms.len())),
+            ("rooms", Value::Object(rooms)) => tell_rooms(rooms, said, about),
             ("sessions", Value::Object(sessions)) => {
                 said.push(format!("{} sessions", sessions.len()));
             }
@@ -124,6 +124,17 @@ fn tell(content: &Map<String, Value>, said: &mut Vec<String>, about: &mut Vec<St
             }
             _ => {}
         }
+    }
+}
+
+/// Of one room what is said of it, of several how many they are.
+fn tell_rooms(rooms: &Map<String, Value>, said: &mut Vec<String>, about: &mut Vec<String>) {
+    match rooms.iter().next() {
+        Some((name, Value::Object(content))) if rooms.len() == 1 => {
+            said.push(shortened(name));
+            tell(content, said, about);
+        }
+        _ => said.push(format!("{} rooms", rooms.len())),
     }
 }
 
@@ -194,6 +205,21 @@ mod tests {
             assert!(words.say.contains(part), "{part}: {}", words.say);
         }
         assert!(!words.say.contains("secret"), "{}", words.say);
+    }
+
+    #[test]
+    fn a_confirmation_says_of_which_room_or_of_how_many() {
+        let room = r#""lobby":{"held":3,"synced":2}"#;
+        let table = [
+            (room.to_string(), "lobby, held 3, synced 2"),
+            (format!(r#"{room},"den":{{"held":1,"synced":1}}"#), "2 rooms"),
+        ];
+        for (rooms, expected) in table {
+            let ack = message(&format!(
+                r#"{{"type":"ACK","sender_id":"n1","content":{{"origin":"n2.1-ab","rooms":{{{rooms}}}}}}}"#
+            ));
+            assert_eq!(words(&ack, None).say, expected);
+        }
     }
 
     #[test]
