@@ -8,6 +8,7 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::snapshot::PIECE_BYTES;
 use super::*;
 use crate::domain::MessageType;
 
@@ -361,7 +362,7 @@ fn a_large_snapshot_lets_records_go_first() {
     let (may_end, may_end_out) = unbounded();
     let disk = Arc::new(BadDisk { gate: Some((begins_in, may_end_out)), ..BadDisk::default() });
     let running = Running::on(&disk, small());
-    running.log.save_snapshot(1, Contents::new("head", &vec![7; 9 << 20]));
+    running.log.save_snapshot(1, Contents::new("head", &vec![7; 2 * PIECE_BYTES + 1]));
     running.log.wake();
     begins.recv_timeout(DEADLINE).unwrap(); // The first of three pieces is being synced.
     running.append(1);

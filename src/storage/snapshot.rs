@@ -27,7 +27,7 @@ use super::segment::{self, Disk};
 use crate::error::StartError;
 
 /// So much of a snapshot is written and synced at once, in bytes: some 6 ms on a slow disk, for which the next batch of the log waits.
-const PIECE_BYTES: usize = 1 << 20;
+pub(super) const PIECE_BYTES: usize = 1 << 20;
 /// Hex digits of the checksum.
 const CRC_DIGITS: usize = 8;
 /// The header without its newline is shorter than this, in bytes.
