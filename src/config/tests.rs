@@ -1,3 +1,5 @@
+//! Settings from flags and the file: which wins, and what is refused.
+
 use clap::Parser;
 
 use super::*;

@@ -422,11 +422,10 @@ fn is_ready(msg: &Message, room: &Room) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
     use crate::network::transport::Outbox;
     use crate::storage::MemoryLog;
+    use crate::testing::start;
 
     /// The first message of `n2` in `room_id`.
     fn chat(room_id: &str) -> Message {
@@ -441,10 +440,9 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a step has a time")]
     fn rooms_are_confirmed_together_as_many_as_fit_a_frame() {
         let (cm, log) = (Outbox::new(), MemoryLog::default());
-        let step = Step { now: Instant::now(), wall_ms: 0, cm: &cm, log: &log };
+        let step = Step { now: start(), wall_ms: 0, cm: &cm, log: &log };
         let mut handler = CausalMulticastHandler::new("n1.1-0000".into(), 1 << 20);
         let mut rooms = IndexMap::new();
         for at in 0..CONFIRMED_MAX + 2 {

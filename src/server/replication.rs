@@ -111,15 +111,13 @@ pub struct Replication {
 impl Replication {
     /// Whether one of the servers `live` is known to hold what `origin` stamped with `count`.
     fn held_elsewhere(&self, live: &BTreeSet<NodeId>, origin: &Incarnation, count: u64) -> bool {
-        live.is_empty() || covered(&self.held, live, origin, count)
+        live.is_empty() || count_of(&self.held, live, origin) >= count
     }
 
     /// How many messages of `origin` are on this server's disk, and on that of one of the servers `live` if there is any.
     fn count_synced(&self, live: &BTreeSet<NodeId>, origin: &Incarnation) -> u64 {
         let here = self.synced.get(origin);
-        let others = self.synced_by.iter().filter(|(node_id, _)| live.contains(*node_id));
-        let elsewhere = others.map(|(_, clock)| clock.get(origin)).max().unwrap_or(0);
-        if live.is_empty() { here } else { here.min(elsewhere) }
+        if live.is_empty() { here } else { here.min(count_of(&self.synced_by, live, origin)) }
     }
 
     /// The message `count` of `origin` goes to `node_id`, on the present connection.
@@ -222,11 +220,12 @@ impl Replication {
     }
 }
 
-fn covered(
+/// How many messages of `origin` one of the servers `live` has, by `clocks`.
+fn count_of(
     clocks: &BTreeMap<NodeId, VectorClock>,
     live: &BTreeSet<NodeId>,
     origin: &Incarnation,
-    count: u64,
-) -> bool {
-    clocks.iter().any(|(node_id, clock)| live.contains(node_id) && clock.get(origin) >= count)
+) -> u64 {
+    let theirs = clocks.iter().filter(|(node_id, _)| live.contains(*node_id));
+    theirs.map(|(_, clock)| clock.get(origin)).max().unwrap_or(0)
 }

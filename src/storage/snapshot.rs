@@ -26,7 +26,8 @@ use super::recovery::unusable;
 use super::segment::{self, Disk};
 use crate::error::StartError;
 
-/// So much of a snapshot is written and synced at once, in bytes: some 6 ms on a slow disk, for which the next batch of the log waits.
+/// So much of a snapshot is written and synced at once, in bytes. The next batch of the log waits for it: pieces four times as large
+/// halved the writes under full load while a snapshot was saved.
 pub(super) const PIECE_BYTES: usize = 1 << 20;
 /// Hex digits of the checksum.
 const CRC_DIGITS: usize = 8;

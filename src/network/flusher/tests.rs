@@ -1,3 +1,5 @@
+//! What is queued leaves, whoever flushes and whenever others queue.
+
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 

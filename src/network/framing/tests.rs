@@ -1,3 +1,5 @@
+//! Frames cut anywhere, of either framing, whole and broken.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Probes of ports that answer, and of ports that do not.
+
 use std::net::TcpListener;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Readers that are slow, or gone: who sends never waits for them.
+
 use std::io::Read;
 use std::net::TcpListener;
 

@@ -1,3 +1,5 @@
+//! Frames of any size in one queue: nothing is lost, torn or turned around.
+
 use super::*;
 use crate::domain::Frame;
 use crate::network::frames::{Blocks, Frames};

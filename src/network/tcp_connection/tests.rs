@@ -1,3 +1,5 @@
+//! Both ends of real connections: what is sent arrives, what breaks is told.
+
 use std::io::Write;
 use std::net::TcpListener;
 
